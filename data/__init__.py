@@ -1,0 +1,1 @@
+"""Documents -> shards -> rows: row n of a run is a pure function of (config, n)."""

@@ -1,0 +1,1 @@
+"""Triton operations, one per file: reference, forward and backward side by side."""

@@ -1,0 +1,1 @@
+"""The other verbs, one command per file."""

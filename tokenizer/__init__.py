@@ -1,0 +1,1 @@
+"""sentencepiece text <-> ids, and the tokenizer files that the HF ecosystem reads."""
