@@ -1,0 +1,176 @@
+"""Causal attention over packed documents with a sliding window.
+
+One definition for all backends: query i sees key j if and only if both lie in the same document,
+j <= i, and i - j < window (so a window of W means W keys, the query's own included; None means no
+bound). The default scale is 1 / sqrt(head width).
+
+    flash      flash-attn's varlen kernel, else torch.nn.attention.varlen; CUDA, 16-bit
+    flex       compiled flex_attention with a block mask; trains on CUDA only
+    banded     blocks of queries against the keys they can see, O(T * W), any device and dtype
+    reference  the definition as one dense mask, O(T^2), any device and dtype
+
+Shapes: query (B, T, H, E), key and value (B, T, K, E), result (B, T, H, E), where K divides H and
+query head h reads key head h // (H / K).
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.attention import varlen
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+from model.banded import banded_attention, visible_keys
+from model.documents import Documents
+
+try:
+    from flash_attn import flash_attn_varlen_func  # pyright: ignore[reportMissingImports]
+except ImportError:  # an optional extra; flash-attn-4 alone also has a flash_attn without it
+    flash_attn_varlen_func = None
+
+Query = Float[Tensor, "B T H E"]
+KeyValue = Float[Tensor, "B T K E"]
+
+
+def resolve_backend(name: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """The backend that will run, decided once at start-up.
+
+    Raises:
+        ValueError: the name is unknown, or that backend cannot run here.
+    """
+    if name not in (*BACKENDS, "auto"):
+        raise ValueError(f"attention={name!r}: one of auto, {', '.join(BACKENDS)}")
+    sixteen_bit = dtype in (torch.bfloat16, torch.float16)
+    flash_fits = device.type == "cuda" and sixteen_bit and head_dim % 8 == 0 and head_dim <= 256
+    if name == "auto":
+        if flash_fits:
+            return "flash"
+        return "flex" if device.type == "cuda" else "banded"
+    if name == "flash" and not flash_fits:
+        raise ValueError(
+            f"attention=flash needs CUDA, bfloat16 and a head width <= 256 divisible by 8; this "
+            f"run has device={device.type}, dtype={dtype}, head width {head_dim}. Use "
+            "attention=banded (any device) or attention=auto"
+        )
+    if name == "flex" and device.type != "cuda":
+        raise ValueError(
+            f"attention=flex cannot train on {device.type} (PyTorch has no backward there); use "
+            "attention=banded or attention=auto"
+        )
+    return name
+
+
+def describe_backend(name: str) -> str:
+    """The backend with the library that carries it, for the start-up message."""
+    if name != "flash":
+        return name
+    package = "flash-attn" if flash_attn_varlen_func else "torch.nn.attention.varlen"
+    return f"flash ({package})"
+
+
+def prepare_documents(documents: Documents, window: int | None, backend: str) -> Documents:
+    """Add what a backend wants computed once per batch instead of once per layer."""
+    if backend != "flex":
+        return documents
+    segments, (rows, length) = documents.segments, documents.segments.shape
+
+    def visible(row: Tensor, _head: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        seen = (i >= j) & (segments[row, i] == segments[row, j])
+        return seen if window is None else seen & (i - j < window)
+
+    mask = create_block_mask(visible, rows, None, length, length, device=str(segments.device))
+    return replace(documents, block_mask=mask)
+
+
+def attention(
+    query: Query,
+    key: KeyValue,
+    value: KeyValue,
+    documents: Documents,
+    *,
+    window: int | None,
+    backend: str,
+) -> Query:
+    """Attention as the module docstring defines it, by the named backend."""
+    return BACKENDS[backend](query, key, value, documents, window)
+
+
+def _reference(
+    query: Query, key: KeyValue, value: KeyValue, documents: Documents, window: int | None
+) -> Query:
+    heads_per_key = query.shape[2] // key.shape[2]
+    q = query.transpose(1, 2)  # (B, H, T, E)
+    k = key.transpose(1, 2).repeat_interleave(heads_per_key, 1)
+    v = value.transpose(1, 2).repeat_interleave(heads_per_key, 1)
+    visible = visible_keys(documents.segments, slice(None), slice(None), window)
+    scores = (q @ k.mT / math.sqrt(q.shape[-1])).masked_fill(~visible.unsqueeze(1), -math.inf)
+    # Like HF's eager attention: at least fp32 in the softmax, whatever the inputs.
+    exact = torch.promote_types(scores.dtype, torch.float32)
+    return (scores.to(exact).softmax(-1).to(q.dtype) @ v).transpose(1, 2)
+
+
+def _banded(
+    query: Query, key: KeyValue, value: KeyValue, documents: Documents, window: int | None
+) -> Query:
+    width = documents.max_seqlen if window is None else min(window, documents.max_seqlen)
+    out, _ = banded_attention(query, key, value, documents.segments, width)
+    return out
+
+
+def _flex(
+    query: Query, key: KeyValue, value: KeyValue, documents: Documents, window: int | None
+) -> Query:
+    del window  # already in the block mask
+    assert documents.block_mask is not None, "prepare_documents was not called"
+    out = _compiled_flex()(
+        query.transpose(1, 2),
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        block_mask=documents.block_mask,
+        enable_gqa=True,
+    )
+    return out.transpose(1, 2)
+
+
+@cache
+def _compiled_flex() -> Callable[..., Tensor]:
+    # Compiled on first use: the compiler alone takes seconds to import.
+    return torch.compile(flex_attention, dynamic=False)
+
+
+# torch 2.11 has no such argument and documents no grouped heads.
+_VARLEN_HAS_GQA = "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters
+_varlen_attn: Callable[..., Tensor] = (
+    partial(varlen.varlen_attn, enable_gqa=True) if _VARLEN_HAS_GQA else varlen.varlen_attn
+)  # pyright: ignore[reportAssignmentType]
+
+
+def _flash(
+    query: Query, key: KeyValue, value: KeyValue, documents: Documents, window: int | None
+) -> Query:
+    q, k, v = (x.flatten(0, 1) for x in (query, key, value))  # (B * T, heads, E)
+    # Within max_seqlen the window hides nothing, and the plain causal kernel is the faster one.
+    left = -1 if window is None or window >= documents.max_seqlen else window - 1
+    lengths, longest = documents.cu_seqlens, documents.max_seqlen
+    if flash_attn_varlen_func is not None:
+        out = flash_attn_varlen_func(
+            *(q, k, v, lengths, lengths, longest, longest), causal=True, window_size=(left, 0)
+        )
+    else:
+        if not _VARLEN_HAS_GQA:
+            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+        out = _varlen_attn(*(q, k, v, lengths, lengths, longest, longest), window_size=(left, 0))
+    return out.view_as(query)
+
+
+BACKENDS: dict[str, Callable[..., Tensor]] = {
+    "flash": _flash,
+    "flex": _flex,
+    "banded": _banded,
+    "reference": _reference,
+}

@@ -1,0 +1,181 @@
+"""Mistral: a pre-norm decoder with grouped-query attention, rotary positions and SwiGLU.
+
+Parameter names are HF's, so that reading and writing folders is I/O and not translation.
+Dims: B rows, T tokens, D model, H query heads, K key heads, E head width, F feed-forward, V ids.
+Jiang et al. 2023 (Mistral 7B), section 2.
+"""
+
+from typing import NamedTuple, overload
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from model.attention import attention, prepare_documents
+from model.config import ModelConfig
+from model.documents import Documents
+from model.loss import Losses, linear_cross_entropy
+
+
+class Rotary(NamedTuple):
+    """Cosines and sines of a batch's rotary angles in fp32, shared by all layers."""
+
+    cos: Float[Tensor, "B T 1 E"]
+    sin: Float[Tensor, "B T 1 E"]
+
+
+def rotary_angles(positions: Int[Tensor, "B T"], head_size: int, theta: float) -> Rotary:
+    """Angle t * theta^(-2i / E) for position t and pair i (Su et al. 2021, section 3.2)."""
+    pairs = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions.device)
+    frequencies = 1.0 / theta ** (pairs / head_size)
+    angles = positions[..., None].float() * frequencies  # (B, T, E / 2)
+    angles = torch.cat([angles, angles], -1).unsqueeze(2)
+    return Rotary(angles.cos(), angles.sin())
+
+
+def rotate(x: Float[Tensor, "B T heads E"], rotary: Rotary) -> Float[Tensor, "B T heads E"]:
+    """Rotate pair (i, i + E / 2) of each head by its angle: HF's half-split convention."""
+    first, second = x.chunk(2, -1)
+    turned = torch.cat([-second, first], -1)
+    return (x * rotary.cos + turned * rotary.sin).to(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, with the mean taken in fp32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Float[Tensor, "*any D"]) -> Float[Tensor, "*any D"]:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class Attention(nn.Module):
+    """Grouped-query attention inside documents and window."""
+
+    def __init__(self, config: ModelConfig, backend: str) -> None:
+        super().__init__()
+        self.head_size = config.head_size
+        self.window = config.sliding_window
+        self.backend = backend
+        queries = config.num_attention_heads * self.head_size
+        keys = config.num_key_value_heads * self.head_size
+        self.q_proj = nn.Linear(config.hidden_size, queries, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, keys, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, keys, bias=False)
+        self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], rotary: Rotary, documents: Documents
+    ) -> Float[Tensor, "B T D"]:
+        heads = (-1, self.head_size)
+        query = rotate(self.q_proj(x).unflatten(-1, heads), rotary)  # (B, T, H, E)
+        key = rotate(self.k_proj(x).unflatten(-1, heads), rotary)  # (B, T, K, E)
+        value = self.v_proj(x).unflatten(-1, heads)
+        mixed = attention(query, key, value, documents, window=self.window, backend=self.backend)
+        return self.o_proj(mixed.flatten(-2))
+
+
+class MLP(nn.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x)) (Shazeer 2020)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    """One decoder layer; the unit of checkpointing, compilation and sharding."""
+
+    def __init__(self, config: ModelConfig, backend: str) -> None:
+        super().__init__()
+        self.self_attn = Attention(config, backend)
+        self.mlp = MLP(config)
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], rotary: Rotary, documents: Documents
+    ) -> Float[Tensor, "B T D"]:
+        x = x + self.self_attn(self.input_layernorm(x), rotary, documents)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+    """Embedding, layers and final norm: what HF calls `model`."""
+
+    def __init__(self, config: ModelConfig, backend: str) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, backend) for _ in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(
+        self, tokens: Int[Tensor, "B T"], rotary: Rotary, documents: Documents
+    ) -> Float[Tensor, "B T D"]:
+        x = self.embed_tokens(tokens)
+        for layer in self.layers:
+            x = layer(x, rotary, documents)
+        return self.norm(x)
+
+
+class Mistral(nn.Module):
+    """The whole network.
+
+    Args:
+        config: its shape.
+        backend: how attention is computed, see `model.attention`.
+    """
+
+    def __init__(self, config: ModelConfig, *, backend: str = "banded") -> None:
+        super().__init__()
+        self.config = config
+        self.backend = backend
+        self.model = Decoder(config, backend)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.tie_weights()
+
+    def tie_weights(self) -> None:
+        """Let the head be the embedding, if the config says so; again after `to_empty`."""
+        if self.config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    @overload
+    def forward(
+        self, tokens: Tensor, *, documents: Documents | None = None, labels: None = None
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self, tokens: Tensor, *, documents: Documents | None = None, labels: Tensor
+    ) -> Losses: ...
+    def forward(
+        self,
+        tokens: Int[Tensor, "B T"],
+        *,
+        documents: Documents | None = None,
+        labels: Int[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T V"] | Losses:
+        """Raw logits, or the summed loss if labels are given.
+
+        Args:
+            documents: where documents lie in the rows; None means one document per row.
+            labels: the id that each position should predict; -100 is not supervised. The loss is
+                computed here and not by the caller, so that it lies inside FSDP's forward.
+        """
+        if documents is None:
+            rows, length = tokens.shape
+            documents = Documents.whole_rows(rows, length, tokens.device)
+        documents = prepare_documents(documents, self.config.sliding_window, self.backend)
+        rotary = rotary_angles(documents.positions, self.config.head_size, self.config.rope_theta)
+        hidden = self.model(tokens, rotary, documents)
+        if labels is None:
+            return self.lm_head(hidden)
+        return linear_cross_entropy(hidden, self.lm_head.weight, labels, self.config.num_tokens)

@@ -1,0 +1,257 @@
+"""HF folders of safetensors <-> the network: I/O, not translation, since the names are the same.
+
+A `WeightSource` hands out any rows of any tensor by name, so that whoever places the weights (one
+process, or one of many that each keep a part) reads only what it keeps. This file knows no ranks.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from model.config import ModelConfig, from_hf, to_hf
+from model.transformer import Mistral
+
+INDEX = "model.safetensors.index.json"
+# Old Llama folders store the rotary frequencies, which follow from the config.
+_DERIVED_SUFFIX = "rotary_emb.inv_freq"
+
+
+class WeightSource(Protocol):
+    """Where weights come from."""
+
+    def read(self, name: str, rows: slice) -> Tensor:
+        """Rows of one tensor, on the CPU, in the dtype they are stored in."""
+        ...
+
+
+class SavedTokenizer(Protocol):
+    """What `save_pretrained` asks of a tokenizer."""
+
+    bos_id: int
+    eos_id: int
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer files."""
+        ...
+
+
+class PretrainedFolder:
+    """An HF folder opened for reading; tensors stay on disk until they are read.
+
+    Attributes:
+        config: the shape of the network.
+        shapes: the shape of every tensor in the folder.
+
+    Raises:
+        ValueError: no config.json, no safetensors, a file of the index missing or unreadable.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        config = self.folder / "config.json"
+        if not config.is_file():
+            raise ValueError(f"{self.folder}: no config.json; give an HF model folder")
+        self.config = from_hf(json.loads(config.read_text(encoding="utf-8")))
+        self._file_of: dict[str, Any] = {}
+        for path, names in self._files().items():
+            try:
+                file = safe_open(path, framework="pt")
+            except (SafetensorError, OSError) as error:
+                raise ValueError(f"{path}: {error}; the file is missing or damaged") from None
+            stored = set(file.keys())
+            if absent := sorted(set(names or ()) - stored):
+                raise ValueError(f"{path}: {INDEX} promises {absent[0]}, the file lacks it")
+            kept = (name for name in stored if not name.endswith(_DERIVED_SUFFIX))
+            self._file_of |= dict.fromkeys(kept, file)
+        self.shapes = {
+            name: torch.Size(file.get_slice(name).get_shape())
+            for name, file in self._file_of.items()
+        }
+
+    def _files(self) -> dict[Path, list[str] | None]:
+        """The files of the folder, with the names that the index places in each."""
+        index, single = self.folder / INDEX, self.folder / "model.safetensors"
+        if index.is_file():
+            files: dict[Path, list[str] | None] = {}
+            for name, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
+                names = files.setdefault(self.folder / file, [])
+                assert names is not None
+                names.append(name)
+            return files
+        if single.is_file():
+            return {single: None}
+        raise ValueError(
+            f"{self.folder}: neither {single.name} nor {INDEX}; only safetensors are read, convert "
+            ".bin files first"
+        )
+
+    def check(self, model: nn.Module) -> None:
+        """Compare names and shapes with a model's parameters, before anything is read.
+
+        Raises:
+            ValueError: names every missing, unexpected and misshapen tensor.
+        """
+        wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
+        problems = [f"missing {name}" for name in sorted(wanted.keys() - self.shapes.keys())]
+        problems += [f"unexpected {name}" for name in sorted(self.shapes.keys() - wanted.keys())]
+        problems += [
+            f"{name} has shape {tuple(self.shapes[name])}, config.json means {tuple(shape)}"
+            for name, shape in sorted(wanted.items())
+            if name in self.shapes and self.shapes[name] != shape
+        ]
+        if problems:
+            raise ValueError(f"{self.folder}: " + "; ".join(problems))
+
+    def read(self, name: str, rows: slice) -> Tensor:
+        """Rows of one tensor; only they are read from disk."""
+        return self._file_of[name].get_slice(name)[rows]
+
+
+class InitialWeights:
+    """Fresh weights as a pure function of (config, seed, name): equal however they are spread.
+
+    Normal with `initializer_range`; projections into the residual stream are narrowed by
+    sqrt(2 * layers) (Radford et al. 2019, section 2.3), so that depth does not widen it.
+    """
+
+    def __init__(self, model: Mistral, seed: int) -> None:
+        self.config = model.config
+        self.seed = seed
+        self._shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+
+    def read(self, name: str, rows: slice) -> Tensor:
+        """Rows of one tensor in fp32; the whole tensor is drawn, whatever part is asked for."""
+        shape = self._shapes[name]
+        if len(shape) == 1:
+            return torch.ones(shape)[rows]
+        std = self.config.initializer_range
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            std /= (2 * self.config.num_hidden_layers) ** 0.5
+        digest = hashlib.sha256(f"{self.seed}/{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+        return torch.empty(shape).normal_(0.0, std, generator=generator)[rows]
+
+
+def load_pretrained(
+    folder: Path | str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    backend: str = "banded",
+) -> Mistral:
+    """Read an HF folder into one process; host memory peaks at about the weights kept.
+
+    Raises:
+        ValueError: the folder is not readable, or does not fit its config.json.
+    """
+    source = PretrainedFolder(folder)
+    with torch.device("meta"):
+        model = Mistral(source.config, backend=backend)
+    source.check(model)
+    model.to(dtype).to_empty(device=device).tie_weights()
+    fill(model, source)
+    return model
+
+
+@torch.no_grad()
+def fill(model: nn.Module, source: WeightSource) -> None:
+    """Copy every tensor of an unsharded model from a source, one at a time."""
+    for name, parameter in model.named_parameters():
+        parameter.copy_(source.read(name, slice(None)))
+
+
+def save_pretrained(
+    model: Mistral, folder: Path | str, tokenizer: SavedTokenizer | None = None
+) -> None:
+    """Write an HF folder: `write_folder` for a model that lives in one process."""
+    write_folder(folder, model.config, model.named_parameters(), tokenizer=tokenizer)
+
+
+def write_folder(
+    folder: Path | str,
+    config: ModelConfig,
+    tensors: Iterable[tuple[str, Tensor]],
+    *,
+    tokenizer: SavedTokenizer | None = None,
+    dtype: torch.dtype | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+) -> None:
+    """Write config.json, generation_config.json, safetensors and tokenizer files.
+
+    Tensors are taken one at a time and held until their shard is full. The folder appears
+    complete or not at all.
+
+    Args:
+        tensors: (name, tensor); each name once, tied tensors under their first name.
+        dtype: what floating tensors are converted to; None keeps theirs.
+        max_shard_bytes: a further file begins where one would outgrow this.
+
+    Raises:
+        ValueError: the folder exists.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise ValueError(f"{folder} exists; choose another folder or remove it")
+    partial = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    total_bytes, shards, dtypes = 0, [], set()
+    for shard in _shards(tensors, dtype, max_shard_bytes):
+        path = partial / f"part-{len(shards):05d}.safetensors"
+        save_file(shard, path, metadata={"format": "pt"})
+        shards.append((path, list(shard)))
+        total_bytes += sum(tensor.nbytes for tensor in shard.values())
+        dtypes |= {str(tensor.dtype).removeprefix("torch.") for tensor in shard.values()}
+    _name_shards(partial, shards, total_bytes)
+    extra: dict[str, Any] = {"dtype": dtypes.pop()} if len(dtypes) == 1 else {}
+    generation: dict[str, Any] = {}
+    if config.num_padded_ids:
+        generation["suppress_tokens"] = list(range(config.num_tokens, config.vocab_size))
+    if tokenizer is not None:
+        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+        extra |= ids
+        generation |= ids
+        tokenizer.save(partial)
+    _write_json(partial / "config.json", to_hf(config, **extra))
+    _write_json(partial / "generation_config.json", generation)
+    partial.rename(folder)
+
+
+def _shards(
+    tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None, max_bytes: int
+) -> Iterator[dict[str, Tensor]]:
+    shard: dict[str, Tensor] = {}
+    used = 0
+    for name, tensor in tensors:
+        kept = tensor.detach().to(device="cpu", dtype=dtype or tensor.dtype).contiguous()
+        if shard and used + kept.nbytes > max_bytes:
+            yield shard
+            shard, used = {}, 0
+        shard[name] = kept
+        used += kept.nbytes
+    yield shard
+
+
+def _name_shards(folder: Path, shards: list[tuple[Path, list[str]]], total_bytes: int) -> None:
+    """Give the parts their HF names, which need the number of parts; write the index."""
+    if len(shards) == 1:
+        shards[0][0].rename(folder / "model.safetensors")
+        return
+    weight_map: dict[str, str] = {}
+    for number, (path, names) in enumerate(shards, 1):
+        final = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        path.rename(folder / final)
+        weight_map |= dict.fromkeys(names, final)
+    _write_json(folder / INDEX, {"metadata": {"total_size": total_bytes}, "weight_map": weight_map})
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,105 @@
+"""The processes of a run: one per device, joined in one group, whether torchrun started them or not.
+
+Also alone a process gets a group (of itself), so that the loop has one form.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all.
+
+    Attributes:
+        rank: its number, from 0.
+        size: how many there are.
+        device: where it computes.
+        threads: CPU threads it uses.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    threads: int
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process owns the run folder and talks to the user."""
+        return self.rank == 0
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Element-wise sum over all processes in fp64; every process must call it."""
+        total = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def from_main(self, value: T) -> T:
+        """Process 0's value, on every process."""
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        dist.barrier()
+
+    def check_agreement(self, what: str, value: str) -> None:
+        """ValueError on every process unless all hold the same value."""
+        values: list[str | None] = [None] * self.size
+        dist.all_gather_object(values, value)
+        if len(set(values)) > 1:
+            ranks = [rank for rank, other in enumerate(values) if other != values[0]]
+            raise ValueError(f"{what} of ranks {ranks} differs from rank 0's; start all alike")
+
+
+@contextmanager
+def start_world(device: str) -> Iterator[World]:
+    """Join the process group that torchrun describes, or form a group of one.
+
+    CPU collectives run on gloo beside NCCL, so that objects and counts never touch the device.
+
+    Raises:
+        ValueError: the device is unknown or absent.
+    """
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    chosen = _choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    # torchrun sets one thread per process; we share out all cores instead.
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    threads = max(1, len(os.sched_getaffinity(0)) // local_size)
+    torch.set_num_threads(threads)
+    backend = "gloo"
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+        backend = "cpu:gloo,cuda:nccl"
+    if "RANK" in os.environ:
+        dist.init_process_group(backend)
+    else:
+        dist.init_process_group(backend, store=dist.HashStore(), rank=rank, world_size=size)
+    try:
+        yield World(rank=rank, size=size, device=chosen, threads=threads)
+    finally:
+        dist.destroy_process_group()
+
+
+def _choose_device(name: str, local_rank: int) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device={name!r}: one of auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda, but PyTorch sees no CUDA device; use device=cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise ValueError(
+            f"local rank {local_rank}, but only {torch.cuda.device_count()} CUDA devices; start at "
+            "most one process per device"
+        )
+    return torch.device("cuda", local_rank)

@@ -1,0 +1,155 @@
+"""How the network is spread and computed, applied from outside: checkpointing, compile, FSDP2.
+
+The order is that of torchtitan: activation checkpointing inside, then compilation of each block,
+then sharding of each block, then sharding of what remains (embedding, final norm, head).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+    checkpoint_wrapper,  # pyright: ignore[reportPrivateImportUsage]
+)
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
+
+from model.transformer import Mistral
+from model.weights import WeightSource
+from training.distributed import World
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(kw_only=True)
+class ParallelConfig:
+    """How the work is spread over devices and computed on each."""
+
+    strategy: str = "fsdp"
+    """`fsdp`: every rank keeps one part of the weights. `hsdp`: groups of `shard_ranks` ranks keep
+    the parts, groups are replicas. `replicate`: every rank keeps all (plain data parallel)."""
+    shard_ranks: int | None = None
+    """Ranks per group under hsdp."""
+    dtype: str = "auto"
+    """What forward and backward compute in: `bfloat16`, `float32`, or `auto` (bfloat16 on CUDA).
+    Weights, their reduction over ranks and the optimizer are fp32 in any case."""
+    attention: str = "auto"
+    """Attention backend: auto, flash, flex, banded, reference."""
+    checkpointing: str = "none"
+    """What backward recomputes: `none`; `selective`, all but matrix products and attention;
+    `full`, each block from its input."""
+    compile: bool = False
+    """Compile each block with torch.compile."""
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (
+            ("strategy", self.strategy, ("fsdp", "hsdp", "replicate")),
+            ("dtype", self.dtype, ("auto", *DTYPES)),
+            ("checkpointing", self.checkpointing, ("none", "selective", "full")),
+        ):
+            if value not in choices:
+                raise ValueError(f"parallel.{name}={value!r}: one of {', '.join(choices)}")
+        if (self.strategy == "hsdp") != (self.shard_ranks is not None):
+            raise ValueError(
+                f"parallel.strategy={self.strategy} with parallel.shard_ranks={self.shard_ranks}: "
+                "hsdp needs shard_ranks, the others take none"
+            )
+
+
+def compute_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype that `parallel.dtype` means on a device."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return DTYPES[name]
+
+
+def build_mesh(config: ParallelConfig, world: World) -> DeviceMesh:
+    """(replicas, shards) as a device mesh.
+
+    Raises:
+        ValueError: `shard_ranks` does not divide the number of ranks.
+    """
+    shards = {"fsdp": world.size, "replicate": 1, "hsdp": config.shard_ranks}[config.strategy]
+    assert shards is not None
+    if shards < 1 or world.size % shards:
+        raise ValueError(
+            f"parallel.shard_ranks={shards} does not divide the {world.size} ranks of this run"
+        )
+    return init_device_mesh(
+        world.device.type, (world.size // shards, shards), mesh_dim_names=("replicate", "shard")
+    )
+
+
+def parallelize(model: Mistral, config: ParallelConfig, mesh: DeviceMesh) -> None:
+    """Prepare a model (usually on the meta device) in place for distributed training."""
+    layers = model.model.layers
+    for name, block in layers.named_children():
+        if config.checkpointing != "none":
+            block = _checkpointed(block, config.checkpointing)
+            layers.register_module(name, block)
+        if config.compile:
+            block.compile(fullgraph=True)
+    dtype = compute_dtype(config.dtype, torch.device(mesh.device_type))
+    if mesh.size() == 1 and dtype == torch.float32:
+        return  # nothing to shard, nothing to cast
+    # Inputs are not cast: rotary angles must stay fp32, activations have the dtype already.
+    policy = MixedPrecisionPolicy(
+        param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    # fully_shard takes the one-dimensional mesh for pure sharding, the two-dimensional for HSDP.
+    spread = mesh["shard"] if mesh["replicate"].size() == 1 else mesh
+    for block in layers:
+        fully_shard(block, mesh=spread, mp_policy=policy)
+    fully_shard(model, mesh=spread, mp_policy=policy)
+
+
+def _checkpointed(block: nn.Module, kind: str) -> nn.Module:
+    if kind == "full":
+        return checkpoint_wrapper(block, preserve_rng_state=False)
+    aten, ours = torch.ops.aten, torch.ops.model
+    expensive = {
+        *(aten.mm.default, aten.addmm.default, aten.bmm.default),
+        *(aten._flash_attention_forward.default, ours.banded_attention.default),
+        torch.ops.higher_order.flex_attention,
+    }
+
+    def policy(_ctx: object, op: object, *_args: object, **_kwargs: object) -> CheckpointPolicy:
+        keep = op in expensive
+        return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
+
+    return checkpoint_wrapper(
+        block,
+        preserve_rng_state=False,
+        context_fn=lambda: create_selective_checkpoint_contexts(policy),
+    )
+
+
+@torch.no_grad()
+def materialize(model: Mistral, source: WeightSource, device: torch.device) -> None:
+    """Allocate a meta model in fp32 and fill it; each rank reads only the rows it keeps."""
+    model.to_empty(device=device)
+    model.tie_weights()
+    for name, parameter in clean_named_parameters(model):
+        local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
+        local.copy_(source.read(name, local_rows(parameter)))
+
+
+def local_rows(parameter: torch.Tensor) -> slice:
+    """The rows of a parameter that this rank keeps: FSDP2 cuts the first dimension in chunks."""
+    if not isinstance(parameter, DTensor):
+        return slice(0, parameter.shape[0])
+    mesh = parameter.device_mesh
+    shards, shard = mesh.size(mesh.ndim - 1), mesh.get_local_rank(mesh.ndim - 1)
+    rows = parameter.shape[0]
+    chunk = -(-rows // shards)
+    return slice(min(shard * chunk, rows), min((shard + 1) * chunk, rows))
+
+
+def clean_named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Parameters under the names they have without wrappers, tied ones once."""
+    return [
+        (name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", ""), parameter)
+        for name, parameter in model.named_parameters()
+    ]
