@@ -2,22 +2,26 @@
 
     <source>/manifest.json          format version, counts, tokenizer, sha256 of every file
              shard-00000.tokens     documents end to end, each BOS + ids + EOS, uint16 or uint32
-             shard-00000.index      (documents,) int64 token stops, then (documents,) uint32 UTF-8 bytes
-             held_out.jsonl         {"text": ...} per line; no training row can touch these documents
+             shard-00000.index      (blocks,) int64 token stops of blocks of `BLOCK_DOCUMENTS`,
+                                    (documents,) int64 token stops of documents,
+                                    (documents,) uint32 UTF-8 bytes of documents
+             held_out.jsonl         {"text": ...} per line; no training row touches these documents
 
-Everything but the manifest is memory-mapped, so that opening costs one strided read of the stops
-(one value per block of `BLOCK_DOCUMENTS`) and a document costs 12 bytes on disk and none resident.
-Shards are immutable: a source grows by further shards and a new manifest.
+Everything but the manifest is memory-mapped, and opening reads the stops of the blocks only: a
+document costs 12 bytes on disk and none resident. Shards are immutable: a source grows by further
+shards and a new manifest.
 """
 
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from jaxtyping import Int64, Integer
 
 FORMAT_VERSION = 1
 BLOCK_DOCUMENTS = 1024
@@ -78,96 +82,100 @@ class ShardWriter:
         self.flush()
         for file in (self._tokens_file, self._stops_file, self._bytes_file):
             file.close()
-        stops = self._folder / f"{self.stem}.stops"
-        sizes = self._folder / f"{self.stem}.bytes"
+        stops = np.fromfile(self._folder / f"{self.stem}.stops", "<i8")
+        sizes = np.fromfile(self._folder / f"{self.stem}.bytes", "<u4")
         index = self._folder / f"{self.stem}.index"
         with index.open("wb") as file:
-            file.write(stops.read_bytes())
-            file.write(sizes.read_bytes())
+            of_blocks = np.append(stops[BLOCK_DOCUMENTS - 1 : -1 : BLOCK_DOCUMENTS], stops[-1:])
+            for part in (of_blocks, stops, sizes):
+                file.write(part.tobytes())
             file.flush()
             os.fsync(file.fileno())
         tokens = self._folder / f"{self.stem}.tokens"
-        entry = {
+        return {
             "name": self.stem,
             "documents": self.documents,
             "tokens": self.tokens,
-            "utf8_bytes": int(np.fromfile(sizes, "<u4").sum(dtype=np.int64)),
+            "utf8_bytes": int(sizes.sum(dtype=np.int64)),
             "sha256": {path.name: sha256_of(path) for path in (tokens, index)},
         }
-        return entry
 
 
 class Source:
     """A prepared source, opened read-only.
 
+    Documents are numbered in the order they were prepared, blocks likewise; a block never crosses
+    a shard border, so the last one of each shard may be short.
+
     Attributes:
         manifest: the parsed manifest.json.
         fingerprint: sha256 over the format, the tokenizer and every shard's digest.
         documents, tokens: totals over all shards; tokens count BOS and EOS.
-        block_tokens: (blocks,) int64, tokens in each block of documents.
+        block_tokens: (blocks,) int64, tokens in each block.
+        block_documents: (blocks,) int64, the number of the first document of each block.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
-        dtype = np.dtype(self.manifest["dtype"])
-        self._tokens: list[np.ndarray] = []
-        self._stops: list[np.ndarray] = []
-        self._block_shard: list[int] = []
-        block_tokens = []
-        for number, shard in enumerate(self.manifest["shards"]):
-            stops = self._map(shard, ".index", np.dtype("<i8"), shard["documents"])
-            self._tokens.append(self._map(shard, ".tokens", dtype, shard["tokens"]))
-            self._stops.append(stops)
-            borders = np.append(stops[BLOCK_DOCUMENTS - 1 : -1 : BLOCK_DOCUMENTS], stops[-1])
-            block_tokens.append(np.diff(borders, prepend=0))
-            self._block_shard += [number] * len(borders)
-        self._first_block = np.searchsorted(self._block_shard, range(len(self._stops)))
-        self.block_tokens = np.concatenate(block_tokens).astype(np.int64)
-        self.documents = sum(len(stops) for stops in self._stops)
-        self.tokens = int(self.block_tokens.sum())
         self.fingerprint = fingerprint_of(self.manifest)
+        dtype = np.dtype(self.manifest["dtype"])
+        entries = [entry for entry in self.manifest["shards"] if entry["documents"]]
+        if not entries:
+            raise ValueError(f"{self.folder} has no training documents; prepare it from other text")
+        self._shards = [_Shard(self.folder, entry, dtype) for entry in entries]
+        self.documents = sum(entry["documents"] for entry in entries)
+        self.tokens = sum(entry["tokens"] for entry in entries)
+        self.block_tokens = np.concatenate(
+            [np.diff(shard.block_stops, prepend=0) for shard in self._shards]
+        )
+        blocks = [len(shard.block_stops) for shard in self._shards]
+        self._first_block = np.cumsum([0, *blocks])
+        shard_documents = np.cumsum([0, *(len(shard.stops) for shard in self._shards)])
+        self.block_documents = np.concatenate(
+            [
+                first + BLOCK_DOCUMENTS * np.arange(count)
+                for first, count in zip(shard_documents[:-1], blocks, strict=True)
+            ]
+        )
 
-    def _map(self, shard: dict, suffix: str, dtype: np.dtype, count: int) -> np.ndarray:
-        path = self.folder / (shard["name"] + suffix)
-        expected = shard["tokens"] * dtype.itemsize if suffix == ".tokens" else count * 12
-        actual = path.stat().st_size if path.exists() else -1
-        if actual != expected:
-            raise ValueError(
-                f"{path}: {'missing' if actual < 0 else f'{actual} bytes'}, the manifest says "
-                f"{expected} bytes; prepare this source again"
-            )
-        return np.memmap(path, dtype, mode="r", shape=(count,))
+    def block(
+        self, number: int
+    ) -> tuple[Integer[np.ndarray, " tokens"], Int64[np.ndarray, " documents"]]:
+        """A block as stored: its tokens end to end, and where each of its documents stops."""
+        shard_number = int(np.searchsorted(self._first_block, number, side="right")) - 1
+        shard = self._shards[shard_number]
+        first = (number - int(self._first_block[shard_number])) * BLOCK_DOCUMENTS
+        start = int(shard.stops[first - 1]) if first else 0
+        stops = shard.stops[first : first + BLOCK_DOCUMENTS]
+        return shard.tokens[start : int(stops[-1])], stops - start
 
-    def block_lengths(self, block: int) -> np.ndarray:
-        """Tokens of each document of a block: (documents,) int64."""
-        stops, first = self._block_stops(block)
-        return np.diff(stops, prepend=first)
-
-    def block_document(self, block: int, document: int) -> np.ndarray:
-        """The tokens of one document of a block, as stored."""
-        stops, first = self._block_stops(block)
-        start = first if document == 0 else stops[document - 1]
-        return self._tokens[self._block_shard[block]][start : stops[document]]
-
-    def document_id(self, block: int, document: int) -> int:
-        """The number of a document within the source, in the order it was prepared."""
-        shard = self._block_shard[block]
-        before = sum(len(stops) for stops in self._stops[:shard])
-        return before + (block - int(self._first_block[shard])) * BLOCK_DOCUMENTS + document
-
-    def _block_stops(self, block: int) -> tuple[np.ndarray, int]:
-        shard = self._block_shard[block]
-        stops = self._stops[shard]
-        start = (block - int(self._first_block[shard])) * BLOCK_DOCUMENTS
-        before = int(stops[start - 1]) if start else 0
-        return stops[start : start + BLOCK_DOCUMENTS], before
+    def document(self, number: int) -> Integer[np.ndarray, " tokens"]:
+        """The tokens of one document, BOS and EOS included."""
+        block = int(np.searchsorted(self.block_documents, number, side="right")) - 1
+        tokens, stops = self.block(block)
+        within = number - int(self.block_documents[block])
+        return tokens[stops[within - 1] if within else 0 : stops[within]]
 
     def held_out(self) -> Iterator[str]:
         """The texts that no training row can touch, in the order they were met."""
         with (self.folder / "held_out.jsonl").open(encoding="utf-8") as lines:
             for line in lines:
                 yield json.loads(line)["text"]
+
+
+class _Shard:
+    """The arrays of one shard, memory-mapped."""
+
+    def __init__(self, folder: Path, entry: dict, dtype: np.dtype) -> None:
+        documents = entry["documents"]
+        blocks = -(-documents // BLOCK_DOCUMENTS)
+        path = folder / entry["name"]
+        index = _map(path.with_suffix(".index"), 8 * blocks + (8 + 4) * documents)
+        tokens = _map(path.with_suffix(".tokens"), entry["tokens"] * dtype.itemsize)
+        self.tokens = tokens.view(dtype)
+        self.block_stops = index[: 8 * blocks].view("<i8")
+        self.stops = index[8 * blocks : 8 * (blocks + documents)].view("<i8")
 
 
 def read_manifest(folder: Path) -> dict:
@@ -200,8 +208,29 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _map(path: Path, expected: int) -> np.ndarray:
+    """The bytes of a file; ValueError unless there are exactly as many as expected."""
+    actual = path.stat().st_size if path.exists() else -1
+    if actual != expected:
+        raise ValueError(
+            f"{path}: {'missing' if actual < 0 else f'{actual} bytes'}, the manifest says "
+            f"{expected} bytes; prepare this source again"
+        )
+    with path.open("rb") as file:
+        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    # Documents are read in shuffled order: reading ahead costs 10 ms per row from a cold disk.
+    pages.madvise(mmap.MADV_RANDOM)
+    return np.frombuffer(pages, np.uint8)
+
+
 def _open_at(path: Path, size: int) -> BinaryIO:
     """Open for appending after exactly `size` bytes; what lies beyond was never acknowledged."""
+    actual = path.stat().st_size if path.exists() else 0
+    if actual < size:
+        raise ValueError(
+            f"{path}: {actual} bytes, but {size} were written before the interruption; "
+            "remove the unfinished source and prepare it again"
+        )
     file = path.open("r+b" if path.exists() else "w+b")
     file.truncate(size)
     file.seek(size)

@@ -5,7 +5,6 @@ the same thing in the form it needs: segment ids for masks, cumulative lengths f
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from jaxtyping import Int
@@ -34,7 +33,7 @@ class Documents:
     block_mask: BlockMask | None = None
 
     @classmethod
-    def from_segments(cls, segments: Int[Tensor, "B T"]) -> Self:
+    def from_segments(cls, segments: Int[Tensor, "B T"]) -> "Documents":
         """Find the documents: maximal runs of one segment number within a row."""
         rows, length = segments.shape
         starts = torch.ones_like(segments, dtype=torch.bool)
@@ -52,7 +51,7 @@ class Documents:
         )
 
     @classmethod
-    def whole_rows(cls, rows: int, length: int, device: torch.device) -> Self:
+    def whole_rows(cls, rows: int, length: int, device: torch.device) -> "Documents":
         """One document per row."""
         return cls(
             segments=torch.ones(rows, length, dtype=torch.int32, device=device),
@@ -61,7 +60,7 @@ class Documents:
             max_seqlen=length,
         )
 
-    def to(self, device: torch.device) -> Self:
+    def to(self, device: torch.device) -> "Documents":
         """Copy the tensors to a device without waiting for it."""
         return replace(
             self,

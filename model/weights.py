@@ -9,7 +9,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +24,7 @@ INDEX = "model.safetensors.index.json"
 _DERIVED_SUFFIX = "rotary_emb.inv_freq"
 
 
+@runtime_checkable
 class WeightSource(Protocol):
     """Where weights come from."""
 
@@ -32,6 +33,7 @@ class WeightSource(Protocol):
         ...
 
 
+@runtime_checkable
 class SavedTokenizer(Protocol):
     """What `save_pretrained` asks of a tokenizer."""
 

@@ -1,4 +1,4 @@
-"""The processes of a run: one per device, joined in one group, whether torchrun started them or not.
+"""The processes of a run: one per device, joined in a group whether torchrun started them or not.
 
 Also alone a process gets a group (of itself), so that the loop has one form.
 """
@@ -47,6 +47,11 @@ class World:
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    def say(self, message: str) -> None:
+        """Print once, from process 0."""
+        if self.is_main:
+            print(message, flush=True)
 
     def barrier(self) -> None:
         """Wait for all processes."""

@@ -23,7 +23,7 @@ class ScheduleConfig:
     warmup_fraction: float = 0.02
     """Part of the span during which the rate rises linearly from zero."""
     cooldown_fraction: float = 0.2
-    """Part of the span that wsd spends falling; the other kinds ignore nothing: they have none."""
+    """Part of the span that wsd spends falling; only wsd has one."""
     floor: float = 0.1
     """Where decay ends, as a fraction of the peak."""
 
@@ -33,7 +33,7 @@ class ScheduleConfig:
         for name in ("warmup_fraction", "cooldown_fraction", "floor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"schedule.{name}={getattr(self, name)}: must lie in [0, 1]")
-        if self.warmup_fraction + self.cooldown_fraction > 1:
+        if self.kind == "wsd" and self.warmup_fraction + self.cooldown_fraction > 1:
             raise ValueError(
                 "schedule.warmup_fraction + schedule.cooldown_fraction exceed 1: "
                 f"{self.warmup_fraction} + {self.cooldown_fraction}"

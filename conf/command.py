@@ -1,0 +1,60 @@
+"""`@command("train")`: how every entry point of the project meets Hydra.
+
+A mistyped key is answered with the nearest one, a ValueError ends as one sentence on stderr and
+exit code 1 (HYDRA_FULL_ERROR=1 shows where it came from), and a sweep inside a multi-rank torchrun
+is refused.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from conf.suggest import CONF, check_overrides
+
+
+def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Turn a function of a composed configuration into a program."""
+
+    def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
+        @wraps(task)
+        def guarded(composed: DictConfig) -> None:
+            with _plain_errors():
+                _refuse_sweep_under_torchrun()
+                # `record` inside hydra.main, so that torchrun reports the failing rank.
+                record(task)(composed)
+
+        def program() -> None:
+            with _plain_errors():
+                check_overrides(config_name, sys.argv[1:])
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
+                guarded
+            )()
+
+        return program
+
+    return decorate
+
+
+class _plain_errors:
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, ValueError) and "HYDRA_FULL_ERROR" not in os.environ:
+            rank = f"[rank {os.environ['RANK']}] " if "RANK" in os.environ else ""
+            sys.exit(f"{rank}error: {error}")
+
+
+def _refuse_sweep_under_torchrun() -> None:
+    if HydraConfig.get().mode == RunMode.MULTIRUN and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            "a sweep (-m) inside a multi-rank torchrun would run every job on every rank; start one "
+            "torchrun per job in a shell loop, or use Hydra's submitit launcher on Slurm"
+        )

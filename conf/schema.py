@@ -1,0 +1,190 @@
+"""The configuration of a training run: dataclasses that live beside their owners, composed here.
+
+`load` turns what Hydra composed into a `Config`, so that nothing behind this file knows OmegaConf.
+Field checks stand in the dataclasses, checks across them here.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from data.curriculum import CurriculumConfig
+from model.config import ModelConfig
+from training.checkpoint import CheckpointConfig
+from training.evaluate import EvaluationConfig
+from training.metrics import LoggingConfig
+from training.optim import OptimConfig
+from training.parallelize import ParallelConfig
+from training.schedule import ScheduleConfig
+
+# Fields that say where and how a run is carried out, not what it computes.
+LAUNCH_FIELDS = ("name", "runs_folder", "resume", "device", "logging")
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Prepared sources and the parts they play."""
+
+    root: str
+    """Folder that holds the sources."""
+    tokenizer: str
+    """The tokenizer that the sources were prepared with: a folder or a .model file."""
+    vocab_size: int
+    """Rows of the embedding of a model that starts from nothing."""
+    sources: dict[str, str]
+    """Name of each source and its folder under `root`."""
+    general: dict[str, float]
+    """Weights of the general mixture, which curricula refer to."""
+    domain: dict[str, float]
+    """Weights of the domain mixture."""
+    sample_scale: float | None = None
+    """Size of the embedded sample corpus, written under `root` at first use; null for others."""
+
+
+@dataclass(kw_only=True)
+class BatchConfig:
+    """How many tokens a step sees, and how many at a time."""
+
+    row_length: int = 256
+    """Tokens per row."""
+    tokens_per_step: int = 8192
+    """Tokens per optimizer step over all ranks."""
+    micro_batch_rows: int = 16
+    """Rows per forward pass of one rank; changes memory and speed, not the result."""
+    prefetch: int = 2
+    """Steps read ahead."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("row_length", 2), ("micro_batch_rows", 1), ("prefetch", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"batch.{name}={getattr(self, name)}: must be at least {least}")
+        if self.tokens_per_step < 1 or self.tokens_per_step % self.row_length:
+            raise ValueError(
+                f"batch.tokens_per_step={self.tokens_per_step} is not a multiple of "
+                f"batch.row_length={self.row_length}"
+            )
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of one optimizer step over all ranks."""
+        return self.tokens_per_step // self.row_length
+
+
+@dataclass(kw_only=True)
+class Config:
+    """Everything that `train.py` is told."""
+
+    experiment: str = "train"
+    """Name of the recipe; begins the default name of the run."""
+    name: str | None = None
+    """Folder of the run; null means the experiment and a hash of what the run computes."""
+    runs_folder: str = "runs"
+    seed: int = 0
+    """Of initial weights, document order and replay."""
+    init_from: str | None = None
+    """HF folder or run folder whose weights this run starts from; null draws them."""
+    resume: str = "auto"
+    """`auto` continues this run if it has a checkpoint, `required` insists on one, `never` insists
+    on none."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    model: ModelConfig | None = None
+    """Shape of the network; null takes that of `init_from`."""
+    data: DataConfig
+    curriculum: CurriculumConfig
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        if self.resume not in ("auto", "required", "never"):
+            raise ValueError(f"resume={self.resume!r}: one of auto, required, never")
+        if self.model is None and self.init_from is None:
+            raise ValueError("model=null takes the shape of init_from, which is not given either")
+        mixtures = [("data.general", self.data.general), ("data.domain", self.data.domain)]
+        mixtures += [
+            (f"curriculum.stages.{name}.weights", stage.weights)
+            for name, stage in self.curriculum.stages.items()
+        ]
+        for key, weights in mixtures:
+            for source in weights.keys() - self.data.sources.keys():
+                raise ValueError(
+                    f"{key}.{source}: no such source; data.sources has "
+                    f"{', '.join(self.data.sources)}"
+                )
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.runs_folder) / (self.name or f"{self.experiment}-{self.digest[:8]}")
+
+    @property
+    def digest(self) -> str:
+        """Hash of the fields that decide what the run computes."""
+        content = {key: value for key, value in asdict(self).items() if key not in LAUNCH_FIELDS}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def register() -> None:
+    """Make the schema known to Hydra under the name that conf/train.yaml asks for."""
+    ConfigStore.instance().store(name="train_schema", node=Config)
+
+
+def load(composed: DictConfig) -> Config:
+    """The checked dataclass behind a composed configuration.
+
+    Raises:
+        ValueError: a field is missing or out of range.
+    """
+    missing = OmegaConf.missing_keys(composed)
+    if missing:
+        raise ValueError("no value for " + ", ".join(f"{key}=..." for key in sorted(missing)))
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, Config)
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as it is written into the run folder."""
+    content: dict[str, Any] = asdict(config)
+    return OmegaConf.to_yaml(OmegaConf.create(content))
+
+
+def check_same_run(path: Path, config: Config) -> None:
+    """Compare with the configuration that a run folder was begun with, if it was.
+
+    Raises:
+        ValueError: names the fields that differ and decide what the run computes.
+    """
+    if not path.exists():
+        return
+    before = _flat(OmegaConf.to_container(OmegaConf.load(path)))
+    now = _flat(OmegaConf.to_container(OmegaConf.create(asdict(config))))
+    different = [
+        f"{key}: {before.get(key)} -> {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key.split(".")[0] not in LAUNCH_FIELDS
+    ]
+    if different:
+        raise ValueError(
+            f"{path} was begun with other settings ({'; '.join(different)}); restore them, or set "
+            "another name"
+        )
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix[:-1]: tree}
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= _flat(value, f"{prefix}{key}.")
+    return leaves

@@ -1,0 +1,97 @@
+"""Answers a mistyped override with the nearest key, before Hydra composes anything."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+CONF = Path(__file__).resolve().parent
+
+
+def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
+    """Compare the keys of command-line overrides with those that exist.
+
+    Args:
+        config_name: primary config, for example "train".
+        arguments: the command line without the program; flags of Hydra are ignored.
+
+    Raises:
+        ValueError: names the unknown key and the nearest known one.
+    """
+    texts = [text for text in arguments if "=" in text and not text.startswith("-")]
+    overrides = OverridesParser.create().parse_overrides(texts)
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    chosen = []
+    for override in overrides:
+        if _root(override) not in groups or "." in override.key_or_group:
+            continue
+        for value in _values(override):
+            _check_choice(override.key_or_group, value)
+        chosen.append(override)
+    known = set(_keys(_compose(config_name, chosen)))
+    for override in overrides:
+        if override in chosen or override.is_force_add() or override.is_delete():
+            continue
+        key = override.key_or_group
+        if key not in known and not key.startswith("hydra"):
+            raise ValueError(f"no such option: {key}={_suggestion(key, sorted(known | groups))}")
+
+
+def _check_choice(group: str, value: str) -> None:
+    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    if value not in (*options, "null"):
+        raise ValueError(
+            f"no such option: {group}={value}{_suggestion(value, options)}; there are "
+            f"{', '.join(options)}"
+        )
+
+
+def _suggestion(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if not near:  # perhaps the right name in the wrong place
+        near = [key for key in known if key.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1]][:1]
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _compose(config_name: str, groups: Sequence[Override]) -> DictConfig:
+    """The tree under the first choice of every group, sweeps included."""
+    choices = []
+    for override in groups:
+        value = next(iter(_values(override)))
+        prefix = "+" if override.is_add() else ""
+        choices.append(f"{prefix}{override.key_or_group}={value}")
+    held = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose(config_name, choices)
+    finally:
+        GlobalHydra.instance().hydra = held
+
+
+def _values(override: Override) -> Iterator[str]:
+    if override.is_sweep_override():
+        yield from (str(value) for value in override.sweep_string_iterator())
+    else:
+        value = override.value()
+        yield "null" if value is None else str(value)
+
+
+def _root(override: Override) -> str:
+    return override.key_or_group.split(".")[0].split("@")[0]
+
+
+def _keys(tree: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in tree:
+        path = f"{prefix}{key}"
+        yield path
+        if OmegaConf.is_missing(tree, key) or OmegaConf.is_interpolation(tree, str(key)):
+            continue
+        value = tree._get_node(key)
+        if isinstance(value, DictConfig) and not value._is_none():
+            yield from _keys(value, f"{path}.")

@@ -1,0 +1,281 @@
+"""The curriculum: which row of which source is row n of the run.
+
+A stage mixes its sources by weight and may replay the rows of an earlier stage. `Plan` turns the
+stages into an exact schedule: at every point of a stage the count of each source stays within one
+row of its weight, a source goes on across stages where it stopped, and replay reads a seeded
+permutation of the rows that the replayed stage consumed. Stages before the first one in `run`
+count as consumed, so a run of the second stage alone reads what a run of both would read there.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property, lru_cache
+from heapq import heapify, heappop, heappush
+
+import numpy as np
+from jaxtyping import UInt16
+
+from data.random import derive, permutation
+
+REPLAY = "replay"
+"""The arm of replayed rows in a schedule; no source can have this name."""
+
+
+@dataclass(kw_only=True)
+class Replay:
+    of: str = ""
+    """The earlier stage whose rows are read again."""
+    share: float = 0.0
+    """Share of this stage's rows that are replayed; 0 replays nothing."""
+
+
+@dataclass(kw_only=True)
+class Stage:
+    tokens: int
+    """Length of the stage, rounded to whole steps."""
+    weights: dict[str, float]
+    """Share of each source in the rows that are not replayed, up to a common factor."""
+    replay: Replay = field(default_factory=Replay)
+    """What to read again from an earlier stage."""
+    lr: str = "restart"
+    """`restart`: the schedule starts anew; `continue`: it spans the previous stage and this one."""
+    moments: str = "reset"
+    """`reset`: the optimizer forgets at the start of the stage; `kept`: it does not."""
+    peak_lr: float | None = None
+    """Peak of a restarted schedule; null takes the optimizer's."""
+
+
+@dataclass(kw_only=True)
+class CurriculumConfig:
+    stages: dict[str, Stage]
+    """The stages in order."""
+    run: list[str] = field(default_factory=list)
+    """Consecutive stages to run; earlier ones count as consumed. Empty runs all of them."""
+
+    def __post_init__(self) -> None:
+        names = list(self.stages)
+        if not names:
+            raise ValueError("curriculum.stages: empty; a curriculum needs at least one")
+        for number, (name, stage) in enumerate(self.stages.items()):
+            _check_stage(f"curriculum.stages.{name}", stage, names[:number])
+        for name in self.run:
+            if name not in names:
+                raise ValueError(f"curriculum.run: no stage {name!r}; stages are {', '.join(names)}")
+        start = names.index(self.run[0]) if self.run else 0
+        if self.run and self.run != names[start : start + len(self.run)]:
+            raise ValueError(
+                f"curriculum.run: {self.run} is not a range of consecutive stages; the order is {names}"
+            )
+        first = self.stages[names[start]]
+        if first.lr != "restart" or first.moments != "reset":
+            raise ValueError(
+                f"curriculum.stages.{names[start]}: lr={first.lr}, moments={first.moments}, but the run "
+                "starts here with nothing to go on from; use lr=restart, moments=reset"
+            )
+
+
+def _check_stage(key: str, stage: Stage, earlier: list[str]) -> None:
+    if stage.tokens <= 0:
+        raise ValueError(f"{key}.tokens: {stage.tokens}; must be positive")
+    for source, weight in stage.weights.items():
+        if source in ("", REPLAY):
+            raise ValueError(f"{key}.weights: a source cannot be named {source!r}; rename it")
+        if not math.isfinite(weight) or weight < 0:
+            raise ValueError(f"{key}.weights.{source}: {weight}; must be finite, 0 or more")
+    if not any(stage.weights.values()):
+        raise ValueError(f"{key}.weights: {stage.weights}; at least one must be positive")
+    share, replayed = stage.replay.share, stage.replay.of
+    if not 0 <= share < 1:
+        raise ValueError(f"{key}.replay.share: {share}; must be at least 0 and less than 1")
+    if (share > 0 or replayed) and replayed not in earlier:
+        raise ValueError(
+            f"{key}.replay.of: {replayed!r}; must be an earlier stage "
+            f"({', '.join(earlier) or 'there is none'}), or share must be 0 and of empty"
+        )
+    if stage.lr not in ("restart", "continue"):
+        raise ValueError(f"{key}.lr: {stage.lr!r}; must be restart or continue")
+    if stage.moments not in ("reset", "kept"):
+        raise ValueError(f"{key}.moments: {stage.moments!r}; must be reset or kept")
+    if stage.peak_lr is not None:
+        if not (math.isfinite(stage.peak_lr) and stage.peak_lr > 0):
+            raise ValueError(f"{key}.peak_lr: {stage.peak_lr}; must be positive, or null")
+        if stage.lr == "continue":
+            raise ValueError(f"{key}.peak_lr: has no meaning with lr=continue; drop one of them")
+
+
+@dataclass(frozen=True)
+class RowAddress:
+    """Where a row of the run comes from: row `index` of a source's stream."""
+
+    stage: str
+    source: str
+    index: int
+    arm: str
+    """The source, or `REPLAY`."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """Steps and rows of one stage, counted from the start of the run."""
+
+    name: str
+    config: Stage
+    first_step: int
+    steps: int
+    first_row: int
+    rows: int
+
+
+class Plan:
+    """The stages of a run as steps and rows.
+
+    Attributes:
+        steps, rows: totals of the run; each step consumes `rows_per_step` rows.
+        stages: the stages of the run.
+        sources: every source that the run can read, replay included.
+    """
+
+    def __init__(
+        self, config: CurriculumConfig, *, row_length: int, rows_per_step: int, seed: int
+    ) -> None:
+        self.row_length = row_length
+        self.rows_per_step = rows_per_step
+        run = config.run or list(config.stages)
+        self.stages: list[StagePlan] = []
+        self.steps = 0
+        self._schedules: dict[str, _Schedule] = {}
+        for name, stage in config.stages.items():
+            steps = max(1, round(stage.tokens / (row_length * rows_per_step)))
+            earlier = dict(self._schedules)
+            self._schedules[name] = _Schedule(name, stage, steps * rows_per_step, earlier, seed)
+            if name in run:
+                first_row, rows = self.steps * rows_per_step, steps * rows_per_step
+                self.stages.append(StagePlan(name, stage, self.steps, steps, first_row, rows))
+                self.steps += steps
+        self.rows = self.steps * rows_per_step
+        read = [source for name in run for source in self._schedules[name].sources]
+        self.sources = list(dict.fromkeys(read))
+
+    def stage_at(self, step: int) -> StagePlan:
+        """The stage that a step of the run belongs to."""
+        assert 0 <= step < self.steps
+        return self.stages[bisect_right(self.stages, step, key=lambda s: s.first_step) - 1]
+
+    def row(self, n: int) -> RowAddress:
+        """Where row n of the run comes from."""
+        stage = self.stage_at(n // self.rows_per_step)
+        return self._schedules[stage.name].address(n - stage.first_row)
+
+    def consumed(self) -> dict[str, int]:
+        """Rows of each source's stream read by the end of the run, earlier stages included.
+
+        Replayed rows are rows read before and not counted again.
+        """
+        return self._schedules[self.stages[-1].name].consumed
+
+
+class _Schedule:
+    """The rows of one stage, each an arm (a source or replay) and a number within the arm.
+
+    Attributes:
+        rows: length of the stage.
+        sources: every source that the stage reads, replay included.
+    """
+
+    def __init__(
+        self, name: str, stage: Stage, rows: int, earlier: dict[str, "_Schedule"], seed: int
+    ) -> None:
+        self.rows = rows
+        self._previous = next(reversed(earlier.values()), None)
+        # Fractions of the decimals as written: 0.1 and 0.9 sum to one.
+        weights = {source: Fraction(str(w)) for source, w in stage.weights.items() if w > 0}
+        share = Fraction(str(stage.replay.share))
+        unit = (1 - share) / sum(weights.values())
+        self._shares = {source: weight * unit for source, weight in weights.items()}
+        self.sources = list(self._shares)
+        if share > 0:
+            self._shares[REPLAY] = share
+            self._replayed = earlier[stage.replay.of]
+            self.sources += self._replayed.sources
+        self._arms = list(self._shares)
+        self._name = name
+        self._seed = seed
+        self._permuted = lru_cache(maxsize=2)(self._permute_replayed)
+
+    def address(self, row: int) -> RowAddress:
+        """Where a row of the stage comes from."""
+        order, numbers = self._order
+        arm, number = self._arms[order[row]], int(numbers[row])
+        if arm == REPLAY:
+            repeat, place = divmod(number, self._replayed.rows)
+            original = self._replayed.address(int(self._permuted(repeat)[place]))
+            return RowAddress(self._name, original.source, original.index, REPLAY)
+        return RowAddress(self._name, arm, self._consumed_before.get(arm, 0) + number, arm)
+
+    @cached_property
+    def consumed(self) -> dict[str, int]:
+        """Rows of each source read by the end of this stage."""
+        consumed = dict(self._consumed_before)
+        counts = np.bincount(self._order[0], minlength=len(self._arms)).tolist()
+        for arm, count in zip(self._arms, counts, strict=True):
+            if arm != REPLAY:
+                consumed[arm] = consumed.get(arm, 0) + count
+        return consumed
+
+    @cached_property
+    def _consumed_before(self) -> dict[str, int]:
+        return self._previous.consumed if self._previous else {}
+
+    @cached_property
+    def _order(self) -> tuple[np.ndarray, np.ndarray]:
+        """The arm of each row, and the row's number within its arm."""
+        order = chairman_assignment(list(self._shares.values()), self.rows)
+        numbers = np.empty(self.rows, np.int32)
+        for arm in range(len(self._arms)):
+            turns = np.flatnonzero(order == arm)
+            numbers[turns] = np.arange(len(turns))
+        return order, numbers
+
+    def _permute_replayed(self, repeat: int) -> np.ndarray:
+        return permutation(self._replayed.rows, derive(self._seed, self._name, REPLAY, repeat))
+
+
+def chairman_assignment(shares: Sequence[Fraction], count: int) -> UInt16[np.ndarray, " count"]:
+    """Spread `count` turns over arms so that each arm is always close to its share.
+
+    After n turns arm i has had within 1 - 1 / (2k - 2) of `n * shares[i]` turns, for every n and k
+    arms (Tijdeman, "The chairman assignment problem", 1980): turn j of an arm may not come before
+    its release, and of the arms that may come, the one with the earliest deadline does. Integer
+    arithmetic throughout; where all shares are due in full the sequence repeats.
+    """
+    assert sum(shares) == 1
+    assert all(share > 0 for share in shares)
+    period = math.lcm(*(share.denominator for share in shares))
+    slack = max(2 * len(shares) - 2, 1)
+    steps = [(share.denominator, share.numerator * slack) for share in shares]
+
+    def release(arm: int, turn: int) -> int:
+        numerator, denominator = steps[arm]
+        return -(-(turn * slack + 1) * numerator // denominator)
+
+    def deadline(arm: int, turn: int) -> int:
+        numerator, denominator = steps[arm]
+        return ((turn + 1) * slack - 1) * numerator // denominator + 1
+
+    turns = [0] * len(shares)
+    waiting = [(release(arm, 0), arm) for arm in range(len(shares))]
+    heapify(waiting)
+    ready: list[tuple[int, int]] = []
+    order = []
+    for n in range(1, min(count, period) + 1):
+        while waiting and waiting[0][0] <= n:
+            _, arm = heappop(waiting)
+            heappush(ready, (deadline(arm, turns[arm]), arm))
+        _, arm = heappop(ready)
+        order.append(arm)
+        turns[arm] += 1
+        heappush(waiting, (release(arm, turns[arm]), arm))
+    return np.resize(np.array(order, np.uint16), count)

@@ -1,0 +1,82 @@
+"""The rules of the house that no type checker knows."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from conf.schema import Config
+from data.prepare import PrepareConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = [
+    path
+    for package in ("model", "kernels", "tokenizer", "data", "training", "conf", "scripts")
+    for path in sorted((ROOT / package).rglob("*.py"))
+]
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", [p for p in LIBRARY if p.parts[-2] in ("model", "kernels")], ids=str)
+def test_the_network_knows_nothing_of_ranks(path):
+    assert not [name for name in imported_modules(path) if name.startswith("torch.distributed")]
+
+
+def test_kernels_package_stays_a_docstring():
+    """transformers imports a top-level `kernels` to look for a version."""
+    assert len(ast.parse((ROOT / "kernels" / "__init__.py").read_text()).body) == 1
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_stay_short(path):
+    assert len(path.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize("root", [Config, PrepareConfig])
+def test_every_attribute_of_a_config_is_a_field(root):
+    """An attribute without an annotation would silently not be configurable."""
+    waiting, seen = [root], set()
+    while waiting:
+        kind = waiting.pop()
+        if kind in seen:
+            continue
+        seen.add(kind)
+        fields = kind.__dataclass_fields__
+        for name, value in vars(kind).items():
+            public = not name.startswith("_") and not callable(value)
+            assert not public or name in fields or isinstance(value, property), (kind, name)
+        for field in fields.values():
+            for part in getattr(field.type, "__args__", (field.type,)):
+                if hasattr(part, "__dataclass_fields__"):
+                    waiting.append(part)
+    assert len(seen) >= 1
+    if root is Config:
+        assert len(seen) >= 10
+
+
+def leaves(kind, prefix=""):
+    for field in kind.__dataclass_fields__.values():
+        yield field.name
+
+
+def test_every_field_of_the_configuration_is_read_somewhere():
+    """An option that nobody reads is a promise that nobody keeps."""
+    text = "\n".join(path.read_text() for path in [*LIBRARY, ROOT / "train.py"])
+    attributes = {node.attr for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)}
+    names = set()
+    waiting = [Config, PrepareConfig]
+    while waiting:
+        for field in waiting.pop().__dataclass_fields__.values():
+            names.add(field.name)
+            parts = getattr(field.type, "__args__", (field.type,))
+            waiting += [part for part in parts if hasattr(part, "__dataclass_fields__")]
+    assert not names - attributes

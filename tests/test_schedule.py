@@ -1,0 +1,93 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.curriculum import CurriculumConfig, Plan, Stage
+from training.schedule import KINDS, ScheduleConfig, learning_rate, multiplier, spans_of
+
+
+def stages(*settings):
+    named = {
+        f"stage{number}": Stage(tokens=tokens, weights={"a": 1.0}, **setting)
+        for number, (tokens, setting) in enumerate(settings)
+    }
+    config = CurriculumConfig(stages=named)
+    return Plan(config, row_length=10, rows_per_step=1, seed=0).stages
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    steps=st.integers(1, 500),
+    warmup=st.floats(0, 0.5),
+    cooldown=st.floats(0, 0.5),
+    floor=st.floats(0, 1),
+)
+def test_rises_then_never_rises_again(kind, steps, warmup, cooldown, floor):
+    config = ScheduleConfig(
+        kind=kind, warmup_fraction=warmup, cooldown_fraction=cooldown, floor=floor
+    )
+    rates = [multiplier(step, steps, config) for step in range(steps)]
+    turn = round(warmup * steps)
+    assert all(0 <= rate <= 1 + 1e-12 for rate in rates)
+    assert all(a < b for a, b in zip(rates[:turn], rates[1:turn], strict=False))
+    assert all(a >= b - 1e-12 for a, b in zip(rates[turn:], rates[turn + 1 :], strict=False))
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear", "wsd"])
+def test_ends_at_the_floor(kind):
+    config = ScheduleConfig(kind=kind, floor=0.1)
+    assert multiplier(999, 1000, config) == pytest.approx(0.1)
+
+
+def test_warmup_reaches_the_peak_with_its_last_step():
+    config = ScheduleConfig(kind="constant", warmup_fraction=0.1)
+    assert multiplier(0, 100, config) == pytest.approx(0.1)
+    assert multiplier(9, 100, config) == 1.0
+    assert multiplier(99, 100, config) == 1.0
+
+
+def test_wsd_cools_down_by_one_minus_square_root():
+    config = ScheduleConfig(kind="wsd", warmup_fraction=0, cooldown_fraction=0.2, floor=0)
+    assert multiplier(79, 100, config) == 1.0
+    assert multiplier(84, 100, config) == pytest.approx(1 - math.sqrt(5 / 20))
+
+
+def test_cosine_is_half_way_down_in_the_middle():
+    config = ScheduleConfig(kind="cosine", warmup_fraction=0, floor=0)
+    assert multiplier(49, 100, config) == pytest.approx(0.5)
+
+
+def test_restart_begins_a_span_and_continue_prolongs_it():
+    constant = ScheduleConfig(kind="linear", warmup_fraction=0, floor=0)
+    restart = spans_of(stages((1000, {}), (500, {"peak_lr": 7.0})), 2.0)
+    assert [(s.first_step, s.steps, s.peak_lr) for s in restart] == [(0, 100, 2.0), (100, 50, 7.0)]
+    assert learning_rate(100, restart, constant) == pytest.approx(7.0 * (1 - 1 / 50))
+
+    joined = spans_of(stages((1000, {}), (500, {"lr": "continue"})), 2.0)
+    assert [(s.first_step, s.steps, s.peak_lr) for s in joined] == [(0, 150, 2.0)]
+    assert learning_rate(100, joined, constant) == pytest.approx(2.0 * (1 - 101 / 150))
+
+
+def test_the_rate_of_the_second_stage_does_not_depend_on_running_the_first():
+    """With restart, `tspt_stage2` uses the rates that `tspt` uses in its second stage."""
+    config = ScheduleConfig()
+    both = spans_of(stages((1000, {}), (500, {})), 1.0)
+    alone = spans_of(stages((500, {})), 1.0)
+    for step in range(50):
+        assert learning_rate(100 + step, both, config) == learning_rate(step, alone, config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"kind": "cosin"}, "schedule.kind"),
+        ({"warmup_fraction": 1.5}, "schedule.warmup_fraction"),
+        ({"floor": -0.1}, "schedule.floor"),
+        ({"kind": "wsd", "warmup_fraction": 0.6, "cooldown_fraction": 0.6}, "exceed 1"),
+    ],
+)
+def test_bad_settings_are_refused(changes, word):
+    with pytest.raises(ValueError, match=word):
+        ScheduleConfig(**changes)

@@ -1,0 +1,358 @@
+"""Train a language model through the stages of a curriculum.
+
+    torchrun [--nproc-per-node N] train.py +experiment=tspt_stage1 [override ...]
+    python train.py -m +experiment=tspt_stage1 seed=0,1,2
+
+`train` is the whole run and reads top to bottom; `train_step` is one update. What they call lives
+in data/ (rows), model/ (the network) and training/ (everything around an update).
+"""
+
+import math
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grad_norm_
+
+from conf.command import command
+from conf.schema import Config, check_same_run, load, register, to_yaml
+from data.curriculum import Plan
+from data.loader import Batch, Loader
+from data.sample.build import build_sample
+from data.shards import Source
+from model.attention import describe_backend, resolve_backend
+from model.config import ModelConfig
+from model.documents import Documents
+from model.transformer import Mistral
+from model.weights import InitialWeights, PretrainedFolder
+from tokenizer.tokenizer import Tokenizer
+from training.checkpoint import Checkpointer
+from training.distributed import World, start_world
+from training.evaluate import build_set, evaluate
+from training.export import export
+from training.metrics import Meter, MetricsLog, measure_peak_flops
+from training.optim import build_optimizer
+from training.parallelize import build_mesh, compute_dtype, materialize, parallelize
+from training.plots import plot_run
+from training.profiler import profiler
+from training.run_folder import describe_environment, open_run_folder, write_json
+from training.schedule import learning_rate, spans_of
+
+
+def train(config: Config) -> None:
+    """Carry out one run, or continue it."""
+    run, batch = config.folder, config.batch
+    with ExitStack() as stack:
+        # 1. Processes and devices.
+        world = stack.enter_context(start_world(config.device))
+        world.check_agreement("the resolved configuration", to_yaml(config))
+        if (run / "model").exists():
+            world.say(f"{run} is finished; remove it or set another name to train again")
+            return
+
+        # 2. Data: row n of the run is a pure function of the configuration and n.
+        if config.data.sample_scale is not None and world.is_main:
+            build_sample(Path(config.data.root), scale=config.data.sample_scale)
+        world.barrier()
+        tokenizer = Tokenizer.open(config.data.tokenizer)
+        sources = open_sources(config, tokenizer)
+        plan = Plan(
+            config.curriculum,
+            row_length=batch.row_length,
+            rows_per_step=batch.rows_per_step,
+            seed=config.seed,
+        )
+        spans = spans_of(plan.stages, config.optim.lr)
+        held_out = [
+            build_set(name, source.held_out(), tokenizer, config.evaluation, batch.row_length)
+            for name, source in sources.items()
+        ]
+
+        # 3. Network: on the meta device, spread, and later filled, each rank with what it keeps.
+        dtype = compute_dtype(config.parallel.dtype, world.device)
+        folder = open_weights(config)
+        shape = network_shape(config, folder, tokenizer)
+        backend = resolve_backend(config.parallel.attention, world.device, dtype, shape.head_size)
+        with torch.device("meta"):
+            model = Mistral(shape, backend=backend)
+        if folder is not None:
+            folder.check(model)
+        weights = folder or InitialWeights(model, config.seed)
+        parallelize(model, config.parallel, build_mesh(config.parallel, world))
+
+        # 4. Run folder: what is in force is written down before the first step.
+        stack.enter_context(open_run_folder(run, world))
+        config = replace(config, model=shape)
+        if world.is_main:
+            check_same_run(run / "config.yaml", config)
+            (run / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+            fingerprints = {name: source.fingerprint for name, source in sources.items()}
+            write_json(run / "environment.json", describe_environment(world, fingerprints))
+        log = MetricsLog(
+            run, config.logging, active=world.is_main, steps=plan.steps, settings=asdict(config)
+        )
+        stack.callback(log.close)
+
+        # 5. State: weights, optimizer and step, fresh or from the newest checkpoint.
+        materialize(model, weights, world.device)
+        optimizer = build_optimizer(model, config.optim)
+        checkpointer = Checkpointer(run / "checkpoints", config.checkpoint, world)
+        step = resume(config, checkpointer, model, optimizer)
+        log.rewind(step)
+
+        # 6. The loop; `step` counts completed updates.
+        loader = stack.enter_context(
+            Loader(
+                plan,
+                sources,
+                micro_batch_rows=batch.micro_batch_rows,
+                rank=world.rank,
+                world_size=world.size,
+                seed=config.seed,
+                prefetch=batch.prefetch,
+            )
+        )
+        peak_flops = (config.logging.peak_tflops or 0.0) * 1e12
+        peak_flops = peak_flops or measure_peak_flops(world.device, dtype)
+        meter = Meter(peak_flops * world.size)
+        for line in describe_run(world, plan, sources, model, dtype, peak_flops, step):
+            log.say(line)
+        log.say(f"first row: {tokenizer.decode(loader.row(0).tokens.tolist())[:200]!r}")
+
+        def evaluate_and_log(stage: str) -> None:
+            results = evaluate(
+                model,
+                held_out,
+                row_length=batch.row_length,
+                micro_batch_rows=batch.micro_batch_rows,
+                world=world,
+            )
+            log.write({"step": step, "stage": stage, "eval": results})
+            log.say(
+                f"step {step}: bits per byte "
+                + ", ".join(f"{name} {r['bits_per_byte']:.4f}" for name, r in results.items())
+            )
+
+        def save_export(target: Path) -> None:
+            export(model, target, tokenizer, config.checkpoint.export_dtype, world)
+
+        trace = stack.enter_context(profiler(run, config.logging.profile, world))
+        if step is None:
+            step = 0
+            evaluate_and_log(plan.stages[0].name)
+        while step < plan.steps:
+            started = time.perf_counter()
+            stage = plan.stage_at(step)
+            if step == stage.first_step and stage.config.moments == "reset":
+                optimizer.state.clear()
+            lr = learning_rate(step, spans, config.schedule)
+            result = train_step(model, optimizer, loader.step(step), lr, config, world)
+            step += 1
+            last = step == plan.steps
+            meter.add(batch.tokens_per_step, result.flops, time.perf_counter() - started)
+            if due(step, config.logging.every, last):
+                row = {
+                    "step": step,
+                    "stage": stage.name,
+                    "tokens": step * batch.tokens_per_step,
+                    "loss_nats": result.loss_nats,
+                    "lr": lr,
+                    "grad_norm": result.grad_norm,
+                    **meter.read(),
+                    "sources": result.sources,
+                }
+                log.write(row)
+                log.progress(row)
+            if due(step, config.evaluation.every, last):
+                evaluate_and_log(stage.name)
+            if due(step, config.checkpoint.every, last):
+                checkpointer.save(step, model, optimizer)
+            if due(step, config.checkpoint.export_every, last=False):
+                save_export(run / "exports" / f"step-{step:08d}")
+            trace()
+
+        # 7. What remains: curves, and a folder that the HF ecosystem opens.
+        if world.is_main:
+            plot_run(run / "metrics.jsonl", run / "loss.png")
+        save_export(run / "model")
+        log.say(f"done: {run}")
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One update: mean loss, gradient norm before clipping, model FLOPs, and loss by source."""
+
+    loss_nats: float
+    grad_norm: float
+    flops: int
+    sources: dict[str, dict[str, float]]
+
+
+def train_step(
+    model: Mistral,
+    optimizer: torch.optim.Optimizer,
+    batches: list[Batch],
+    lr: float,
+    config: Config,
+    world: World,
+) -> StepResult:
+    """Update the weights once with the rows of all ranks.
+
+    The gradient is that of the summed loss over the number of supervised tokens of the whole step,
+    so it does not depend on how rows are split over micro-batches and ranks.
+
+    Raises:
+        FloatingPointError: the gradient is not finite; the weights are left as they were.
+    """
+    (supervised,) = world.sum([sum(batch.supervised_tokens for batch in batches)])
+    if supervised == 0:
+        raise ValueError("a step without a supervised token; make batch.tokens_per_step larger")
+    arms = sorted({*config.data.sources, "replay"})
+    nats, tokens = dict.fromkeys(arms, 0.0), dict.fromkeys(arms, 0)
+    pairs = 0
+    for batch in batches:
+        documents = Documents.from_segments(batch.segments)
+        pairs += documents.count_pairs(model.config.sliding_window)
+        losses = model(
+            batch.tokens.to(world.device, non_blocking=True),
+            documents=documents.to(world.device),
+            labels=batch.labels.to(world.device, non_blocking=True),
+        )
+        # FSDP averages gradients over ranks; the factor turns that into the sum.
+        (losses.total * (world.size / supervised)).backward()
+        for arm, row, labels in zip(batch.sources, losses.rows.tolist(), batch.labels, strict=True):
+            if arm:
+                nats[arm] += row
+                tokens[arm] += int((labels >= 0).sum())
+    norm = clip_grad_norm_(model.parameters(), config.optim.clip_norm)
+    grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    if not math.isfinite(grad_norm):
+        rows = sorted(row for batch in batches for row in batch.rows if row >= 0)
+        raise FloatingPointError(f"gradient norm {grad_norm} at rows {rows}; nothing was updated")
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+    *sums, all_pairs = world.sum([*nats.values(), *tokens.values(), pairs])
+    by_arm = zip(arms, sums[: len(arms)], sums[len(arms) :], strict=True)
+    return StepResult(
+        loss_nats=sum(sums[: len(arms)]) / supervised,
+        grad_norm=grad_norm,
+        flops=model.config.training_flops(config.batch.tokens_per_step, int(all_pairs)),
+        sources={arm: {"loss_nats": n / t, "tokens": int(t)} for arm, n, t in by_arm if t},
+    )
+
+
+def due(step: int, every: int | None, last: bool) -> bool:
+    """Whether something that happens every so many steps, and after the last, happens now."""
+    return every is not None and (last or step % every == 0)
+
+
+def open_sources(config: Config, tokenizer: Tokenizer) -> dict[str, Source]:
+    """Open every source, and check that it was prepared with this tokenizer."""
+    sources = {}
+    for name, folder in config.data.sources.items():
+        sources[name] = source = Source(Path(config.data.root) / folder)
+        if source.manifest["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
+            raise ValueError(
+                f"data.sources.{name} was prepared with another tokenizer than "
+                f"data.tokenizer={config.data.tokenizer}; prepare it again, or name its tokenizer"
+            )
+    return sources
+
+
+def open_weights(config: Config) -> PretrainedFolder | None:
+    """The folder that `init_from` means: an HF folder, or the final one of a run."""
+    if config.init_from is None:
+        return None
+    folder = Path(config.init_from)
+    return PretrainedFolder(folder / "model" if (folder / "config.yaml").exists() else folder)
+
+
+def network_shape(
+    config: Config, folder: PretrainedFolder | None, tokenizer: Tokenizer
+) -> ModelConfig:
+    """The shape of the network, given or that of `init_from`; both must agree."""
+    shape = config.model or (folder and folder.config)
+    assert shape is not None
+    if folder is not None:
+        given, found = asdict(shape), asdict(folder.config)
+        given["head_dim"], found["head_dim"] = shape.head_size, folder.config.head_size
+        given["initializer_range"] = found["initializer_range"]  # nothing is drawn
+        if different := [key for key in given if given[key] != found[key]]:
+            raise ValueError(
+                f"init_from={config.init_from} differs from the model that was asked for: "
+                + ", ".join(f"{key} {found[key]} (asked {given[key]})" for key in different)
+                + "; set model=null to take the folder's, or these keys to its values"
+            )
+    if shape.num_tokens != tokenizer.vocab_size:
+        raise ValueError(
+            f"model.vocab_size={shape.vocab_size} with {shape.num_padded_ids} padded ids, but the "
+            f"tokenizer has {tokenizer.vocab_size} pieces; set model.vocab_size, or "
+            "model.num_padded_ids to the difference"
+        )
+    return shape
+
+
+def resume(
+    config: Config,
+    checkpointer: Checkpointer,
+    model: Mistral,
+    optimizer: torch.optim.Optimizer,
+) -> int | None:
+    """Restore the newest sound checkpoint; the step it was saved after, or None to begin."""
+    if config.resume == "never" and (steps := checkpointer.steps()):
+        raise ValueError(
+            f"resume=never, but {config.folder} holds checkpoints up to step {steps[-1]}; remove "
+            "the folder, set another name, or resume=auto"
+        )
+    step = checkpointer.load_latest(model, optimizer)
+    if step is None and config.resume == "required":
+        raise ValueError(f"resume=required, but {config.folder} holds no sound checkpoint")
+    return step
+
+
+def describe_run(
+    world: World,
+    plan: Plan,
+    sources: dict[str, Source],
+    model: Mistral,
+    dtype: torch.dtype,
+    peak_flops: float,
+    step: int | None,
+) -> list[str]:
+    """What is in force, for the first lines of the output."""
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    lines = [
+        f"{world.size} x {world.device.type}, {world.threads} CPU threads each, {dtype}, attention "
+        f"{describe_backend(model.backend)}, {weights:,} weights, matrix rate "
+        f"{peak_flops / 1e12:.3g} TFLOP/s per device"
+    ]
+    lines += [
+        f"stage {stage.name}: steps {stage.first_step} to {stage.first_step + stage.steps - 1}, "
+        f"{stage.rows * plan.row_length:,} tokens"
+        for stage in plan.stages
+    ]
+    lines += [
+        f"source {name}: {rows * plan.row_length / sources[name].tokens:.2f} epochs of "
+        f"{sources[name].tokens:,} tokens read by the end"
+        for name, rows in plan.consumed().items()
+    ]
+    lines.append("starting at step 0" if step is None else f"continuing after step {step}")
+    return lines
+
+
+@command("train")
+def main(composed: DictConfig) -> None:
+    """Compose the configuration and train."""
+    train(load(composed))
+
+
+if __name__ == "__main__":
+    register()
+    main()

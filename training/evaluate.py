@@ -1,0 +1,180 @@
+"""Held-out loss in nats per token and bits per UTF-8 byte.
+
+A set is a list of pieces of about `chunk_bytes` bytes, cut at character borders; a piece is
+BOS + ids + EOS and every id after BOS is predicted. The pieces do not depend on row length, batch
+or ranks, and bits per byte do not depend on the vocabulary, so that runs can be compared.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from data.loader import Batch
+from model.documents import Documents
+from model.loss import IGNORE
+from model.transformer import Mistral
+from tokenizer.tokenizer import Tokenizer
+from training.distributed import World
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig:
+    """In-loop evaluation on the held-out text of every source."""
+
+    every: int = 500
+    """Steps between evaluations; the start and the last step are always evaluated."""
+    chunk_bytes: int = 512
+    """UTF-8 bytes per piece; one value per study, small enough for the shortest rows compared."""
+    max_bytes: int = 200_000
+    """Text used per set, from its beginning."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("every", 1), ("chunk_bytes", 4), ("max_bytes", 4)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"evaluation.{name}={getattr(self, name)}: must be at least {least}"
+                )
+
+
+@dataclass(frozen=True)
+class HeldOutSet:
+    """Pieces of one held-out text, tokenized.
+
+    Attributes:
+        name: of the source.
+        pieces: BOS + ids + EOS each.
+        utf8_bytes: size of the text.
+    """
+
+    name: str
+    pieces: list[list[int]]
+    utf8_bytes: int
+
+
+def cut_text(text: str, chunk_bytes: int) -> Iterator[str]:
+    """Cut a text into pieces of at most `chunk_bytes` UTF-8 bytes, never inside a character."""
+    encoded = text.encode()
+    start = 0
+    while start < len(encoded):
+        stop = min(start + chunk_bytes, len(encoded))
+        # Continuation bytes look like 10xxxxxx: step back to the start of a character.
+        while stop < len(encoded) and encoded[stop] & 0xC0 == 0x80:
+            stop -= 1
+        yield encoded[start:stop].decode()
+        start = stop
+
+
+def build_set(
+    name: str,
+    texts: Iterable[str],
+    tokenizer: Tokenizer,
+    config: EvaluationConfig,
+    row_length: int,
+) -> HeldOutSet:
+    """Cut and tokenize a held-out text.
+
+    Raises:
+        ValueError: there is no text, or a piece does not fit a row.
+    """
+    pieces = list(_first_pieces(texts, config))
+    encoded = [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(pieces)]
+    if not encoded:
+        raise ValueError(
+            f"the held-out text of {name} is empty; prepare the source with a larger "
+            "held_out_fraction, or raise evaluation.max_bytes"
+        )
+    longest = max(map(len, encoded))
+    if longest > row_length:
+        raise ValueError(
+            f"evaluation.chunk_bytes={config.chunk_bytes}: a piece of {name} has {longest} tokens, "
+            f"rows have {row_length}; make chunk_bytes smaller or batch.row_length larger"
+        )
+    return HeldOutSet(name, encoded, sum(len(piece.encode()) for piece in pieces))
+
+
+def _first_pieces(texts: Iterable[str], config: EvaluationConfig) -> Iterator[str]:
+    size = 0
+    for text in texts:
+        for piece in cut_text(text, config.chunk_bytes):
+            size += len(piece.encode())
+            if size > config.max_bytes:
+                return
+            yield piece
+
+
+def pack_pieces(pieces: Sequence[list[int]], row_length: int) -> Batch:
+    """Pieces side by side as documents of their own, in order, in as few rows as that allows."""
+    rows: list[list[list[int]]] = []
+    used = row_length + 1
+    for piece in pieces:
+        if used + len(piece) > row_length:
+            rows.append([])
+            used = 0
+        rows[-1].append(piece)
+        used += len(piece)
+    shape = (len(rows), row_length)
+    tokens, segments, positions = (torch.zeros(shape, dtype=torch.int64) for _ in range(3))
+    labels = torch.full(shape, IGNORE)
+    for row, documents in enumerate(rows):
+        start = 0
+        for number, piece in enumerate(documents, 1):
+            span = slice(start, start + len(piece))
+            tokens[row, span] = torch.tensor(piece)
+            labels[row, span] = torch.tensor([*piece[1:], IGNORE])
+            segments[row, span] = number
+            positions[row, span] = torch.arange(len(piece))
+            start += len(piece)
+    return Batch(
+        tokens=tokens,
+        labels=labels,
+        segments=segments.int(),
+        positions=positions.int(),
+        sources=[""] * len(rows),
+        rows=list(range(len(rows))),
+    )
+
+
+@torch.no_grad()
+def evaluate(
+    model: Mistral,
+    sets: Sequence[HeldOutSet],
+    *,
+    row_length: int,
+    micro_batch_rows: int,
+    world: World,
+) -> dict[str, dict[str, float]]:
+    """Loss of every set: {set: {loss_nats, bits_per_byte, tokens, bytes}}; all processes call it.
+
+    Rows are dealt to the processes; each runs the same number of forward passes, because sharded
+    weights are gathered in each.
+    """
+    model.eval()
+    results = {}
+    for held_out in sets:
+        nats = 0.0
+        packed = pack_pieces(held_out.pieces, row_length)
+        total_rows = len(packed.rows)
+        group = micro_batch_rows * world.size
+        for first in range(0, total_rows, group):
+            mine = range(first + world.rank, min(first + group, total_rows), world.size)
+            # A process without rows repeats one and does not count it.
+            index = torch.tensor(list(mine) or [0])
+            documents = Documents.from_segments(packed.segments[index]).to(world.device)
+            losses = model(
+                packed.tokens[index].to(world.device),
+                documents=documents,
+                labels=packed.labels[index].to(world.device),
+            )
+            nats += float(losses.total) if mine else 0.0
+        (nats,) = world.sum([nats])
+        tokens = sum(len(piece) - 1 for piece in held_out.pieces)
+        results[held_out.name] = {
+            "loss_nats": nats / tokens,
+            "bits_per_byte": nats / math.log(2) / held_out.utf8_bytes,
+            "tokens": tokens,
+            "bytes": held_out.utf8_bytes,
+        }
+    model.train()
+    return results
