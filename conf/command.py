@@ -14,7 +14,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from torch.distributed.elastic.multiprocessing.errors import record
 
 from conf.suggest import CONF, check_overrides
 
@@ -27,8 +26,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         def guarded(composed: DictConfig) -> None:
             with _plain_errors():
                 _refuse_sweep_under_torchrun()
-                # `record` inside hydra.main, so that torchrun reports the failing rank.
-                record(task)(composed)
+                _recorded(task)(composed)
 
         def program() -> None:
             with _plain_errors():
@@ -40,6 +38,15 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         return program
 
     return decorate
+
+
+def _recorded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """Let torchrun report the failing rank; inside hydra.main, which turns errors into exits."""
+    if "RANK" not in os.environ:
+        return task
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    return record(task)
 
 
 class _plain_errors:
@@ -55,6 +62,6 @@ class _plain_errors:
 def _refuse_sweep_under_torchrun() -> None:
     if HydraConfig.get().mode == RunMode.MULTIRUN and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
-            "a sweep (-m) inside a multi-rank torchrun would run every job on every rank; start one "
-            "torchrun per job in a shell loop, or use Hydra's submitit launcher on Slurm"
+            "a sweep (-m) inside a multi-rank torchrun would run every job on every rank; start "
+            "one torchrun per job in a shell loop, or use Hydra's submitit launcher on Slurm"
         )

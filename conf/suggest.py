@@ -39,7 +39,7 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
             continue
         key = override.key_or_group
         if key not in known and not key.startswith("hydra"):
-            raise ValueError(f"no such option: {key}={_suggestion(key, sorted(known | groups))}")
+            raise ValueError(f"no such option: {key}{_suggestion(key, sorted(known | groups))}")
 
 
 def _check_choice(group: str, value: str) -> None:

@@ -63,17 +63,20 @@ class CurriculumConfig:
             _check_stage(f"curriculum.stages.{name}", stage, names[:number])
         for name in self.run:
             if name not in names:
-                raise ValueError(f"curriculum.run: no stage {name!r}; stages are {', '.join(names)}")
+                raise ValueError(
+                    f"curriculum.run: no stage {name!r}; stages are {', '.join(names)}"
+                )
         start = names.index(self.run[0]) if self.run else 0
         if self.run and self.run != names[start : start + len(self.run)]:
             raise ValueError(
-                f"curriculum.run: {self.run} is not a range of consecutive stages; the order is {names}"
+                f"curriculum.run: {self.run} is not a range of consecutive stages; the order is "
+                f"{names}"
             )
         first = self.stages[names[start]]
         if first.lr != "restart" or first.moments != "reset":
             raise ValueError(
-                f"curriculum.stages.{names[start]}: lr={first.lr}, moments={first.moments}, but the run "
-                "starts here with nothing to go on from; use lr=restart, moments=reset"
+                f"curriculum.stages.{names[start]}: lr={first.lr}, moments={first.moments}, but "
+                "the run starts here with nothing to go on from; use lr=restart, moments=reset"
             )
 
 

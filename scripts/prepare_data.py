@@ -1,0 +1,63 @@
+"""Turn documents into a prepared source.
+
+    python -m scripts.prepare_data name=geo_en inputs='[corpus/geo_en.jsonl.zst]' \\
+        tokenizer=path/to/tokenizer.model out=prepared/geo_en
+
+Run again, the same command continues what was cut off.
+"""
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from data.prepare import PrepareConfig, prepare
+from data.shards import Source
+from tokenizer.tokenizer import Tokenizer
+
+ConfigStore.instance().store("prepare_data_schema", PrepareConfig)
+
+
+def main(composed: DictConfig) -> None:
+    if missing := OmegaConf.missing_keys(composed):
+        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, PrepareConfig)
+    try:
+        manifest = prepare(config)
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; the same command goes on from here") from None
+    summarize(manifest, config)
+
+
+def summarize(manifest: dict, config: PrepareConfig) -> None:
+    """Print what was made, what was left out, and the first document as training will see it."""
+    held_out, skipped = manifest["held_out"], manifest["skipped"]
+    rows = {
+        "documents": f"{manifest['documents']:,}",
+        "tokens": f"{manifest['tokens']:,}, BOS and EOS included",
+        "bytes per token": f"{manifest['utf8_bytes'] / manifest['tokens']:.3f}",
+        "held out": f"{held_out['documents']:,} documents, {held_out['utf8_bytes']:,} bytes",
+        "skipped": f"{sum(skipped.values()):,}",
+    }
+    rows |= {f"  {reason}": f"{count:,}" for reason, count in skipped.items()}
+    print(config.out)
+    for label, value in rows.items():
+        print(f"  {label:<24}{value}")
+    if skipped:
+        print(f"  {config.out}/skipped.jsonl lists what was skipped, by file and line")
+    if held_out["fraction"] and not held_out["documents"]:
+        print(
+            f"warning: nothing was held out, since none of so few documents fell into the share of "
+            f"{held_out['fraction']}; raise held_out_fraction to measure loss on this source"
+        )
+    tokenizer = Tokenizer.open(config.tokenizer)
+    ids = Source(config.out).document(0).tolist()
+    text = tokenizer.decode(ids[1:-1])
+    shown = text if len(text) <= 300 else f"{text[:300]}..."
+    print(f"first document, {len(ids)} tokens:\n[BOS {ids[0]}]{shown}[EOS {ids[-1]}]")
+
+
+if __name__ == "__main__":
+    # Not at the top: it imports torch, and every worker imports this module.
+    from conf.command import command
+
+    command("prepare_data")(main)()

@@ -1,0 +1,24 @@
+from pathlib import Path
+
+import pytest
+
+from tests.runs import SAMPLE_SCALE
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory) -> Path:
+    """The embedded sample at a small scale, built once for all tests."""
+    from data.sample.build import build_sample
+
+    root = tmp_path_factory.mktemp("sample")
+    build_sample(root, scale=SAMPLE_SCALE)
+    return root
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real corpora and tokenizers, on machines that have them."""
+    folder = Path(__file__).resolve().parent.parent.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs real corpora and tokenizers, which are not part of the project")
+    return folder

@@ -1,0 +1,212 @@
+"""One gradient, however rows and weights are spread."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.distributed.tensor import DTensor
+
+from model.config import ModelConfig
+from model.transformer import Mistral
+from model.weights import InitialWeights
+from tests.ranks import run_ranks
+from tests.toy import toy_config
+from train import train_step
+from training.distributed import World
+from training.evaluate import pack_pieces
+from training.optim import OptimConfig, build_optimizer
+from training.parallelize import (
+    ParallelConfig,
+    build_mesh,
+    clean_named_parameters,
+    compute_dtype,
+    local_rows,
+    materialize,
+    parallelize,
+)
+
+ROW_LENGTH = 24
+
+
+def rows_of_a_step(vocab_size, rows=6):
+    """Documents of very unequal length, one row wholly unsupervised."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = [24, 3, 9, 12, 24, 5, 19, 24, 2, 2, 20]
+    pieces = [torch.randint(vocab_size, (n,), generator=generator).tolist() for n in lengths]
+    batch = pack_pieces(pieces, ROW_LENGTH)
+    assert len(batch.rows) == rows
+    batch.labels[2] = -100
+    return batch
+
+
+def some_rows(batch, numbers):
+    """A batch of chosen rows; -1 stands for padding."""
+    index = torch.tensor([max(n, 0) for n in numbers])
+    padding = torch.tensor([n < 0 for n in numbers])
+    part = type(batch)(
+        tokens=batch.tokens[index],
+        labels=batch.labels[index].masked_fill(padding[:, None], -100),
+        segments=batch.segments[index].masked_fill(padding[:, None], 0),
+        positions=batch.positions[index],
+        sources=["" if n < 0 else "a" for n in numbers],
+        rows=list(numbers),
+    )
+    return part
+
+
+def train_a_little(world: World, shape: ModelConfig, settings: dict, micro: int):
+    """Norms and losses of three steps, and the final weights, of one split of the same rows."""
+    config = ParallelConfig(**settings)
+    with torch.device("meta"):
+        model = Mistral(shape)
+    source = InitialWeights(model, seed=3)
+    parallelize(model, config, build_mesh(config, world))
+    materialize(model, source, world.device)
+    optimizer = build_optimizer(model, OptimConfig(lr=1e-2))
+    run = SimpleNamespace(
+        data=SimpleNamespace(sources={"a": ""}),
+        optim=OptimConfig(lr=1e-2),
+        batch=SimpleNamespace(tokens_per_step=6 * ROW_LENGTH),
+    )
+    step = rows_of_a_step(shape.vocab_size)
+    mine = list(range(world.rank, len(step.rows), world.size))
+    most = -(-len(step.rows) // world.size)
+    mine += [-1] * (-(-most // micro) * micro - len(mine))
+    batches = [some_rows(step, mine[i : i + micro]) for i in range(0, len(mine), micro)]
+    results = [train_step(model, optimizer, batches, 1e-2, run, world) for _ in range(3)]
+    weights = {
+        name: (p.full_tensor() if isinstance(p, DTensor) else p).detach()
+        for name, p in clean_named_parameters(model)
+    }
+    return {
+        "norms": [result.grad_norm for result in results],
+        "losses": [result.loss_nats for result in results],
+        "flops": results[0].flops,
+        "tokens": results[0].sources["a"]["tokens"],
+        "weights": weights,
+    }
+
+
+FP32, BF16 = {"dtype": "float32"}, {"dtype": "bfloat16"}
+SPLITS = {  # world size: (settings, micro-batch rows)
+    1: [
+        (FP32, 6),
+        (FP32, 1),
+        (FP32 | {"checkpointing": "selective"}, 4),
+    ],
+    2: [
+        (FP32, 3),
+        (FP32 | {"checkpointing": "full"}, 1),
+        (FP32 | {"strategy": "replicate"}, 2),
+    ],
+    3: [(FP32, 1)],
+    4: [(FP32 | {"strategy": "hsdp", "shard_ranks": 2}, 2)],
+}
+
+
+def train_splits(world: World, shapes: list[ModelConfig]):
+    return [
+        [train_a_little(world, shape, *split) for split in SPLITS[world.size]] for shape in shapes
+    ]
+
+
+@pytest.mark.distributed
+def test_splits_give_the_same_gradient_and_weights():
+    # 37 ids: divisible by neither 2 nor 3 (pytorch/torchtitan#1136).
+    shapes = [toy_config(vocab_size=37, tie_word_embeddings=tied) for tied in (False, True)]
+    by_size = {size: run_ranks(train_splits, size, shapes) for size in SPLITS}
+    for number in range(len(shapes)):
+        expected = by_size[1][0][number][0]
+        assert expected["norms"][0] > 1e-3
+        for result in (
+            result for ranks in by_size.values() for rank in ranks for result in rank[number]
+        ):
+            assert result["norms"] == pytest.approx(expected["norms"], rel=1e-5)
+            assert result["losses"] == pytest.approx(expected["losses"], rel=1e-5)
+            assert result["tokens"] == expected["tokens"]
+            assert result["flops"] == expected["flops"]
+            for name, weight in result["weights"].items():
+                torch.testing.assert_close(
+                    weight, expected["weights"][name], rtol=1e-4, atol=1e-5, msg=name
+                )
+
+
+def train_in_both_dtypes(world: World, shape: ModelConfig):
+    return [train_a_little(world, shape, settings, 3) for settings in (FP32, BF16)]
+
+
+@pytest.mark.distributed
+def test_bfloat16_computes_in_16_bits_over_fp32_weights():
+    exact, rounded = run_ranks(train_in_both_dtypes, 2, toy_config(vocab_size=37))[0]
+    assert all(weight.dtype == torch.float32 for weight in rounded["weights"].values())
+    assert rounded["losses"] != exact["losses"]
+    assert rounded["losses"] == pytest.approx(exact["losses"], rel=2e-2)
+    # Updates far below bf16's resolution arrive in the weights.
+    changed = rounded["weights"]["lm_head.weight"]
+    assert (changed != changed.bfloat16().float()).any()
+
+
+def mesh_shapes(world):
+    shapes = [
+        tuple(build_mesh(ParallelConfig(**settings), world).shape)
+        for settings in ({}, {"strategy": "replicate"})
+    ]
+    with pytest.raises(ValueError, match="shard_ranks=3 does not divide the 2 ranks"):
+        build_mesh(ParallelConfig(strategy="hsdp", shard_ranks=3), world)
+    return shapes
+
+
+@pytest.mark.distributed
+def test_meshes_and_their_refusal():
+    assert run_ranks(mesh_shapes, 2)[0] == [(1, 2), (2, 1)]
+
+
+def rows_read(world, shape):
+    """Which rows of which tensor a rank asks the source for."""
+    with torch.device("meta"):
+        model = Mistral(shape)
+    asked = {}
+
+    class Recorder(InitialWeights):
+        def read(self, name, rows):
+            asked[name] = (rows.start, rows.stop)
+            return super().read(name, rows)
+
+    source = Recorder(model, seed=0)
+    config = ParallelConfig(dtype="float32")
+    parallelize(model, config, build_mesh(config, world))
+    materialize(model, source, world.device)
+    for name, parameter in clean_named_parameters(model):
+        assert asked[name] == (local_rows(parameter).start, local_rows(parameter).stop)
+    return asked
+
+
+@pytest.mark.distributed
+def test_each_rank_reads_only_its_rows():
+    shape = toy_config(vocab_size=37)
+    asked = run_ranks(rows_read, 3, shape)
+    for name, (start, stop) in asked[0].items():
+        assert start == 0
+        assert stop == asked[1][name][0]
+        assert asked[1][name][1] == asked[2][name][0]
+    assert asked[2]["lm_head.weight"] == (26, 37)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"strategy": "ddp"}, "parallel.strategy"),
+        ({"dtype": "fp8"}, "parallel.dtype"),
+        ({"checkpointing": "some"}, "parallel.checkpointing"),
+        ({"strategy": "hsdp"}, "needs shard_ranks"),
+        ({"shard_ranks": 2}, "take none"),
+    ],
+)
+def test_bad_settings_are_refused(changes, word):
+    with pytest.raises(ValueError, match=word):
+        ParallelConfig(**changes)
+
+
+def test_auto_dtype_is_bfloat16_on_cuda_only():
+    assert compute_dtype("auto", torch.device("cuda")) == torch.bfloat16
+    assert compute_dtype("auto", torch.device("cpu")) == torch.float32

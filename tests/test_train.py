@@ -1,0 +1,359 @@
+"""Whole runs: what the folder holds, what a run does not depend on, what survives a kill."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+from collections import Counter, defaultdict
+from itertools import pairwise
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data.curriculum import Plan
+from data.loader import Loader
+from data.shards import Source
+from tests.runs import ROOT, command, configure, evaluations, execute, losses, metrics, tiny
+from tokenizer.tokenizer import Tokenizer
+from train import train
+from training.evaluate import build_set, cut_text
+
+STAGE1 = "+experiment=tspt_stage1"
+SHORT = "curriculum.stages.adaptation.tokens=6144"  # 12 steps
+
+
+def run_here(*overrides):
+    config = configure(*overrides)
+    train(config)
+    return config.folder
+
+
+def test_a_run_leaves_everything_it_promises(sample, tmp_path, capsys):
+    folder = run_here(STAGE1, SHORT, *tiny(sample, tmp_path, "checkpoint.export_every=5"))
+    assert {path.name for path in folder.iterdir()} == {
+        *("config.yaml", "environment.json", "metrics.jsonl", "loss.png", "checkpoints"),
+        *("exports", "model", ".lock"),
+    }
+    rows = [row for row in metrics(folder) if "loss_nats" in row]
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    assert set(rows[0]) == {
+        *("step", "stage", "tokens", "loss_nats", "lr", "grad_norm"),
+        *("tokens_per_second", "mfu", "seconds", "sources"),
+    }
+    assert rows[-1]["tokens"] == 6144
+    for row in rows:  # the loss is the mean over sources
+        parts = row["sources"].values()
+        total = sum(part["loss_nats"] * part["tokens"] for part in parts)
+        count = sum(part["tokens"] for part in parts)
+        assert total / count == pytest.approx(row["loss_nats"], rel=1e-9)
+    assert sorted(evaluations(folder)) == [0, 5, 10, 12]
+    assert set(evaluations(folder)[0]) == set(source_names(sample))
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        "step-00000008",
+        "step-00000012",
+    ]
+    assert sorted(path.name for path in (folder / "exports").iterdir()) == [
+        "step-00000005",
+        "step-00000010",
+    ]
+    environment = json.loads((folder / "environment.json").read_text())
+    assert set(environment["data_fingerprints"]) == set(source_names(sample))
+    assert {path.name for path in (folder / "model").iterdir()} >= {
+        *("config.json", "generation_config.json", "model.safetensors"),
+        *("tokenizer.model", "tokenizer.json", "tokenizer_config.json"),
+    }
+    out = capsys.readouterr().out
+    assert "attention banded" in out
+    assert "first row:" in out
+    # Rerunning says so and touches nothing.
+    before = (folder / "metrics.jsonl").read_bytes()
+    run_here(STAGE1, SHORT, *tiny(sample, tmp_path, "checkpoint.export_every=5"))
+    assert "is finished" in capsys.readouterr().out
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def source_names(sample):
+    return [path.parent.name for path in sample.glob("*/manifest.json")]
+
+
+def test_two_stages_in_one_run_equal_two_runs(sample, tmp_path):
+    sizes = [SHORT, "curriculum.stages.specialization.tokens=4096"]
+    both = run_here("+experiment=tspt", *sizes, *tiny(sample, tmp_path))
+    first = run_here(STAGE1, *sizes, *tiny(sample, tmp_path))
+    second = run_here(
+        "+experiment=tspt_stage2", *sizes, f"init_from={first}", *tiny(sample, tmp_path)
+    )
+    together, alone = losses(both), losses(second)
+    assert {step: together[step] for step in range(1, 13)} == losses(first)
+    assert {step - 12: value for step, value in together.items() if step > 12} == alone
+    assert any("replay" in row["sources"] for row in metrics(second) if "sources" in row)
+    for name, tensor in load_file(both / "model" / "model.safetensors").items():
+        torch.testing.assert_close(
+            load_file(second / "model" / "model.safetensors")[name], tensor, rtol=0, atol=0
+        )
+
+
+def test_kept_moments_and_continued_rate_change_the_second_stage(sample, tmp_path):
+    sizes = [SHORT, "curriculum.stages.specialization.tokens=2048"]
+    border = "curriculum.stages.specialization"
+    base = losses(run_here("+experiment=tspt", *sizes, *tiny(sample, tmp_path)))
+    for change in (f"{border}.moments=kept", f"{border}.lr=continue"):
+        other = losses(run_here("+experiment=tspt", *sizes, change, *tiny(sample, tmp_path)))
+        # The schedule of a continued span differs from its start, moments from the border on.
+        same_until = 12 if "moments" in change else 0
+        assert {s: v for s, v in other.items() if s <= same_until} == {
+            s: v for s, v in base.items() if s <= same_until
+        }
+        assert other[16] != base[16]
+
+
+@pytest.mark.distributed
+def test_ranks_do_not_change_a_run(sample, tmp_path):
+    arguments = [STAGE1, SHORT, "model.num_padded_ids=0", *tiny(sample, tmp_path)]
+    runs = []
+    for ranks in (1, 2, 3):
+        result = execute(*arguments, f"name=ranks{ranks}", ranks=ranks)
+        assert result.returncode == 0, result.stderr
+        runs.append(tmp_path / f"ranks{ranks}")
+    alone = losses(runs[0])
+    for run in runs[1:]:
+        for step, values in losses(run).items():
+            assert values == pytest.approx(alone[step], rel=1e-4)
+        for name, result in evaluations(run)[12].items():
+            expected = evaluations(runs[0])[12][name]
+            assert result == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("ranks", [None, 2])
+def test_a_killed_run_continues_as_if_nothing_had_happened(sample, tmp_path, ranks):
+    size = "curriculum.stages.adaptation.tokens=15360"  # 30 steps
+    arguments = [STAGE1, size, *tiny(sample, tmp_path)]
+    straight = execute(*arguments, "name=straight", ranks=ranks)
+    assert straight.returncode == 0, straight.stderr
+    process = subprocess.Popen(
+        command(*arguments, "name=killed", ranks=ranks),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    log = tmp_path / "killed" / "metrics.jsonl"
+    wait_for(lambda: log.exists() and log.read_text().count("loss_nats") >= 6, process)
+    kill_all(process)
+    reached = max(losses_until_torn(log))
+    assert reached < 30
+    again = execute(*arguments, "name=killed", ranks=ranks)
+    assert again.returncode == 0, again.stderr
+    assert "continuing after step" in again.stdout
+    assert losses(tmp_path / "killed") == losses(tmp_path / "straight")
+    assert evaluations(tmp_path / "killed") == evaluations(tmp_path / "straight")
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def kill_all(process):
+    """torchrun's workers lead sessions of their own: kill them by their parent first."""
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False
+    )
+    for pid in [process.pid, *map(int, children.stdout.split())]:
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def losses_until_torn(log):
+    for line in log.read_text().splitlines(keepends=True):
+        if line.endswith("\n"):
+            yield json.loads(line)["step"]
+
+
+def test_a_sweep_runs_every_point_in_one_process(sample, tmp_path):
+    size = "curriculum.stages.adaptation.tokens=1024"
+    result = execute("-m", STAGE1, size, "seed=0,1,2", *tiny(sample, tmp_path))
+    assert result.returncode == 0, result.stderr
+    runs = [path for path in tmp_path.iterdir() if (path / "model").is_dir()]
+    assert len(runs) == 3
+    assert len({losses(run)[2] for run in runs}) == 3
+
+
+@pytest.mark.distributed
+def test_a_sweep_inside_torchrun_is_refused(sample, tmp_path):
+    result = execute("-m", STAGE1, "seed=0,1", *tiny(sample, tmp_path), ranks=2)
+    assert result.returncode != 0
+    assert "inside a multi-rank torchrun" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def refused(sample, tmp_path, *overrides):
+    """The message of a run that ends before it began."""
+    runs = tmp_path / "refused"
+    with pytest.raises(ValueError, match=r".") as error:
+        run_here(*overrides, *tiny(sample, runs))
+    assert not list(runs.glob("*/metrics.jsonl"))
+    return str(error.value)
+
+
+def test_bad_settings_end_before_the_run_folder_exists(sample, tmp_path):
+    assert "no CUDA device" in refused(sample, tmp_path, STAGE1, "device=cuda")
+    assert "attention=flash needs CUDA" in refused(
+        sample, tmp_path, STAGE1, "parallel.attention=flash"
+    )
+    assert "model.num_padded_ids" in refused(sample, tmp_path, STAGE1, "model.vocab_size=4096")
+    assert "rows have 32" in refused(
+        sample, tmp_path, STAGE1, "batch.row_length=32", "evaluation.chunk_bytes=100"
+    )
+    assert "no config.json" in refused(sample, tmp_path, STAGE1, f"init_from={tmp_path}")
+    assert not (tmp_path / "refused").exists()
+
+
+def test_weights_of_another_shape_are_refused(sample, tmp_path):
+    first = run_here(STAGE1, "curriculum.stages.adaptation.tokens=512", *tiny(sample, tmp_path))
+    message = refused(sample, tmp_path, STAGE1, f"init_from={first}", "model.rope_theta=500000")
+    assert "rope_theta 10000.0 (asked 500000.0)" in message
+    follow = run_here(
+        STAGE1,
+        "curriculum.stages.adaptation.tokens=512",
+        f"init_from={first}",
+        "name=follow",
+        *[o for o in tiny(sample, tmp_path) if not o.startswith("model.")],
+        "model=null",
+    )
+    assert (follow / "model" / "config.json").exists()
+
+
+def test_resume_required_and_never_mean_what_they_say(sample, tmp_path):
+    fixed = [STAGE1, SHORT, "name=run", *tiny(sample, tmp_path)]
+    with pytest.raises(ValueError, match=r"resume=required.* holds no sound checkpoint"):
+        run_here(*fixed, "resume=required")
+    folder = run_here(*fixed)
+    for path in (folder / "model").iterdir():
+        path.unlink()
+    (folder / "model").rmdir()
+    with pytest.raises(ValueError, match=r"resume=never.* up to step 12"):
+        run_here(*fixed, "resume=never")
+    with pytest.raises(ValueError, match=r"begun with other settings .*seed: 0 -> 5"):
+        run_here(*fixed, "seed=5")
+    run_here(*fixed, "resume=required")
+    assert (folder / "model").is_dir()
+
+
+def test_a_damaged_newest_checkpoint_is_reported_and_skipped(sample, tmp_path, capsys):
+    fixed = [STAGE1, SHORT, "name=run", *tiny(sample, tmp_path)]
+    folder = run_here(*fixed)
+    expected = losses(folder)
+    for path in (folder / "model").iterdir():
+        path.unlink()
+    (folder / "model").rmdir()
+    shard = next((folder / "checkpoints" / "step-00000012").glob("*.distcp"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    run_here(*fixed)
+    out = capsys.readouterr().out
+    assert "step-00000012 is damaged" in out
+    assert "continuing after step 8" in out
+    assert losses(folder) == expected
+
+
+def test_a_gradient_that_is_not_finite_updates_nothing(sample, tmp_path):
+    first = run_here(STAGE1, "curriculum.stages.adaptation.tokens=512", *tiny(sample, tmp_path))
+    weights = first / "model" / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.norm.weight"][0] = math.inf
+    from safetensors.torch import save_file
+
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(FloatingPointError, match=r"at rows \[0, 1, .*nothing was updated"):
+        run_here(STAGE1, f"init_from={first}", "name=bad", *tiny(sample, tmp_path))
+
+
+def bigram_bits_per_byte(config, name, tokenizer):
+    """A Witten-Bell bigram model of the very rows the run was trained on."""
+    sources = {
+        key: Source(f"{config.data.root}/{folder}") for key, folder in config.data.sources.items()
+    }
+    plan = Plan(
+        config.curriculum,
+        row_length=config.batch.row_length,
+        rows_per_step=config.batch.rows_per_step,
+        seed=config.seed,
+    )
+    pairs, singles = defaultdict(Counter), Counter()
+    with Loader(
+        plan, sources, micro_batch_rows=64, rank=0, world_size=1, seed=config.seed
+    ) as loader:
+        for step in range(plan.steps):
+            for batch in loader.step(step):
+                seen = batch.labels >= 0
+                for a, b in zip(
+                    batch.tokens[seen].tolist(), batch.labels[seen].tolist(), strict=True
+                ):
+                    pairs[a][b] += 1
+                    singles[b] += 1
+    total = singles.total() + tokenizer.vocab_size
+
+    def probability(a, b):
+        single = (singles[b] + 1) / total
+        follow = pairs[a]
+        return (follow[b] + len(follow) * single) / ((follow.total() + len(follow)) or 1) or single
+
+    held_out = build_set(
+        name, sources[name].held_out(), tokenizer, config.evaluation, config.batch.row_length
+    )
+    nats = -sum(
+        math.log(probability(a, b)) for piece in held_out.pieces for a, b in pairwise(piece)
+    )
+    return nats / math.log(2) / held_out.utf8_bytes
+
+
+def test_the_first_command_of_the_readme(tmp_path):
+    """On a bare machine: trains the toy on the sample it writes itself, and learns."""
+    places = [f"data.root={tmp_path}/sample", f"data.tokenizer={tmp_path}/sample/tokenizer"]
+    arguments = [STAGE1, *places, f"runs_folder={tmp_path}/runs"]
+    result = execute(*arguments, ranks=1)
+    assert result.returncode == 0, result.stderr
+    config = configure(*arguments)
+    last = max(evaluations(config.folder))
+    tokenizer = Tokenizer.open(config.data.tokenizer)
+    for name in config.data.general:
+        trained = evaluations(config.folder)[last][name]["bits_per_byte"]
+        baseline = bigram_bits_per_byte(config, name, tokenizer)
+        print(f"{name}: {trained:.4f} bits per byte, bigram {baseline:.4f}")
+        assert trained < baseline
+    # The published definition of bits per byte, from the exported folder by other hands.
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(config.folder / "model").eval()
+    theirs = transformers.AutoTokenizer.from_pretrained(config.folder / "model")
+    for name in ("general_en", "geo_zh"):
+        nats, size = 0.0, 0
+        for piece in held_out_pieces(config, name):
+            ids = [1, *theirs.encode(piece, add_special_tokens=False, split_special_tokens=True), 2]
+            with torch.no_grad():
+                logits = model(torch.tensor([ids])).logits[0, :-1]
+            nats += float(
+                torch.nn.functional.cross_entropy(
+                    logits.float(), torch.tensor(ids[1:]), reduction="sum"
+                )
+            )
+            size += len(piece.encode())
+        ours = evaluations(config.folder)[last][name]
+        assert size == ours["bytes"]
+        assert nats / math.log(2) / size == pytest.approx(ours["bits_per_byte"], abs=1e-4)
+
+
+def held_out_pieces(config, name):
+    size = 0
+    for text in Source(f"{config.data.root}/{config.data.sources[name]}").held_out():
+        for piece in cut_text(text, config.evaluation.chunk_bytes):
+            size += len(piece.encode())
+            if size > config.evaluation.max_bytes:
+                return
+            yield piece
