@@ -288,7 +288,7 @@ def network_shape(
             raise ValueError(
                 f"init_from={config.init_from} differs from the model that was asked for: "
                 + ", ".join(f"{key} {found[key]} (asked {given[key]})" for key in different)
-                + "; set model=null to take the folder's, or these keys to its values"
+                + "; set model=pretrained to take the folder's, or these keys to its values"
             )
     if shape.num_tokens != tokenizer.vocab_size:
         raise ValueError(

@@ -109,7 +109,14 @@ class Config:
         if self.resume not in ("auto", "required", "never"):
             raise ValueError(f"resume={self.resume!r}: one of auto, required, never")
         if self.model is None and self.init_from is None:
-            raise ValueError("model=null takes the shape of init_from, which is not given either")
+            raise ValueError("model=pretrained takes its shape from init_from, which is not given")
+        order = list(self.curriculum.stages)
+        first = order.index(self.curriculum.run[0]) if self.curriculum.run else 0
+        if first and self.init_from is None:
+            raise ValueError(
+                f"curriculum.run begins with {order[first]}, which follows {order[first - 1]}; name "
+                f"the weights after {order[first - 1]} with init_from=<run or HF folder>"
+            )
         mixtures = [("data.general", self.data.general), ("data.domain", self.data.domain)]
         mixtures += [
             (f"curriculum.stages.{name}.weights", stage.weights)

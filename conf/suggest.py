@@ -35,7 +35,8 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
         chosen.append(override)
     known = set(_keys(_compose(config_name, chosen)))
     for override in overrides:
-        if override in chosen or override.is_force_add() or override.is_delete():
+        added = override.is_add() or override.is_force_add()
+        if override in chosen or added or override.is_delete():
             continue
         key = override.key_or_group
         if key not in known and not key.startswith("hydra"):
@@ -78,8 +79,7 @@ def _values(override: Override) -> Iterator[str]:
     if override.is_sweep_override():
         yield from (str(value) for value in override.sweep_string_iterator())
     else:
-        value = override.value()
-        yield "null" if value is None else str(value)
+        yield str(override.value())
 
 
 def _root(override: Override) -> str:

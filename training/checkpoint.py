@@ -1,7 +1,7 @@
 """Checkpoints: complete or absent.
 
     checkpoints/step-00000100/   DCP shards of weights and optimizer, and COMPLETE.json with the
-                                 size of every file
+                                 size and SHA-256 of every file
     checkpoints/step-00000200.tmp/   a save that was interrupted; never read, removed by the next
 
 A folder is never written twice: DCP would leave old metadata over new shards after a crash, and
@@ -21,6 +21,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 
+from data.shards import sha256_of
 from training.distributed import World
 from training.parallelize import clean_named_parameters
 
@@ -144,11 +145,12 @@ def _moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[
 
 def _seal(folder: Path) -> None:
     """Write the marker that makes a checkpoint complete, and make all of it durable."""
-    sizes = {path.name: path.stat().st_size for path in _files(folder)}
-    for name in sizes:
-        _fsync(folder / name)
+    files = {}
+    for path in _files(folder):
+        _fsync(path)
+        files[path.name] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
     marker = folder / MARKER
-    marker.write_text(json.dumps({"sizes": sizes}, indent=1), encoding="utf-8")
+    marker.write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
     _fsync(marker)
     _fsync(folder)
 
@@ -158,12 +160,14 @@ def _damage(folder: Path) -> str | None:
     marker = folder / MARKER
     if not marker.is_file():
         return f"no {MARKER}"
-    expected = json.loads(marker.read_text(encoding="utf-8"))["sizes"]
-    for name, size in expected.items():
+    for name, entry in json.loads(marker.read_text(encoding="utf-8"))["files"].items():
         path = folder / name
-        actual = path.stat().st_size if path.is_file() else None
-        if actual != size:
-            return f"{name} has {actual} bytes, not {size}"
+        if not path.is_file():
+            return f"{name} is missing"
+        if (size := path.stat().st_size) != entry["size"]:
+            return f"{name} has {size} bytes, not {entry['size']}"
+        if sha256_of(path) != entry["sha256"]:
+            return f"{name} has changed since it was written"
     return None
 
 

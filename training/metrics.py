@@ -54,7 +54,7 @@ class MetricsLog:
         # A bar on a terminal; in a log file a line now and then.
         terminal = sys.stderr.isatty()
         self._bar = tqdm(total=steps, unit="step", dynamic_ncols=True, disable=not terminal)
-        self._steps, self._started, self._last_line = steps, time.monotonic(), 0.0
+        self._steps, self._last_line = steps, 0.0
         if config.wandb != "disabled":
             self._wandb = _start_wandb(folder, config, settings)
 
@@ -71,8 +71,7 @@ class MetricsLog:
         partial.write_text("".join(kept), encoding="utf-8")
         partial.replace(self._path)
         self._file = self._path.open("a", encoding="utf-8")
-        self._first_step = step or 0
-        self._bar.update(self._first_step - self._bar.n)
+        self._bar.update((step or 0) - self._bar.n)
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row, durable against a crash of the process."""
@@ -98,9 +97,9 @@ class MetricsLog:
         now = time.monotonic()
         if now - self._last_line >= LOG_LINE_SECONDS or row["step"] == self._steps:
             self._last_line = now
-            done = row["step"] - self._first_step
-            left = (now - self._started) / done * (self._steps - row["step"])
-            self.say(f"step {row['step']}/{self._steps} {figures} {left / 60:.1f} min left")
+            tokens_left = (self._steps / row["step"] - 1) * row["tokens"]
+            minutes = tokens_left / row["tokens_per_second"] / 60
+            self.say(f"step {row['step']}/{self._steps} {figures} {minutes:.1f} min left")
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""
