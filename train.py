@@ -20,7 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from conf.command import command
 from conf.schema import Config, check_same_run, load, register, to_yaml
-from data.curriculum import Plan
+from data.curriculum import REPLAY, Plan
 from data.loader import Batch, Loader
 from data.sample.build import build_sample
 from data.shards import Source
@@ -70,6 +70,7 @@ def train(config: Config) -> None:
         held_out = [
             build_set(name, source.held_out(), tokenizer, config.evaluation, batch.row_length)
             for name, source in sources.items()
+            if source.manifest["held_out"]["documents"]
         ]
 
         # 3. Network: on the meta device, spread, and later filled, each rank with what it keeps.
@@ -211,9 +212,7 @@ def train_step(
     (supervised,) = world.sum([sum(batch.supervised_tokens for batch in batches)])
     if supervised == 0:
         raise ValueError("a step without a supervised token; make batch.tokens_per_step larger")
-    arms = sorted({*config.data.sources, "replay"})
-    nats, tokens = dict.fromkeys(arms, 0.0), dict.fromkeys(arms, 0)
-    pairs = 0
+    pairs, row_losses = 0, []
     for batch in batches:
         documents = Documents.from_segments(batch.segments)
         pairs += documents.count_pairs(model.config.sliding_window)
@@ -224,10 +223,7 @@ def train_step(
         )
         # FSDP averages gradients over ranks; the factor turns that into the sum.
         (losses.total * (world.size / supervised)).backward()
-        for arm, row, labels in zip(batch.sources, losses.rows.tolist(), batch.labels, strict=True):
-            if arm:
-                nats[arm] += row
-                tokens[arm] += int((labels >= 0).sum())
+        row_losses.append(losses.rows)
     norm = clip_grad_norm_(model.parameters(), config.optim.clip_norm)
     grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
     if not math.isfinite(grad_norm):
@@ -238,14 +234,32 @@ def train_step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
-    *sums, all_pairs = world.sum([*nats.values(), *tokens.values(), pairs])
-    by_arm = zip(arms, sums[: len(arms)], sums[len(arms) :], strict=True)
+    by_source, (all_pairs,) = sum_by_source(config, batches, row_losses, world), world.sum([pairs])
     return StepResult(
-        loss_nats=sum(sums[: len(arms)]) / supervised,
+        loss_nats=sum(nats for nats, _ in by_source.values()) / supervised,
         grad_norm=grad_norm,
         flops=model.config.training_flops(config.batch.tokens_per_step, int(all_pairs)),
-        sources={arm: {"loss_nats": n / t, "tokens": int(t)} for arm, n, t in by_arm if t},
+        sources={
+            name: {"loss_nats": nats / tokens, "tokens": int(tokens)}
+            for name, (nats, tokens) in by_source.items()
+        },
     )
+
+
+def sum_by_source(
+    config: Config, batches: list[Batch], row_losses: list[torch.Tensor], world: World
+) -> dict[str, tuple[float, float]]:
+    """(nats, supervised tokens) of each source in a step, over all ranks; replay counts as one."""
+    names = sorted({*config.data.sources, REPLAY})
+    sums = torch.zeros(2, len(names), dtype=torch.float64)
+    for batch, losses in zip(batches, row_losses, strict=True):
+        tokens = (batch.labels >= 0).sum(1)
+        for source, nats, count in zip(batch.sources, losses.cpu(), tokens, strict=True):
+            if source:
+                sums[:, names.index(source)] += torch.stack([nats, count])
+    total = world.sum(sums.flatten().tolist())
+    by_name = zip(names, total[: len(names)], total[len(names) :], strict=True)
+    return {name: (nats, tokens) for name, nats, tokens in by_name if tokens}
 
 
 def due(step: int, every: int | None, last: bool) -> bool:
@@ -329,7 +343,8 @@ def describe_run(
     """What is in force, for the first lines of the output."""
     weights = sum(parameter.numel() for parameter in model.parameters())
     lines = [
-        f"{world.size} x {world.device.type}, {world.threads} CPU threads each, {dtype}, attention "
+        f"{world.size} x {world.device.type}, {world.threads} CPU threads each (all cores shared "
+        f"out, whatever OMP_NUM_THREADS says), {dtype}, attention "
         f"{describe_backend(model.backend)}, {weights:,} weights, matrix rate "
         f"{peak_flops / 1e12:.3g} TFLOP/s per device"
     ]
@@ -342,6 +357,11 @@ def describe_run(
         f"source {name}: {rows * plan.row_length / sources[name].tokens:.2f} epochs of "
         f"{sources[name].tokens:,} tokens read by the end"
         for name, rows in plan.consumed().items()
+    ]
+    lines += [
+        f"source {name} has no held-out text and is not evaluated"
+        for name, source in sources.items()
+        if not source.manifest["held_out"]["documents"]
     ]
     lines.append("starting at step 0" if step is None else f"continuing after step {step}")
     return lines

@@ -12,7 +12,7 @@ from conf.schema import Config, load, register
 from conf.suggest import CONF
 
 ROOT = CONF.parent
-SAMPLE_SCALE = 0.05
+SAMPLE_SCALE = 0.1
 TINY = (
     "model.hidden_size=32",
     "model.intermediate_size=64",

@@ -226,7 +226,7 @@ def test_weights_of_another_shape_are_refused(sample, tmp_path):
         f"init_from={first}",
         "name=follow",
         *[o for o in tiny(sample, tmp_path) if not o.startswith("model.")],
-        "model=null",
+        "model=pretrained",
     )
     assert (follow / "model" / "config.json").exists()
 

@@ -65,7 +65,8 @@ class Checkpointer:
         final = self.folder / f"step-{step:08d}"
         partial = final.with_name(final.name + ".tmp")
         if self.world.is_main:
-            shutil.rmtree(partial, ignore_errors=True)
+            for leftover in self.folder.glob("step-*.tmp"):
+                shutil.rmtree(leftover)
             partial.mkdir(parents=True)
         self.world.barrier()
         dcp.save(_state(model, optimizer, step), storage_writer=dcp.FileSystemWriter(partial))
