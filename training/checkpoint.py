@@ -3,6 +3,7 @@
     checkpoints/step-00000100/   DCP shards of weights and optimizer, and COMPLETE.json with the
                                  size and SHA-256 of every file
     checkpoints/step-00000200.tmp/   a save that was interrupted; never read, removed by the next
+    checkpoints/step-00000300.damaged/   did not match its marker when it was to be loaded
 
 A folder is never written twice: DCP would leave old metadata over new shards after a crash, and
 load the mixture without a word. The data position is the step, and randomness derives from
@@ -81,7 +82,7 @@ class Checkpointer:
     def load_latest(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int | None:
         """Restore the newest sound checkpoint; returns its step, or None if there is none.
 
-        A damaged one is reported and the one before is tried.
+        A damaged one is reported, put aside as `.damaged`, and the one before is tried.
         """
         for step, folder in reversed(self._complete()):
             damage = self.world.from_main(_damage(folder) if self.world.is_main else None)
@@ -95,6 +96,10 @@ class Checkpointer:
                     assert int(state["step"]) == step
                     return step
             if self.world.is_main:
+                # Its step will be saved again, and a folder is never written twice.
+                aside = folder.with_name(folder.name + ".damaged")
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
                 print(f"checkpoint {folder} is damaged ({damage}); trying the one before")
         return None
 
