@@ -114,8 +114,8 @@ class Config:
         first = order.index(self.curriculum.run[0]) if self.curriculum.run else 0
         if first and self.init_from is None:
             raise ValueError(
-                f"curriculum.run begins with {order[first]}, which follows {order[first - 1]}; name "
-                f"the weights after {order[first - 1]} with init_from=<run or HF folder>"
+                f"curriculum.run begins with {order[first]}, which follows {order[first - 1]}; "
+                f"name the weights after {order[first - 1]} with init_from=<run or HF folder>"
             )
         mixtures = [("data.general", self.data.general), ("data.domain", self.data.domain)]
         mixtures += [

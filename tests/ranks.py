@@ -25,9 +25,7 @@ def run_ranks(function: Callable[..., Any], size: int, *arguments: Any) -> list[
         torch.multiprocessing.spawn(
             _one_rank, (size, port, folder, function, arguments), nprocs=size, join=True
         )
-        return [
-            torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(size)
-        ]
+        return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(size)]
 
 
 def _one_rank(rank, size, port, folder, function, arguments):

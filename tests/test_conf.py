@@ -127,7 +127,7 @@ def test_missing_values_are_named():
 
 
 def test_a_later_stage_needs_the_weights_of_the_earlier():
-    with pytest.raises(ValueError, match="specialization, which follows adaptation; name the wei"):
+    with pytest.raises(ValueError, match="specialization, which follows adaptation"):
         configure("+experiment=tspt_stage2")
 
 
