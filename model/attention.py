@@ -127,7 +127,9 @@ def _flex(
 ) -> Query:
     del window  # already in the block mask
     assert documents.block_mask is not None, "prepare_documents was not called"
-    out = _compiled_flex()(
+    # Inside a compiled block it is compiled with the block.
+    flex = flex_attention if torch.compiler.is_compiling() else _compiled_flex()
+    out = flex(
         query.transpose(1, 2),
         key.transpose(1, 2),
         value.transpose(1, 2),

@@ -88,7 +88,9 @@ class ModelConfig:
     @property
     def head_size(self) -> int:
         """Width of one head, given or derived."""
-        return self.head_dim or self.hidden_size // self.num_attention_heads
+        if self.head_dim is None:
+            return self.hidden_size // self.num_attention_heads
+        return self.head_dim
 
     @property
     def num_tokens(self) -> int:
@@ -97,10 +99,10 @@ class ModelConfig:
 
     @property
     def num_matrix_weights(self) -> int:
-        """Weights that take part in a matrix product for every token (no embedding, no norms)."""
+        """Weights that a token is multiplied with: no embedding, no norms, no padded ids."""
         heads = 2 * self.num_attention_heads + 2 * self.num_key_value_heads
         per_layer = self.hidden_size * (heads * self.head_size + 3 * self.intermediate_size)
-        return self.num_hidden_layers * per_layer + self.vocab_size * self.hidden_size
+        return self.num_hidden_layers * per_layer + self.num_tokens * self.hidden_size
 
     def training_flops(self, tokens: int, pairs: int) -> int:
         """FLOPs of one forward and backward pass, recomputation not counted.
@@ -148,15 +150,16 @@ def from_hf(raw: dict[str, Any]) -> ModelConfig:
     known = {field.name for field in fields(ModelConfig)}
     values = {name: value for name, value in raw.items() if name in known}
     values["rope_theta"] = float(rope.get("rope_theta", raw.get("rope_theta", 10000.0)))
-    if values.get("num_key_value_heads") is None:
-        values["num_key_value_heads"] = raw.get("num_attention_heads")
     # HF's defaults, where a file leaves them out, differ between the two architectures.
     values.setdefault("rms_norm_eps", 1e-6)
     values.setdefault("max_position_embeddings", 2048 if raw["model_type"] == "llama" else 131072)
     if raw["model_type"] == "mistral":
         values.setdefault("sliding_window", 4096)
+        values.setdefault("num_key_value_heads", 8)
     else:
         values.pop("sliding_window", None)
+    if values.get("num_key_value_heads") is None:
+        values["num_key_value_heads"] = raw.get("num_attention_heads")
     try:
         return ModelConfig(**values)
     except TypeError as error:

@@ -6,6 +6,7 @@ process, or one of many that each keep a part) reads only what it keeps. This fi
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -224,7 +225,11 @@ def write_folder(
         tokenizer.save(partial)
     _write_json(partial / "config.json", to_hf(config, **extra))
     _write_json(partial / "generation_config.json", generation)
+    for path in partial.iterdir():
+        _fsync(path)
+    _fsync(partial)
     partial.rename(folder)
+    _fsync(folder.parent)
 
 
 def _shards(
@@ -257,3 +262,11 @@ def _name_shards(folder: Path, shards: list[tuple[Path, list[str]]], total_bytes
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -56,6 +56,9 @@ class BenchmarkConfig:
     device: str = "auto"
     steps: int = 4
     """Timed steps."""
+    master_weights: bool = True
+    """Keep weights and optimizer in fp32, as training does; false keeps them in the compute dtype,
+    to compare with peers that do. One process only."""
 
 
 def time_steps(config: BenchmarkConfig, world: World, model: Mistral) -> list[float]:
@@ -106,7 +109,10 @@ def run(config: BenchmarkConfig, world: World) -> dict:
     with torch.device("meta"):
         model = Mistral(shape, backend=backend)
     weights = InitialWeights(model, seed=0)
-    parallelize(model, config.parallel, build_mesh(config.parallel, world))
+    if config.master_weights:
+        parallelize(model, config.parallel, build_mesh(config.parallel, world))
+    else:
+        model.to(dtype)
     materialize(model, weights, world.device)
     seconds = statistics.median(time_steps(config, world, model))
     tokens = batch.micro_batch_rows * batch.row_length
@@ -123,6 +129,7 @@ def run(config: BenchmarkConfig, world: World) -> dict:
         "dtype": str(dtype).removeprefix("torch."),
         "attention": describe_backend(backend),
         "attention_error": attention_error(shape, backend, dtype, world.device),
+        "master_weights": "float32" if config.master_weights else str(dtype),
         "compile": config.parallel.compile,
         "checkpointing": config.parallel.checkpointing,
         "tokens_per_second": tokens / seconds,
