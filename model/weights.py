@@ -226,10 +226,10 @@ def write_folder(
     _write_json(partial / "config.json", to_hf(config, **extra))
     _write_json(partial / "generation_config.json", generation)
     for path in partial.iterdir():
-        _fsync(path)
-    _fsync(partial)
+        make_durable(path)
+    make_durable(partial)
     partial.rename(folder)
-    _fsync(folder.parent)
+    make_durable(folder.parent)
 
 
 def _shards(
@@ -264,7 +264,8 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _fsync(path: Path) -> None:
+def make_durable(path: Path) -> None:
+    """Force a file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -11,7 +11,6 @@ load the mixture without a word. The data position is the step, and randomness d
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 
 from data.shards import sha256_of
+from model.weights import make_durable
 from training.distributed import World
 from training.parallelize import clean_named_parameters
 
@@ -75,7 +75,7 @@ class Checkpointer:
         if self.world.is_main:
             _seal(partial)
             partial.rename(final)
-            _fsync(self.folder)
+            make_durable(self.folder)
             self._prune()
         self.world.barrier()
 
@@ -153,12 +153,12 @@ def _seal(folder: Path) -> None:
     """Write the marker that makes a checkpoint complete, and make all of it durable."""
     files = {}
     for path in _files(folder):
-        _fsync(path)
+        make_durable(path)
         files[path.name] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
     marker = folder / MARKER
     marker.write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
-    _fsync(marker)
-    _fsync(folder)
+    make_durable(marker)
+    make_durable(folder)
 
 
 def _damage(folder: Path) -> str | None:
@@ -179,11 +179,3 @@ def _damage(folder: Path) -> str | None:
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in sorted(folder.iterdir()) if path.is_file() and path.name != MARKER)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,10 +1,10 @@
 """The embedded sample on disk: texts, tokenizer and prepared sources, written at first use.
 
-    <root>/sample.json     what was built; a folder built otherwise is refused
-           corpus/         one .jsonl per source
-           tokenizer/      trained on the general English side only, so that there is something for
-                           vocabulary growth to do
-           <source>/       prepared shards
+<root>/sample.json     what was built; a folder built otherwise is refused
+       corpus/         one .jsonl per source
+       tokenizer/      trained on the general English side only, so that there is something for
+                       vocabulary growth to do
+       <source>/       prepared shards
 """
 
 import fcntl
