@@ -7,6 +7,7 @@
 in data/ (rows), model/ (the network) and training/ (everything around an update).
 """
 
+import json
 import math
 import time
 from contextlib import ExitStack
@@ -39,7 +40,12 @@ from training.optim import build_optimizer
 from training.parallelize import build_mesh, compute_dtype, materialize, parallelize
 from training.plots import plot_run
 from training.profiler import profiler
-from training.run_folder import describe_environment, open_run_folder, write_json
+from training.run_folder import (
+    check_same_data,
+    describe_environment,
+    open_run_folder,
+    replace_text,
+)
 from training.schedule import learning_rate, spans_of
 
 
@@ -50,16 +56,22 @@ def train(config: Config) -> None:
         # 1. Processes and devices.
         world = stack.enter_context(start_world(config.device))
         world.check_agreement("the resolved configuration", to_yaml(config))
-        if (run / "model").exists():
-            world.say(f"{run} is finished; remove it or set another name to train again")
-            return
 
-        # 2. Data: row n of the run is a pure function of the configuration and n.
-        if config.data.sample_scale is not None and world.is_main:
-            build_sample(Path(config.data.root), scale=config.data.sample_scale)
-        world.barrier()
-        tokenizer = Tokenizer.open(config.data.tokenizer)
+        # 2. What can be refused at once: weights, attention, mesh.
+        folder = open_weights(config)
+        dtype = compute_dtype(config.parallel.dtype, world.device)
+        asked = config.model or (folder and folder.config)
+        assert asked is not None
+        backend = resolve_backend(config.parallel.attention, world.device, dtype, asked.head_size)
+        mesh = build_mesh(config.parallel, world)
+
+        # 3. Data: row n of the run is a pure function of the configuration and n.
+        if config.data.sample_scale is not None:
+            scale = config.data.sample_scale
+            world.on_main(lambda: build_sample(Path(config.data.root), scale=scale))
+        tokenizer = open_tokenizer(config)
         sources = open_sources(config, tokenizer)
+        fingerprints = {name: source.fingerprint for name, source in sources.items()}
         plan = Plan(
             config.curriculum,
             row_length=batch.row_length,
@@ -73,39 +85,42 @@ def train(config: Config) -> None:
             if source.manifest["held_out"]["documents"]
         ]
 
-        # 3. Network: on the meta device, spread, and later filled, each rank with what it keeps.
-        dtype = compute_dtype(config.parallel.dtype, world.device)
-        folder = open_weights(config)
+        # 4. Network: on the meta device, spread, and later filled, each rank with what it keeps.
         shape = network_shape(config, folder, tokenizer)
-        backend = resolve_backend(config.parallel.attention, world.device, dtype, shape.head_size)
+        config = replace(config, model=shape)
         with torch.device("meta"):
             model = Mistral(shape, backend=backend)
         if folder is not None:
             folder.check(model)
         weights = folder or InitialWeights(model, config.seed)
-        parallelize(model, config.parallel, build_mesh(config.parallel, world))
+        parallelize(model, config.parallel, mesh)
 
-        # 4. Run folder: what is in force is written down before the first step.
+        # 5. Run folder: nothing is written unless this is the same run, or a new one; then what is
+        #    in force is written down before the first step.
+        checkpointer = Checkpointer(run / "checkpoints", config.checkpoint, world)
+        world.on_main(lambda: check_same_run(run / "config.yaml", config))
+        world.on_main(lambda: check_same_data(run / "environment.json", fingerprints))
+        if world.from_main((run / "model").exists()):
+            world.say(f"{run} is finished; remove it or set another name to train again")
+            return
+        check_resume(config, checkpointer)
         stack.enter_context(open_run_folder(run, world))
-        config = replace(config, model=shape)
         if world.is_main:
-            check_same_run(run / "config.yaml", config)
-            (run / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
-            fingerprints = {name: source.fingerprint for name, source in sources.items()}
-            write_json(run / "environment.json", describe_environment(world, fingerprints))
+            replace_text(run / "config.yaml", to_yaml(config))
+            environment = describe_environment(world, fingerprints)
+            replace_text(run / "environment.json", json.dumps(environment, indent=2) + "\n")
         log = MetricsLog(
             run, config.logging, active=world.is_main, steps=plan.steps, settings=asdict(config)
         )
         stack.callback(log.close)
 
-        # 5. State: weights, optimizer and step, fresh or from the newest checkpoint.
+        # 6. State: weights, optimizer and step, fresh or from the newest checkpoint.
         materialize(model, weights, world.device)
         optimizer = build_optimizer(model, config.optim)
-        checkpointer = Checkpointer(run / "checkpoints", config.checkpoint, world)
-        step = resume(config, checkpointer, model, optimizer)
+        step = checkpointer.load_latest(model, optimizer)
         log.rewind(step)
 
-        # 6. The loop; `step` counts completed updates.
+        # 7. The loop; `step` counts completed updates.
         loader = stack.enter_context(
             Loader(
                 plan,
@@ -122,7 +137,10 @@ def train(config: Config) -> None:
         meter = Meter(peak_flops * world.size)
         for line in describe_run(world, plan, sources, model, dtype, peak_flops, step):
             log.say(line)
-        log.say(f"first row: {tokenizer.decode(loader.row(0).tokens.tolist())[:200]!r}")
+        next_row = (step or 0) * batch.rows_per_step
+        if next_row < plan.rows:
+            text = tokenizer.decode(loader.row(next_row).tokens.tolist())
+            log.say(f"row {next_row} begins: {text[:200]!r}")
 
         def evaluate_and_log(stage: str) -> None:
             results = evaluate(
@@ -176,7 +194,7 @@ def train(config: Config) -> None:
                 save_export(run / "exports" / f"step-{step:08d}")
             trace()
 
-        # 7. What remains: curves, and a folder that the HF ecosystem opens.
+        # 8. What remains: curves, and a folder that the HF ecosystem opens.
         if world.is_main:
             plot_run(run / "metrics.jsonl", run / "loss.png")
         save_export(run / "model")
@@ -267,11 +285,24 @@ def due(step: int, every: int | None, last: bool) -> bool:
     return every is not None and (last or step % every == 0)
 
 
+def open_tokenizer(config: Config) -> Tokenizer:
+    """The tokenizer of the data, if it can also be written beside the trained weights."""
+    try:
+        tokenizer = Tokenizer.open(config.data.tokenizer)
+        tokenizer.check_exportable()
+    except ValueError as error:
+        raise ValueError(f"data.tokenizer={config.data.tokenizer}: {error}") from None
+    return tokenizer
+
+
 def open_sources(config: Config, tokenizer: Tokenizer) -> dict[str, Source]:
     """Open every source, and check that it was prepared with this tokenizer."""
     sources = {}
     for name, folder in config.data.sources.items():
-        sources[name] = source = Source(Path(config.data.root) / folder)
+        try:
+            sources[name] = source = Source(Path(config.data.root) / folder)
+        except ValueError as error:
+            raise ValueError(f"data.sources.{name}: {error}") from None
         if source.manifest["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
             raise ValueError(
                 f"data.sources.{name} was prepared with another tokenizer than "
@@ -285,25 +316,40 @@ def open_weights(config: Config) -> PretrainedFolder | None:
     if config.init_from is None:
         return None
     folder = Path(config.init_from)
-    return PretrainedFolder(folder / "model" if (folder / "config.yaml").exists() else folder)
+    is_run = (folder / "config.yaml").exists()
+    if is_run and not (folder / "model").exists():
+        raise ValueError(
+            f"init_from={folder} is a run that has not finished; continue it, or name one of its "
+            "exports"
+        )
+    try:
+        return PretrainedFolder(folder / "model" if is_run else folder)
+    except ValueError as error:
+        raise ValueError(f"init_from={folder}: {error}") from None
 
 
 def network_shape(
     config: Config, folder: PretrainedFolder | None, tokenizer: Tokenizer
 ) -> ModelConfig:
-    """The shape of the network, given or that of `init_from`; both must agree."""
+    """The shape of the network, given or that of `init_from`; both must agree.
+
+    Rows of a pretrained vocabulary beyond the tokenizer's pieces are padding: no text has such ids.
+    """
     shape = config.model or (folder and folder.config)
     assert shape is not None
     if folder is not None:
         given, found = asdict(shape), asdict(folder.config)
         given["head_dim"], found["head_dim"] = shape.head_size, folder.config.head_size
-        given["initializer_range"] = found["initializer_range"]  # nothing is drawn
+        for key in ("initializer_range", "num_padded_ids"):  # of no matter here, or not HF's
+            given[key] = found[key]
         if different := [key for key in given if given[key] != found[key]]:
             raise ValueError(
                 f"init_from={config.init_from} differs from the model that was asked for: "
                 + ", ".join(f"{key} {found[key]} (asked {given[key]})" for key in different)
                 + "; set model=pretrained to take the folder's, or these keys to its values"
             )
+        if tokenizer.vocab_size < shape.vocab_size:
+            shape = replace(shape, num_padded_ids=shape.vocab_size - tokenizer.vocab_size)
     if shape.num_tokens != tokenizer.vocab_size:
         raise ValueError(
             f"model.vocab_size={shape.vocab_size} with {shape.num_padded_ids} padded ids, but the "
@@ -313,22 +359,19 @@ def network_shape(
     return shape
 
 
-def resume(
-    config: Config,
-    checkpointer: Checkpointer,
-    model: Mistral,
-    optimizer: torch.optim.Optimizer,
-) -> int | None:
-    """Restore the newest sound checkpoint; the step it was saved after, or None to begin."""
-    if config.resume == "never" and (steps := checkpointer.steps()):
+def check_resume(config: Config, checkpointer: Checkpointer) -> None:
+    """Compare `resume` with the checkpoints that are there."""
+    steps = checkpointer.steps()
+    if config.resume == "never" and steps:
         raise ValueError(
             f"resume=never, but {config.folder} holds checkpoints up to step {steps[-1]}; remove "
             "the folder, set another name, or resume=auto"
         )
-    step = checkpointer.load_latest(model, optimizer)
-    if step is None and config.resume == "required":
-        raise ValueError(f"resume=required, but {config.folder} holds no sound checkpoint")
-    return step
+    if config.resume == "required" and not steps:
+        raise ValueError(
+            f"resume=required, but {config.folder} holds no checkpoint; check the name, or "
+            "resume=auto to begin"
+        )
 
 
 def describe_run(

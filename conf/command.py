@@ -7,7 +7,8 @@ is refused.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 
 import hydra
@@ -24,20 +25,31 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
         @wraps(task)
         def guarded(composed: DictConfig) -> None:
-            with _plain_errors():
+            with plain_errors():
                 _refuse_sweep_under_torchrun()
-                _recorded(task)(composed)
+                task(composed)
 
         def program() -> None:
-            with _plain_errors():
+            with plain_errors():
                 check_overrides(config_name, sys.argv[1:])
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
-                guarded
-            )()
+            main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
+            main(_recorded(guarded))()
 
         return program
 
     return decorate
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """End the program with one sentence where a ValueError says what the user can mend."""
+    try:
+        yield
+    except ValueError as error:
+        if "HYDRA_FULL_ERROR" in os.environ:
+            raise
+        rank = f"[rank {os.environ['RANK']}] " if "RANK" in os.environ else ""
+        sys.exit(f"{rank}error: {error}")
 
 
 def _recorded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
@@ -49,19 +61,9 @@ def _recorded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None
     return record(task)
 
 
-class _plain_errors:
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, ValueError) and "HYDRA_FULL_ERROR" not in os.environ:
-            rank = f"[rank {os.environ['RANK']}] " if "RANK" in os.environ else ""
-            sys.exit(f"{rank}error: {error}")
-
-
 def _refuse_sweep_under_torchrun() -> None:
     if HydraConfig.get().mode == RunMode.MULTIRUN and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
             "a sweep (-m) inside a multi-rank torchrun would run every job on every rank; start "
-            "one torchrun per job in a shell loop, or use Hydra's submitit launcher on Slurm"
+            "one torchrun per job, in a shell loop or as one Slurm job each"
         )

@@ -22,8 +22,15 @@ from training.optim import OptimConfig
 from training.parallelize import ParallelConfig
 from training.schedule import ScheduleConfig
 
-# Fields that say where and how a run is carried out, not what it computes.
-LAUNCH_FIELDS = ("name", "runs_folder", "resume", "device", "logging")
+# Fields that say where and how a run is carried out, not what it computes: they do not enter its
+# default name, and may change when it is continued.
+LAUNCH_FIELDS = (
+    *("name", "runs_folder", "resume", "device", "logging", "evaluation.every"),
+    *("batch.micro_batch_rows", "batch.prefetch"),
+    *("checkpoint.every", "checkpoint.keep_last", "checkpoint.keep_every"),
+    *("checkpoint.export_every", "parallel.strategy", "parallel.shard_ranks"),
+    *("parallel.attention", "parallel.checkpointing", "parallel.compile"),
+)
 
 
 @dataclass(kw_only=True)
@@ -137,7 +144,7 @@ class Config:
     @property
     def digest(self) -> str:
         """Hash of the fields that decide what the run computes."""
-        content = {key: value for key, value in asdict(self).items() if key not in LAUNCH_FIELDS}
+        content = _computed(asdict(self))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -174,18 +181,27 @@ def check_same_run(path: Path, config: Config) -> None:
     """
     if not path.exists():
         return
-    before = _flat(OmegaConf.to_container(OmegaConf.load(path)))
-    now = _flat(OmegaConf.to_container(OmegaConf.create(asdict(config))))
+    before = _computed(OmegaConf.to_container(OmegaConf.load(path)))
+    now = _computed(OmegaConf.to_container(OmegaConf.create(asdict(config))))
     different = [
         f"{key}: {before.get(key)} -> {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key.split(".")[0] not in LAUNCH_FIELDS
+        if before.get(key) != now.get(key)
     ]
     if different:
         raise ValueError(
             f"{path} was begun with other settings ({'; '.join(different)}); restore them, or set "
             "another name"
         )
+
+
+def _computed(tree: Any) -> dict[str, Any]:
+    """Leaves by dotted key, without those that a launch may choose."""
+    return {
+        key: value
+        for key, value in _flat(tree).items()
+        if not any(key == field or key.startswith(f"{field}.") for field in LAUNCH_FIELDS)
+    }
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -8,7 +8,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 CONF = Path(__file__).resolve().parent
 
@@ -24,7 +26,10 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
         ValueError: names the unknown key and the nearest known one.
     """
     texts = [text for text in arguments if "=" in text and not text.startswith("-")]
-    overrides = OverridesParser.create().parse_overrides(texts)
+    try:
+        overrides = OverridesParser.create().parse_overrides(texts)
+    except HydraException as error:
+        raise ValueError(_one_sentence(error)) from None
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
     chosen = []
     for override in overrides:
@@ -33,7 +38,7 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
         for value in _values(override):
             _check_choice(override.key_or_group, value)
         chosen.append(override)
-    known = set(_keys(_compose(config_name, chosen)))
+    known = set(_keys(_compose(config_name, [_first_choice(override) for override in chosen])))
     for override in overrides:
         added = override.is_add() or override.is_force_add()
         if override in chosen or added or override.is_delete():
@@ -41,6 +46,8 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
         key = override.key_or_group
         if key not in known and not key.startswith("hydra"):
             raise ValueError(f"no such option: {key}{_suggestion(key, sorted(known | groups))}")
+    if not any(override.is_sweep_override() for override in overrides):
+        _compose(config_name, texts)  # what is left: values of a wrong type
 
 
 def _check_choice(group: str, value: str) -> None:
@@ -59,20 +66,28 @@ def _suggestion(word: str, known: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _compose(config_name: str, groups: Sequence[Override]) -> DictConfig:
-    """The tree under the first choice of every group, sweeps included."""
-    choices = []
-    for override in groups:
-        value = next(iter(_values(override)))
-        prefix = "+" if override.is_add() else ""
-        choices.append(f"{prefix}{override.key_or_group}={value}")
+def _first_choice(group: Override) -> str:
+    """A group override with one choice, where it may be a sweep."""
+    prefix = "+" if group.is_add() else ""
+    return f"{prefix}{group.key_or_group}={next(iter(_values(group)))}"
+
+
+def _compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
     held = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return compose(config_name, choices)
+            return compose(config_name, list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(_one_sentence(error)) from None
     finally:
         GlobalHydra.instance().hydra = held
+
+
+def _one_sentence(error: BaseException) -> str:
+    """Hydra's message without its stack of hints."""
+    parts = [str(part).splitlines() for part in (error, error.__cause__) if part is not None]
+    return "; ".join(" ".join(lines[:2]).strip() for lines in parts if lines)
 
 
 def _values(override: Override) -> Iterator[str]:

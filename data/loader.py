@@ -101,8 +101,9 @@ class Loader:
         per_step = self._plan.rows_per_step
         numbers = list(range(step * per_step + self._rank, (step + 1) * per_step, self._world_size))
         most = -(-per_step // self._world_size)
-        size = self._micro_batch_rows
-        numbers += [-1] * (-(-most // size) * size - len(numbers))
+        parts = -(-most // self._micro_batch_rows)
+        size = -(-most // parts)  # as even as can be: little is filled up with padding
+        numbers += [-1] * (parts * size - len(numbers))
         return [self._batch(numbers[i : i + size]) for i in range(0, len(numbers), size)]
 
     def _batch(self, numbers: list[int]) -> Batch:

@@ -44,7 +44,7 @@ def resolve_backend(name: str, device: torch.device, dtype: torch.dtype, head_di
         ValueError: the name is unknown, or that backend cannot run here.
     """
     if name not in (*BACKENDS, "auto"):
-        raise ValueError(f"attention={name!r}: one of auto, {', '.join(BACKENDS)}")
+        raise ValueError(f"parallel.attention={name!r}: one of auto, {', '.join(BACKENDS)}")
     sixteen_bit = dtype in (torch.bfloat16, torch.float16)
     flash_fits = device.type == "cuda" and sixteen_bit and head_dim % 8 == 0 and head_dim <= 256
     if name == "auto":
@@ -53,14 +53,14 @@ def resolve_backend(name: str, device: torch.device, dtype: torch.dtype, head_di
         return "flex" if device.type == "cuda" else "banded"
     if name == "flash" and not flash_fits:
         raise ValueError(
-            f"attention=flash needs CUDA, bfloat16 and a head width <= 256 divisible by 8; this "
-            f"run has device={device.type}, dtype={dtype}, head width {head_dim}. Use "
-            "attention=banded (any device) or attention=auto"
+            "parallel.attention=flash needs CUDA, bfloat16 and a head width <= 256 divisible by 8; "
+            f"this run has device={device.type}, dtype={dtype}, head width {head_dim}. Use "
+            "parallel.attention=banded (any device) or auto"
         )
     if name == "flex" and device.type != "cuda":
         raise ValueError(
-            f"attention=flex cannot train on {device.type} (PyTorch has no backward there); use "
-            "attention=banded or attention=auto"
+            f"parallel.attention=flex cannot train on {device.type} (PyTorch has no backward "
+            "there); use parallel.attention=banded or auto"
         )
     return name
 

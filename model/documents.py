@@ -34,7 +34,11 @@ class Documents:
 
     @classmethod
     def from_segments(cls, segments: Int[Tensor, "B T"]) -> "Documents":
-        """Find the documents: maximal runs of one segment number within a row."""
+        """Find the documents: maximal runs of one segment number within a row.
+
+        A number must not come back after another in the same row: backends that compare numbers
+        would join what backends that compare borders keep apart.
+        """
         rows, length = segments.shape
         starts = torch.ones_like(segments, dtype=torch.bool)
         starts[:, 1:] = segments[:, 1:] != segments[:, :-1]

@@ -18,7 +18,7 @@ CHUNK_LOGITS = 1 << 25
 
 
 class Losses(NamedTuple):
-    """Negative log-likelihoods in nats, fp32.
+    """Negative log-likelihoods in nats, in fp32 or better.
 
     Attributes:
         total: the sum over all supervised tokens; differentiable.
@@ -42,6 +42,8 @@ def linear_cross_entropy(
         num_tokens: ids from here on are padding of the vocabulary and get no probability.
     """
     assert 0 < num_tokens <= weight.shape[0]
+    if not torch.is_grad_enabled():  # a parameter asks for its gradient even then
+        weight = weight.detach()
     total, tokens = _ChunkedCrossEntropy.apply(
         hidden.flatten(0, 1), weight, labels.flatten(), num_tokens
     )  # pyright: ignore[reportGeneralTypeIssues]
@@ -53,14 +55,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(ctx, hidden, weight, labels, num_tokens):  # noqa: ANN001, ANN205
         head = weight[:num_tokens]
         want_hidden, want_weight, *_ = ctx.needs_input_grad
-        losses = hidden.new_zeros(len(labels), dtype=torch.float32)
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        losses = hidden.new_zeros(len(labels), dtype=exact)
         grad_hidden = torch.zeros_like(hidden) if want_hidden else None
-        grad_weight = weight.new_zeros(weight.shape, dtype=torch.float32) if want_weight else None
+        grad_weight = weight.new_zeros(weight.shape, dtype=exact) if want_weight else None
         # Unsupervised positions cost nothing: they are not even multiplied with the head.
         supervised = (labels != IGNORE).nonzero().squeeze(1)
         for chunk in supervised.split(max(1, CHUNK_LOGITS // num_tokens)):
             x, y = hidden[chunk], labels[chunk]
-            logits = (x @ head.T).float()
+            logits = (x @ head.T).to(exact)
             losses[chunk] = F.cross_entropy(logits, y, reduction="none")
             if not (want_hidden or want_weight):
                 continue

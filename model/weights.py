@@ -62,7 +62,7 @@ class PretrainedFolder:
         config = self.folder / "config.json"
         if not config.is_file():
             raise ValueError(f"{self.folder}: no config.json; give an HF model folder")
-        self.config = from_hf(json.loads(config.read_text(encoding="utf-8")))
+        self.config = from_hf(_read_json(config))
         self._file_of: dict[str, Any] = {}
         for path, names in self._files().items():
             try:
@@ -84,7 +84,7 @@ class PretrainedFolder:
         index, single = self.folder / INDEX, self.folder / "model.safetensors"
         if index.is_file():
             files: dict[Path, list[str] | None] = {}
-            for name, file in json.loads(index.read_text(encoding="utf-8"))["weight_map"].items():
+            for name, file in _read_json(index)["weight_map"].items():
                 names = files.setdefault(self.folder / file, [])
                 assert names is not None
                 names.append(name)
@@ -262,6 +262,13 @@ def _name_shards(folder: Path, shards: list[tuple[Path, list[str]]], total_bytes
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}); the file is damaged") from None
 
 
 def make_durable(path: Path) -> None:

@@ -25,7 +25,8 @@ def batch(dtype=torch.float32, seed=0):
 
 def dense(hidden, weight, labels, num_tokens=IDS):
     """(sum, sums of rows, gradients) by torch from all logits at once."""
-    logits = (hidden @ weight[:num_tokens].T).float().flatten(0, 1)
+    exact = torch.promote_types(hidden.dtype, torch.float32)
+    logits = (hidden @ weight[:num_tokens].T).to(exact).flatten(0, 1)
     losses = F.cross_entropy(logits, labels.flatten(), reduction="none").view_as(labels)
     return losses.sum(), losses.sum(1), *torch.autograd.grad(losses.sum(), (hidden, weight))
 
@@ -47,7 +48,8 @@ def test_value_and_gradients(monkeypatch, dtype, num_tokens, chunk_logits):
     expected = dense(hidden, weight, labels, num_tokens)
     for x, y in zip(ours, expected, strict=True):
         assert x.dtype == y.dtype
-        torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5)
+        tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+        torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance)
 
 
 def test_bfloat16_rounds_no_worse_than_torch(monkeypatch):
@@ -178,3 +180,16 @@ def test_all_logits_never_exist_at_once(monkeypatch):
         linear_cross_entropy(hidden, weight, labels, IDS).total.backward()
     assert max(sizes.made) == max(hidden.numel(), weight.numel(), 4 * IDS)
     assert max(sizes.made) < labels.numel() * IDS
+
+
+def test_without_gradients_none_are_computed(monkeypatch):
+    """A parameter asks for its gradient even under no_grad: evaluation must not pay for it."""
+    hidden, weight, labels = batch()
+    asked = []
+    original = torch.Tensor.new_zeros
+    monkeypatch.setattr(
+        torch.Tensor, "new_zeros", lambda x, *a, **k: asked.append(a) or original(x, *a, **k)
+    )
+    with torch.no_grad():
+        linear_cross_entropy(hidden, torch.nn.Parameter(weight.detach()), labels, IDS)
+    assert asked == [(ROWS * LENGTH,)]  # the losses, not a gradient as large as the head

@@ -8,11 +8,11 @@ from torch.distributed.tensor import DTensor
 
 from model.config import ModelConfig
 from model.transformer import Mistral
-from model.weights import InitialWeights
+from model.weights import InitialWeights, fill
 from tests.ranks import run_ranks
 from tests.toy import toy_config
 from train import train_step
-from training.distributed import World
+from training.distributed import World, start_world
 from training.evaluate import pack_pieces
 from training.optim import OptimConfig, build_optimizer
 from training.parallelize import (
@@ -144,6 +144,30 @@ def test_bfloat16_computes_in_16_bits_over_fp32_weights():
     # Updates far below bf16's resolution arrive in the weights.
     changed = rounded["weights"]["lm_head.weight"]
     assert (changed != changed.bfloat16().float()).any()
+
+
+def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was():
+    shape = toy_config(vocab_size=37)
+    model = Mistral(shape)
+    fill(model, InitialWeights(model, seed=3))
+    optimizer = build_optimizer(model, OptimConfig())
+    run = SimpleNamespace(
+        data=SimpleNamespace(sources={"a": ""}),
+        optim=OptimConfig(),
+        batch=SimpleNamespace(tokens_per_step=6 * ROW_LENGTH),
+    )
+    batches = [some_rows(rows_of_a_step(37), range(6))]
+    with start_world("cpu") as world:
+        train_step(model, optimizer, batches, 1e-3, run, world)
+        with torch.no_grad():
+            model.model.norm.weight[0] = torch.inf
+        before = [p.detach().clone() for p in model.parameters()]
+        moments = [optimizer.state[p]["exp_avg"].clone() for p in model.parameters()]
+        with pytest.raises(FloatingPointError, match="nothing was updated"):
+            train_step(model, optimizer, batches, 1e-3, run, world)
+    for parameter, weight, moment in zip(model.parameters(), before, moments, strict=True):
+        assert torch.equal(parameter, weight)
+        assert torch.equal(optimizer.state[parameter]["exp_avg"], moment)
 
 
 def mesh_shapes(world):

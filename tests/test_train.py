@@ -1,21 +1,27 @@
 """Whole runs: what the folder holds, what a run does not depend on, what survives a kill."""
 
+import io
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections import Counter, defaultdict
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+import sentencepiece
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from data.curriculum import Plan
 from data.loader import Loader
 from data.shards import Source
+from model.transformer import Mistral
+from model.weights import InitialWeights, fill, save_pretrained
 from tests.runs import ROOT, command, configure, evaluations, execute, losses, metrics, tiny
 from tokenizer.tokenizer import Tokenizer
 from train import train
@@ -67,7 +73,7 @@ def test_a_run_leaves_everything_it_promises(sample, tmp_path, capsys):
     }
     out = capsys.readouterr().out
     assert "attention banded" in out
-    assert "first row:" in out
+    assert "row 0 begins:" in out
     # Rerunning says so and touches nothing.
     before = (folder / "metrics.jsonl").read_bytes()
     run_here(STAGE1, SHORT, *tiny(sample, tmp_path, "checkpoint.export_every=5"))
@@ -233,8 +239,9 @@ def test_weights_of_another_shape_are_refused(sample, tmp_path):
 
 def test_resume_required_and_never_mean_what_they_say(sample, tmp_path):
     fixed = [STAGE1, SHORT, "name=run", *tiny(sample, tmp_path)]
-    with pytest.raises(ValueError, match=r"resume=required.* holds no sound checkpoint"):
+    with pytest.raises(ValueError, match=r"resume=required.* holds no checkpoint"):
         run_here(*fixed, "resume=required")
+    assert not list(tmp_path.iterdir())
     folder = run_here(*fixed)
     for path in (folder / "model").iterdir():
         path.unlink()
@@ -243,7 +250,8 @@ def test_resume_required_and_never_mean_what_they_say(sample, tmp_path):
         run_here(*fixed, "resume=never")
     with pytest.raises(ValueError, match=r"begun with other settings .*seed: 0 -> 5"):
         run_here(*fixed, "seed=5")
-    run_here(*fixed, "resume=required")
+    # How it is carried out may change.
+    run_here(*fixed, "resume=required", "batch.micro_batch_rows=3", "checkpoint.every=7")
     assert (folder / "model").is_dir()
 
 
@@ -259,8 +267,67 @@ def test_a_damaged_newest_checkpoint_is_reported_and_skipped(sample, tmp_path, c
     run_here(*fixed)
     out = capsys.readouterr().out
     assert "step-00000012 is damaged" in out
+    assert (folder / "checkpoints" / "step-00000012.damaged").is_dir()
     assert "continuing after step 8" in out
     assert losses(folder) == expected
+
+
+def test_data_that_changed_under_a_run_is_refused(sample, tmp_path):
+    root = tmp_path / "sample"
+    shutil.copytree(sample, root)
+    fixed = [STAGE1, SHORT, "name=run", *tiny(root, tmp_path)]
+    folder = run_here(*fixed)
+    shutil.rmtree(folder / "model")
+    shutil.rmtree(root / "general_en")
+    shutil.copytree(root / "geo_en", root / "general_en")
+    before = (folder / "environment.json").read_text()
+    with pytest.raises(ValueError, match=r"data\.sources general_en changed since"):
+        run_here(*fixed)
+    assert (folder / "environment.json").read_text() == before
+
+
+def test_a_finished_folder_is_not_taken_for_another_run(sample, tmp_path):
+    fixed = [STAGE1, "curriculum.stages.adaptation.tokens=512", "name=run"]
+    run_here(*fixed, *tiny(sample, tmp_path))
+    with pytest.raises(ValueError, match=r"optim\.lr: 0\.003 -> 0\.0001"):
+        run_here(*fixed, *tiny(sample, tmp_path), "optim.lr=1e-4")
+
+
+def test_a_tokenizer_that_cannot_be_exported_is_refused_before_training(sample, tmp_path):
+    tokenizer = tmp_path / "tokenizer.model"
+    writer = io.BytesIO()
+    words = (f"{a}{b}" for a in "bcdfghklm" for b in "aeiou" for _ in range(9))
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=words,
+        model_writer=writer,
+        vocab_size=20,
+        model_type="unigram",
+        minloglevel=2,
+    )
+    tokenizer.write_bytes(writer.getvalue())
+    message = refused(sample, tmp_path, STAGE1, f"data.tokenizer={tokenizer}")
+    assert message.startswith("data.tokenizer=")
+    assert "BPE" in message
+
+
+def test_a_padded_pretrained_vocabulary_is_trained_without_its_padding(sample, tmp_path):
+    shape = configure(STAGE1, *tiny(sample, tmp_path)).model
+    model = Mistral(replace(shape, vocab_size=shape.vocab_size + 8))
+    fill(model, InitialWeights(model, seed=0))
+    save_pretrained(model, tmp_path / "padded")
+    before = model.lm_head.weight.detach()[-8:].clone()
+    folder = run_here(
+        STAGE1,
+        SHORT,
+        *[o for o in tiny(sample, tmp_path) if not o.startswith("model.")],
+        *(f"init_from={tmp_path / 'padded'}", "model=pretrained"),
+        *("optim.weight_decay=0", "name=run"),
+    )
+    after = load_file(folder / "model" / "model.safetensors")["lm_head.weight"]
+    assert len(after) == shape.vocab_size + 8
+    assert torch.equal(after[-8:], before)
+    generation = json.loads((folder / "model" / "generation_config.json").read_text())
+    assert len(generation["suppress_tokens"]) == 8
 
 
 def test_a_gradient_that_is_not_finite_updates_nothing(sample, tmp_path):
@@ -268,8 +335,6 @@ def test_a_gradient_that_is_not_finite_updates_nothing(sample, tmp_path):
     weights = first / "model" / "model.safetensors"
     tensors = load_file(weights)
     tensors["model.norm.weight"][0] = math.inf
-    from safetensors.torch import save_file
-
     save_file(tensors, weights, metadata={"format": "pt"})
     with pytest.raises(FloatingPointError, match=r"at rows \[0, 1, .*nothing was updated"):
         run_here(STAGE1, SHORT, f"init_from={first}", "name=bad", *tiny(sample, tmp_path))

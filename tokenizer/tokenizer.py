@@ -124,6 +124,10 @@ class Tokenizer(ABC):
             raise ValueError(f"id {wrong} is outside the vocabulary of {self.vocab_size}")
         return self._decode(ids)
 
+    def check_exportable(self) -> None:
+        """ValueError if `save` could not write files that agree with this tokenizer."""
+        self._files()
+
     def save(self, folder: Path) -> None:
         """Write the tokenizer files of an HF folder, each of them whole or not at all."""
         files = self._files()

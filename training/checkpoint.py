@@ -12,7 +12,7 @@ load the mixture without a word. The data position is the step, and randomness d
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,21 +71,26 @@ class Checkpointer:
             partial.mkdir(parents=True)
         self.world.barrier()
         dcp.save(_state(model, optimizer, step), storage_writer=dcp.FileSystemWriter(partial))
-        self.world.barrier()
+        # Each process digests what it wrote: one alone would hold up all others for minutes.
+        written = self.world.gather(_digests(partial.glob(f"__{self.world.rank}_*")))
         if self.world.is_main:
-            _seal(partial)
+            _seal(partial, written)
             partial.rename(final)
             make_durable(self.folder)
             self._prune()
         self.world.barrier()
 
     def load_latest(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int | None:
-        """Restore the newest sound checkpoint; returns its step, or None if there is none.
+        """Restore the newest sound checkpoint; returns its step, or None if there is none at all.
 
         A damaged one is reported, put aside as `.damaged`, and the one before is tried.
+
+        Raises:
+            ValueError: there are checkpoints, but all are damaged.
         """
-        for step, folder in reversed(self._complete()):
-            damage = self.world.from_main(_damage(folder) if self.world.is_main else None)
+        found = self._complete()
+        for step, folder in reversed(found):
+            damage = self._damage(folder)
             if damage is None:
                 state = _state(model, optimizer, step)
                 try:
@@ -95,13 +100,27 @@ class Checkpointer:
                 else:
                     assert int(state["step"]) == step
                     return step
+            # Its step will be saved again, and a folder is never written twice.
+            aside = folder.with_name(folder.name + ".damaged")
+            self.world.say(f"checkpoint {folder} is damaged ({damage}) and now {aside.name}")
             if self.world.is_main:
-                # Its step will be saved again, and a folder is never written twice.
-                aside = folder.with_name(folder.name + ".damaged")
                 shutil.rmtree(aside, ignore_errors=True)
                 folder.rename(aside)
-                print(f"checkpoint {folder} is damaged ({damage}); trying the one before")
+        if found:
+            raise ValueError(
+                f"{self.folder}: every checkpoint is damaged; restore one, or remove the run "
+                "folder to start anew"
+            )
         return None
+
+    def _damage(self, folder: Path) -> str | None:
+        """Why a checkpoint cannot be trusted, or None; the processes share the reading."""
+        files = _read_marker(folder)
+        names = sorted(files)[self.world.rank :: self.world.size]
+        found = self.world.gather([_difference(folder / name, files[name]) for name in names])
+        if not any(name.endswith(".distcp") for name in files):
+            return f"{MARKER} is missing or unreadable"
+        return next((damage for part in found for damage in part if damage), None)
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, oldest first."""
@@ -149,33 +168,40 @@ def _moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[
     return moments
 
 
-def _seal(folder: Path) -> None:
-    """Write the marker that makes a checkpoint complete, and make all of it durable."""
-    files = {}
-    for path in _files(folder):
+def _digests(paths: Iterable[Path]) -> dict[str, dict]:
+    """Size and SHA-256 of files, which are forced to disk."""
+    found = {}
+    for path in paths:
         make_durable(path)
-        files[path.name] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
+        found[path.name] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
+    return found
+
+
+def _seal(folder: Path, written: list[dict[str, dict]]) -> None:
+    """Write the marker that makes a checkpoint complete."""
+    files = _digests([folder / ".metadata"])
+    for part in written:
+        files |= part
     marker = folder / MARKER
     marker.write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
     make_durable(marker)
     make_durable(folder)
 
 
-def _damage(folder: Path) -> str | None:
-    """Why a checkpoint cannot be trusted, or None."""
-    marker = folder / MARKER
-    if not marker.is_file():
-        return f"no {MARKER}"
-    for name, entry in json.loads(marker.read_text(encoding="utf-8"))["files"].items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if (size := path.stat().st_size) != entry["size"]:
-            return f"{name} has {size} bytes, not {entry['size']}"
-        if sha256_of(path) != entry["sha256"]:
-            return f"{name} has changed since it was written"
+def _read_marker(folder: Path) -> dict[str, dict]:
+    """What the marker promises; nothing if it cannot be read."""
+    try:
+        return json.loads((folder / MARKER).read_text(encoding="utf-8"))["files"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return {}
+
+
+def _difference(path: Path, promised: dict) -> str | None:
+    """How a file differs from what the marker promises, or None."""
+    if not path.is_file():
+        return f"{path.name} is missing"
+    if (size := path.stat().st_size) != promised["size"]:
+        return f"{path.name} has {size} bytes, not {promised['size']}"
+    if sha256_of(path) != promised["sha256"]:
+        return f"{path.name} has changed since it was written"
     return None
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.iterdir()) if path.is_file() and path.name != MARKER)

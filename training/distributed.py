@@ -4,10 +4,10 @@ Also alone a process gets a group (of itself), so that the loop has one form.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -53,14 +53,30 @@ class World:
         if self.is_main:
             print(message, flush=True)
 
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, by rank, on every process."""
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def on_main(self, work: Callable[[], None]) -> None:
+        """Let process 0 do something; its ValueError is raised on every process."""
+        problem = None
+        if self.is_main:
+            try:
+                work()
+            except ValueError as error:
+                problem = str(error)
+        if problem := self.from_main(problem):
+            raise ValueError(problem)
+
     def barrier(self) -> None:
         """Wait for all processes."""
         dist.barrier()
 
     def check_agreement(self, what: str, value: str) -> None:
         """ValueError on every process unless all hold the same value."""
-        values: list[str | None] = [None] * self.size
-        dist.all_gather_object(values, value)
+        values = self.gather(value)
         if len(set(values)) > 1:
             ranks = [rank for rank, other in enumerate(values) if other != values[0]]
             raise ValueError(f"{what} of ranks {ranks} differs from rank 0's; start all alike")
@@ -79,7 +95,7 @@ def start_world(device: str) -> Iterator[World]:
     chosen = _choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     # torchrun sets one thread per process; we share out all cores instead.
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    threads = max(1, len(os.sched_getaffinity(0)) // local_size)
+    threads = max(1, _usable_cores() // local_size)
     torch.set_num_threads(threads)
     backend = "gloo"
     if chosen.type == "cuda":
@@ -93,6 +109,12 @@ def start_world(device: str) -> Iterator[World]:
         yield World(rank=rank, size=size, device=chosen, threads=threads)
     finally:
         dist.destroy_process_group()
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux: what this process may use
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _choose_device(name: str, local_rank: int) -> torch.device:

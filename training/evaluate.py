@@ -25,7 +25,7 @@ class EvaluationConfig:
 
     every: int = 500
     """Steps between evaluations; the start and the last step are always evaluated."""
-    chunk_bytes: int = 512
+    chunk_bytes: int = 240
     """UTF-8 bytes per piece; one value per study, small enough for the shortest rows compared."""
     max_bytes: int = 200_000
     """Text used per set, from its beginning."""

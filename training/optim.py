@@ -1,5 +1,6 @@
 """AdamW: which parameters decay, and what a step needs to know."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,12 +26,13 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         for name in ("lr", "eps", "clip_norm"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"optim.{name}={getattr(self, name)}: must be positive")
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"optim.{name}={value}: must be positive and finite")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optim.{name}={getattr(self, name)}: must lie in [0, 1)")
-        if self.weight_decay < 0:
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(f"optim.weight_decay={self.weight_decay}: must not be negative")
 
 

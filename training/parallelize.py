@@ -150,6 +150,6 @@ def local_rows(parameter: torch.Tensor) -> slice:
 def clean_named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Parameters under the names they have without wrappers, tied ones once."""
     return [
-        (name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", ""), parameter)
+        (name.replace("_checkpoint_wrapped_module.", ""), parameter)
         for name, parameter in model.named_parameters()
     ]

@@ -13,7 +13,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +31,40 @@ def open_run_folder(folder: Path, world: World) -> Iterator[None]:
     Raises:
         ValueError: another process is working in it.
     """
-    held, problem = None, None
-    if world.is_main:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = (folder / ".lock").open("w")
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            problem = f"{folder}: another run is working in this folder; wait, or set another name"
-    if problem := world.from_main(problem):
-        raise ValueError(problem)
-    try:
+    with ExitStack() as stack:
+
+        def lock() -> None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except (FileExistsError, NotADirectoryError):
+                raise ValueError(f"{folder} cannot be a folder; set another runs_folder") from None
+            held = stack.enter_context((folder / ".lock").open("w"))
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"{folder}: another run is working in this folder; wait, or set another name"
+                ) from None
+
+        world.on_main(lock)
         yield
-    finally:
-        if held is not None:
-            held.close()
+
+
+def check_same_data(path: Path, fingerprints: dict[str, str]) -> None:
+    """Compare with the data that a run was begun with, if it was.
+
+    Raises:
+        ValueError: names the sources that have changed since.
+    """
+    if not path.exists():
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))["data_fingerprints"]
+    changed = [name for name in fingerprints if before.get(name) != fingerprints[name]]
+    if changed:
+        raise ValueError(
+            f"data.sources {', '.join(changed)} changed since {path.parent} was begun; restore "
+            "them, or set another name"
+        )
 
 
 def describe_environment(world: World, fingerprints: dict[str, str]) -> dict[str, Any]:
@@ -71,10 +90,10 @@ def describe_environment(world: World, fingerprints: dict[str, str]) -> dict[str
     }
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace a JSON file in one step."""
+def replace_text(path: Path, content: str) -> None:
+    """Write a small file in one step."""
     partial = path.with_name(path.name + ".tmp")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(content, encoding="utf-8")
     partial.replace(path)
 
 

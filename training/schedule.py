@@ -77,7 +77,7 @@ def learning_rate(step: int, spans: Sequence[Span], config: ScheduleConfig) -> f
 
 
 def multiplier(step: int, steps: int, config: ScheduleConfig) -> float:
-    """Fraction of the peak at a step of a span: positive from the first step on.
+    """Fraction of the peak at a step of a span: positive from the first step on, if the floor is.
 
     Warm-up reaches the peak with its last step; decay reaches the floor with the span's last.
     """

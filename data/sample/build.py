@@ -28,14 +28,18 @@ def build_sample(root: Path, *, scale: float) -> None:
     Raises:
         ValueError: the folder holds a sample of another size.
     """
+    if not scale > 0:
+        raise ValueError(f"data.sample_scale={scale}: must be positive")
     root.mkdir(parents=True, exist_ok=True)
     with (root / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         label = root / "sample.json"
         wanted = {"scale": scale, "vocab_size": VOCAB_SIZE, "held_out": HELD_OUT_FRACTION}
-        if label.exists() and json.loads(label.read_text()) != wanted:
+        if label.exists() and label.read_text(encoding="utf-8") != json.dumps(wanted):
             raise ValueError(f"{label} describes another sample than {wanted}; remove {root}")
-        label.write_text(json.dumps(wanted), encoding="utf-8")
+        partial = root / "sample.json.tmp"
+        partial.write_text(json.dumps(wanted), encoding="utf-8")
+        partial.replace(label)
         missing = [name for name in SOURCES if not (root / name / "manifest.json").exists()]
         if not missing:
             return
