@@ -85,7 +85,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_hidden, grad_weight = ctx.saved_tensors
         if grad_hidden is not None:
             # In fp32: a factor rounded to bfloat16 would be off by up to 0.4 % for every element.
-            grad_hidden = (grad_hidden.float() * grad_total).to(grad_hidden.dtype)
+            exact = grad_hidden.to(grad_total.dtype) * grad_total
+            grad_hidden = exact.to(grad_hidden.dtype)
         if grad_weight is not None:
             scaled = torch.empty_like(grad_weight, dtype=ctx.weight_dtype)
             grad_weight = torch.mul(grad_weight, grad_total, out=scaled)  # no second fp32 copy
