@@ -59,7 +59,7 @@ class BatchConfig:
 
     row_length: int = 256
     """Tokens per row."""
-    tokens_per_step: int = 8192
+    tokens_per_step: int = 4096
     """Tokens per optimizer step over all ranks."""
     micro_batch_rows: int = 16
     """Rows per forward pass of one rank; changes memory and speed, not the result."""

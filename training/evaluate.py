@@ -27,7 +27,7 @@ class EvaluationConfig:
     """Steps between evaluations; the start and the last step are always evaluated."""
     chunk_bytes: int = 240
     """UTF-8 bytes per piece; one value per study, small enough for the shortest rows compared."""
-    max_bytes: int = 200_000
+    max_bytes: int = 100_000
     """Text used per set, from its beginning."""
 
     def __post_init__(self) -> None:
