@@ -41,7 +41,7 @@ def summarize(manifest: dict, config: PrepareConfig) -> None:
     rows |= {f"  {reason}": f"{count:,}" for reason, count in skipped.items()}
     print(config.out)
     for label, value in rows.items():
-        print(f"  {label:<24}{value}")
+        print(f"  {label:<34}{value}")
     if skipped:
         print(f"  {config.out}/skipped.jsonl lists what was skipped, by file and line")
     if held_out["fraction"] and not held_out["documents"]:
