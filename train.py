@@ -7,9 +7,11 @@
 in data/ (rows), model/ (the network) and training/ (everything around an update).
 """
 
+import itertools
 import json
 import math
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,15 +28,15 @@ from data.loader import Batch, Loader
 from data.sample.build import build_sample
 from data.shards import Source
 from model.attention import describe_backend, resolve_backend
-from model.config import ModelConfig
 from model.documents import Documents
 from model.transformer import Mistral
-from model.weights import InitialWeights, PretrainedFolder
+from model.weights import InitialWeights, WeightSource
 from tokenizer.tokenizer import Tokenizer
 from training.checkpoint import Checkpointer
 from training.distributed import World, start_world
-from training.evaluate import build_set, evaluate
+from training.evaluate import HeldOutSet, build_set, evaluate
 from training.export import export
+from training.inputs import network_shape, open_sources, open_tokenizer, open_weights
 from training.metrics import Meter, MetricsLog, measure_peak_flops
 from training.optim import build_optimizer
 from training.parallelize import build_mesh, compute_dtype, materialize, parallelize
@@ -46,7 +48,7 @@ from training.run_folder import (
     open_run_folder,
     replace_text,
 )
-from training.schedule import learning_rate, spans_of
+from training.schedule import Span, learning_rate, spans_of
 
 
 def train(config: Config) -> None:
@@ -57,49 +59,16 @@ def train(config: Config) -> None:
         world = stack.enter_context(start_world(config.device))
         world.check_agreement("the resolved configuration", to_yaml(config))
 
-        # 2. What can be refused at once: weights, attention, mesh.
-        folder = open_weights(config)
-        dtype = compute_dtype(config.parallel.dtype, world.device)
-        asked = config.model or (folder and folder.config)
-        assert asked is not None
-        backend = resolve_backend(config.parallel.attention, world.device, dtype, asked.head_size)
-        mesh = build_mesh(config.parallel, world)
+        # 2. Data and network; what can be refused is refused here, before anything is written.
+        parts = assemble(config, world)
+        config, plan, model = parts.config, parts.plan, parts.model
 
-        # 3. Data: row n of the run is a pure function of the configuration and n.
-        if config.data.sample_scale is not None:
-            scale = config.data.sample_scale
-            world.on_main(lambda: build_sample(Path(config.data.root), scale=scale))
-        tokenizer = open_tokenizer(config)
-        sources = open_sources(config, tokenizer)
-        fingerprints = {name: source.fingerprint for name, source in sources.items()}
-        plan = Plan(
-            config.curriculum,
-            row_length=batch.row_length,
-            rows_per_step=batch.rows_per_step,
-            seed=config.seed,
-        )
-        spans = spans_of(plan.stages, config.optim.lr)
-        held_out = [
-            build_set(name, source.held_out(), tokenizer, config.evaluation, batch.row_length)
-            for name, source in sources.items()
-            if source.manifest["held_out"]["documents"]
-        ]
-
-        # 4. Network: on the meta device, spread, and later filled, each rank with what it keeps.
-        shape = network_shape(config, folder, tokenizer)
-        config = replace(config, model=shape)
-        with torch.device("meta"):
-            model = Mistral(shape, backend=backend)
-        if folder is not None:
-            folder.check(model)
-        weights = folder or InitialWeights(model, config.seed)
-        parallelize(model, config.parallel, mesh)
-
-        # 5. Run folder: nothing is written unless this is the same run, or a new one; then what is
+        # 3. Run folder: nothing is written unless this is the same run, or a new one; then what is
         #    in force is written down before the first step.
         checkpointer = Checkpointer(run / "checkpoints", config.checkpoint, world)
+        stack.enter_context(checkpointer)
         world.on_main(lambda: check_same_run(run / "config.yaml", config))
-        world.on_main(lambda: check_same_data(run / "environment.json", fingerprints))
+        world.on_main(lambda: check_same_data(run / "environment.json", parts.fingerprints))
         if world.from_main((run / "model").exists()):
             world.say(f"{run} is finished; remove it or set another name to train again")
             return
@@ -107,24 +76,25 @@ def train(config: Config) -> None:
         stack.enter_context(open_run_folder(run, world))
         if world.is_main:
             replace_text(run / "config.yaml", to_yaml(config))
-            environment = describe_environment(world, fingerprints)
+            environment = describe_environment(world, parts.fingerprints)
             replace_text(run / "environment.json", json.dumps(environment, indent=2) + "\n")
         log = MetricsLog(
             run, config.logging, active=world.is_main, steps=plan.steps, settings=asdict(config)
         )
         stack.callback(log.close)
 
-        # 6. State: weights, optimizer and step, fresh or from the newest checkpoint.
-        materialize(model, weights, world.device)
+        # 4. State: weights, optimizer and step, fresh or from the newest checkpoint.
+        materialize(model, parts.weights, world.device)
         optimizer = build_optimizer(model, config.optim)
+        checkpointer.check_space(model, -(-plan.steps // config.checkpoint.every))
         step = checkpointer.load_latest(model, optimizer)
         log.rewind(step)
 
-        # 7. The loop; `step` counts completed updates.
+        # 5. The loop; `step` counts completed updates.
         loader = stack.enter_context(
             Loader(
                 plan,
-                sources,
+                parts.sources,
                 micro_batch_rows=batch.micro_batch_rows,
                 rank=world.rank,
                 world_size=world.size,
@@ -133,19 +103,19 @@ def train(config: Config) -> None:
             )
         )
         peak_flops = (config.logging.peak_tflops or 0.0) * 1e12
-        peak_flops = peak_flops or measure_peak_flops(world.device, dtype)
+        peak_flops = peak_flops or measure_peak_flops(world.device, parts.dtype)
         meter = Meter(peak_flops * world.size)
-        for line in describe_run(world, plan, sources, model, dtype, peak_flops, step):
+        for line in describe_run(world, parts, peak_flops, step):
             log.say(line)
         next_row = (step or 0) * batch.rows_per_step
         if next_row < plan.rows:
-            text = tokenizer.decode(loader.row(next_row).tokens.tolist())
+            text = parts.tokenizer.decode(loader.row(next_row).tokens.tolist())
             log.say(f"row {next_row} begins: {text[:200]!r}")
 
         def evaluate_and_log(stage: str) -> None:
             results = evaluate(
                 model,
-                held_out,
+                parts.held_out,
                 row_length=batch.row_length,
                 micro_batch_rows=batch.micro_batch_rows,
                 world=world,
@@ -157,7 +127,7 @@ def train(config: Config) -> None:
             )
 
         def save_export(target: Path) -> None:
-            export(model, target, tokenizer, config.checkpoint.export_dtype, world)
+            export(model, target, parts.tokenizer, config.checkpoint.export_dtype, world)
 
         trace = stack.enter_context(profiler(run, config.logging.profile, world))
         if step is None:
@@ -168,7 +138,7 @@ def train(config: Config) -> None:
             stage = plan.stage_at(step)
             if step == stage.first_step and stage.config.moments == "reset":
                 optimizer.state.clear()
-            lr = learning_rate(step, spans, config.schedule)
+            lr = learning_rate(step, parts.spans, config.schedule)
             result = train_step(model, optimizer, loader.step(step), lr, config, world)
             step += 1
             last = step == plan.steps
@@ -184,17 +154,23 @@ def train(config: Config) -> None:
                     **meter.read(),
                     "sources": result.sources,
                 }
+                if config.logging.row_losses:
+                    row["rows"] = sorted(itertools.chain(*world.gather(result.rows)))
                 log.write(row)
                 log.progress(row)
             if due(step, config.evaluation.every, last):
                 evaluate_and_log(stage.name)
-            if due(step, config.checkpoint.every, last):
-                checkpointer.save(step, model, optimizer)
             if due(step, config.checkpoint.export_every, last=False):
                 save_export(run / "exports" / f"step-{step:08d}")
+            # Last: what a checkpoint stands for is logged and exported when it appears.
+            if due(step, config.checkpoint.every, last):
+                log.make_durable()
+                checkpointer.save(step, model, optimizer)
             trace()
 
-        # 8. What remains: curves, and a folder that the HF ecosystem opens.
+        checkpointer.wait()
+
+        # 6. What remains: curves, and a folder that the HF ecosystem opens.
         if world.is_main:
             plot_run(run / "metrics.jsonl", run / "loss.png")
         save_export(run / "model")
@@ -202,13 +178,100 @@ def train(config: Config) -> None:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What a run works with; `assemble` makes it.
+
+    Attributes:
+        config: with the shape of the network filled in.
+        tokenizer, sources, plan, held_out: the data.
+        spans: over which steps each learning-rate schedule runs.
+        model: on the meta device, spread over the processes.
+        weights: what fills it.
+        dtype: what it computes in.
+    """
+
+    config: Config
+    tokenizer: Tokenizer
+    sources: dict[str, Source]
+    plan: Plan
+    held_out: list[HeldOutSet]
+    spans: list[Span]
+    model: Mistral
+    weights: WeightSource
+    dtype: torch.dtype
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What identifies the data."""
+        return {name: source.fingerprint for name, source in self.sources.items()}
+
+
+def assemble(config: Config, world: World) -> Parts:
+    """Open the data and build the network; writes nothing but the embedded sample.
+
+    Raises:
+        ValueError: something does not exist or does not fit.
+    """
+    batch = config.batch
+    # What can be refused at once: weights, attention, mesh.
+    folder = open_weights(config.init_from)
+    dtype = compute_dtype(config.parallel.dtype, world.device)
+    asked = config.model or (folder and folder.config)
+    assert asked is not None
+    backend = resolve_backend(config.parallel.attention, world.device, dtype, asked.head_size)
+    mesh = build_mesh(config.parallel, world)
+
+    # Data: row n of the run is a pure function of the configuration and n.
+    if config.data.sample_scale is not None:
+        scale = config.data.sample_scale
+        world.on_main(lambda: build_sample(Path(config.data.root), scale=scale))
+    tokenizer = open_tokenizer(config.data.tokenizer)
+    sources = open_sources(config.data.root, config.data.sources, tokenizer)
+    plan = config.plan()
+    held_out = [
+        build_set(name, source.held_out(), tokenizer, config.evaluation, batch.row_length)
+        for name, source in sources.items()
+        if source.manifest["held_out"]["documents"]
+    ]
+
+    # Network: on the meta device, spread, and later filled, each rank with what it keeps.
+    shape = network_shape(config.model, folder, tokenizer)
+    with torch.device("meta"):
+        model = Mistral(shape, backend=backend)
+    if folder is not None:
+        folder.check(model)
+    weights = folder or InitialWeights(model, config.seed)
+    parallelize(model, config.parallel, mesh)
+    return Parts(
+        config=replace(config, model=shape),
+        tokenizer=tokenizer,
+        sources=sources,
+        plan=plan,
+        held_out=held_out,
+        spans=spans_of(plan.stages, config.optim.lr),
+        model=model,
+        weights=weights,
+        dtype=dtype,
+    )
+
+
+@dataclass(frozen=True)
 class StepResult:
-    """One update: mean loss, gradient norm before clipping, model FLOPs, and loss by source."""
+    """One update.
+
+    Attributes:
+        loss_nats: mean over all supervised tokens of the step.
+        grad_norm: before clipping.
+        flops: of the model, over all ranks.
+        sources: mean loss and tokens of each source.
+        rows: (row of the run, mean loss) of each row that this rank has seen.
+    """
 
     loss_nats: float
     grad_norm: float
     flops: int
     sources: dict[str, dict[str, float]]
+    rows: list[tuple[int, float]]
 
 
 def train_step(
@@ -261,6 +324,11 @@ def train_step(
             name: {"loss_nats": nats / tokens, "tokens": int(tokens)}
             for name, (nats, tokens) in by_source.items()
         },
+        rows=[
+            pair
+            for batch, nats in zip(batches, row_losses, strict=True)
+            for pair in loss_by_row(batch, nats)
+        ],
     )
 
 
@@ -280,83 +348,17 @@ def sum_by_source(
     return {name: (nats, tokens) for name, nats, tokens in by_name if tokens}
 
 
+def loss_by_row(batch: Batch, nats: torch.Tensor) -> Iterator[tuple[int, float]]:
+    """(row of the run, nats per supervised token) of the rows that have any."""
+    counts = (batch.labels >= 0).sum(1).tolist()
+    for row, total, count in zip(batch.rows, nats.tolist(), counts, strict=True):
+        if count:
+            yield row, total / count
+
+
 def due(step: int, every: int | None, last: bool) -> bool:
     """Whether something that happens every so many steps, and after the last, happens now."""
     return every is not None and (last or step % every == 0)
-
-
-def open_tokenizer(config: Config) -> Tokenizer:
-    """The tokenizer of the data, if it can also be written beside the trained weights."""
-    try:
-        tokenizer = Tokenizer.open(config.data.tokenizer)
-        tokenizer.check_exportable()
-    except ValueError as error:
-        raise ValueError(f"data.tokenizer={config.data.tokenizer}: {error}") from None
-    return tokenizer
-
-
-def open_sources(config: Config, tokenizer: Tokenizer) -> dict[str, Source]:
-    """Open every source, and check that it was prepared with this tokenizer."""
-    sources = {}
-    for name, folder in config.data.sources.items():
-        try:
-            sources[name] = source = Source(Path(config.data.root) / folder)
-        except ValueError as error:
-            raise ValueError(f"data.sources.{name}: {error}") from None
-        if source.manifest["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
-            raise ValueError(
-                f"data.sources.{name} was prepared with another tokenizer than "
-                f"data.tokenizer={config.data.tokenizer}; prepare it again, or name its tokenizer"
-            )
-    return sources
-
-
-def open_weights(config: Config) -> PretrainedFolder | None:
-    """The folder that `init_from` means: an HF folder, or the final one of a run."""
-    if config.init_from is None:
-        return None
-    folder = Path(config.init_from)
-    is_run = (folder / "config.yaml").exists()
-    if is_run and not (folder / "model").exists():
-        raise ValueError(
-            f"init_from={folder} is a run that has not finished; continue it, or name one of its "
-            "exports"
-        )
-    try:
-        return PretrainedFolder(folder / "model" if is_run else folder)
-    except ValueError as error:
-        raise ValueError(f"init_from={folder}: {error}") from None
-
-
-def network_shape(
-    config: Config, folder: PretrainedFolder | None, tokenizer: Tokenizer
-) -> ModelConfig:
-    """The shape of the network, given or that of `init_from`; both must agree.
-
-    Rows of a pretrained vocabulary beyond the tokenizer's pieces are padding: no text has such ids.
-    """
-    shape = config.model or (folder and folder.config)
-    assert shape is not None
-    if folder is not None:
-        given, found = asdict(shape), asdict(folder.config)
-        given["head_dim"], found["head_dim"] = shape.head_size, folder.config.head_size
-        for key in ("initializer_range", "num_padded_ids"):  # of no matter here, or not HF's
-            given[key] = found[key]
-        if different := [key for key in given if given[key] != found[key]]:
-            raise ValueError(
-                f"init_from={config.init_from} differs from the model that was asked for: "
-                + ", ".join(f"{key} {found[key]} (asked {given[key]})" for key in different)
-                + "; set model=pretrained to take the folder's, or these keys to its values"
-            )
-        if tokenizer.vocab_size < shape.vocab_size:
-            shape = replace(shape, num_padded_ids=shape.vocab_size - tokenizer.vocab_size)
-    if shape.num_tokens != tokenizer.vocab_size:
-        raise ValueError(
-            f"model.vocab_size={shape.vocab_size} with {shape.num_padded_ids} padded ids, but the "
-            f"tokenizer has {tokenizer.vocab_size} pieces; set model.vocab_size, or "
-            "model.num_padded_ids to the difference"
-        )
-    return shape
 
 
 def check_resume(config: Config, checkpointer: Checkpointer) -> None:
@@ -374,21 +376,14 @@ def check_resume(config: Config, checkpointer: Checkpointer) -> None:
         )
 
 
-def describe_run(
-    world: World,
-    plan: Plan,
-    sources: dict[str, Source],
-    model: Mistral,
-    dtype: torch.dtype,
-    peak_flops: float,
-    step: int | None,
-) -> list[str]:
+def describe_run(world: World, parts: Parts, peak_flops: float, step: int | None) -> list[str]:
     """What is in force, for the first lines of the output."""
-    weights = sum(parameter.numel() for parameter in model.parameters())
+    plan, sources, backend = parts.plan, parts.sources, parts.model.backend
+    weights = sum(parameter.numel() for parameter in parts.model.parameters())
     lines = [
         f"{world.size} x {world.device.type}, {world.threads} CPU threads each (all cores shared "
-        f"out, whatever OMP_NUM_THREADS says), {dtype}, attention "
-        f"{describe_backend(model.backend)}, {weights:,} weights, matrix rate "
+        f"out, whatever OMP_NUM_THREADS says), {parts.dtype}, attention "
+        f"{describe_backend(backend)}, {weights:,} weights, matrix rate "
         f"{peak_flops / 1e12:.3g} TFLOP/s per device"
     ]
     lines += [

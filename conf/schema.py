@@ -13,7 +13,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from data.curriculum import CurriculumConfig
+from data.curriculum import CurriculumConfig, Plan
 from model.config import ModelConfig
 from training.checkpoint import CheckpointConfig
 from training.evaluate import EvaluationConfig
@@ -28,6 +28,7 @@ LAUNCH_FIELDS = (
     *("name", "runs_folder", "resume", "device", "logging", "evaluation.every"),
     *("batch.micro_batch_rows", "batch.prefetch"),
     *("checkpoint.every", "checkpoint.keep_last", "checkpoint.keep_every"),
+    "checkpoint.asynchronous",
     *("checkpoint.export_every", "parallel.strategy", "parallel.shard_ranks"),
     *("parallel.attention", "parallel.checkpointing", "parallel.compile"),
 )
@@ -140,6 +141,15 @@ class Config:
     def folder(self) -> Path:
         """The run folder."""
         return Path(self.runs_folder) / (self.name or f"{self.experiment}-{self.digest[:8]}")
+
+    def plan(self) -> Plan:
+        """The rows of the run."""
+        return Plan(
+            self.curriculum,
+            row_length=self.batch.row_length,
+            rows_per_step=self.batch.rows_per_step,
+            seed=self.seed,
+        )
 
     @property
     def digest(self) -> str:

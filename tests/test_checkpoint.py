@@ -67,8 +67,9 @@ def world():
         yield world
 
 
-def checkpointer(folder, world, **config):
-    return Checkpointer(folder / "checkpoints", CheckpointConfig(**config), world)
+def checkpointer(folder, world, asynchronous=False, **config):
+    config = CheckpointConfig(asynchronous=asynchronous, **config)
+    return Checkpointer(folder / "checkpoints", config, world)
 
 
 def test_what_was_saved_comes_back_bit_for_bit(world, tmp_path):

@@ -8,11 +8,17 @@
 A folder is never written twice: DCP would leave old metadata over new shards after a crash, and
 load the mixture without a word. The data position is the step, and randomness derives from
 (seed, step, row), so weights, optimizer and step are all there is to save.
+
+Training goes on while a checkpoint is written: `save` copies the state to host memory, and a
+thread of each process, with collectives of its own, writes, digests, seals and renames. One is in
+flight at a time.
 """
 
 import json
 import shutil
+import sys
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +45,8 @@ class CheckpointConfig:
     """Newest checkpoints kept."""
     keep_every: int | None = None
     """Keep also each checkpoint whose step is a multiple of this."""
+    asynchronous: bool = True
+    """Write while training goes on, from a copy of the state in host memory; false waits."""
     export_every: int | None = None
     """Steps between HF folders under `exports/`, beside the final one in `model/`."""
     export_dtype: str = "float32"
@@ -54,31 +62,105 @@ class CheckpointConfig:
 
 
 class Checkpointer:
-    """Saves and restores a model and its optimizer under one folder."""
+    """Saves and restores a model and its optimizer under one folder.
+
+    As a context manager it waits at the end for what is being written.
+    """
 
     def __init__(self, folder: Path, config: CheckpointConfig, world: World) -> None:
         self.folder = folder
         self.config = config
         self.world = world
+        self._background = world.apart()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writing: tuple[int, Future[None]] | None = None
+
+    def __enter__(self) -> "Checkpointer":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        try:
+            self.wait()
+        except ValueError as problem:
+            if error is None:
+                raise
+            print(f"{problem}; then: {error!r}", file=sys.stderr)  # neither hides the other
+        finally:
+            self._thread.shutdown()
 
     def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Write the state after `step` updates, then prune; every process must call it."""
-        final = self.folder / f"step-{step:08d}"
+        """Begin to write the state after `step` updates; every process must call it.
+
+        Raises:
+            ValueError: the previous checkpoint could not be written, or there is no room for this.
+        """
+        self.wait()
+        self.world.on_main(lambda: self._check_room(state_bytes(model)))
+        state = {
+            name: tensor.to("cpu", copy=True)
+            for name, tensor in _state(model, optimizer, step).items()
+        }
+        self._writing = step, self._thread.submit(self._write, step, state)
+        if not self.config.asynchronous:
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when nothing is being written any more; every process must call it.
+
+        Raises:
+            ValueError: the checkpoint in flight could not be written.
+        """
+        if self._writing is None:
+            return
+        (step, future), self._writing = self._writing, None
+        try:
+            future.result()
+        except (CheckpointException, OSError, ValueError) as error:
+            raise ValueError(
+                f"the checkpoint of step {step} could not be written to {self.folder} ({error}); "
+                "mend that, and the same command continues from the one before"
+            ) from error
+
+    def check_space(self, model: nn.Module, saves: int) -> None:
+        """Refuse a run whose checkpoints will not fit on the disk; every process must call it.
+
+        Args:
+            saves: how many the run will write; one more than are kept exist at a time.
+
+        Raises:
+            ValueError: names what is needed and what is free.
+        """
+        count = min(saves, self.config.keep_last + 1) - len(self.steps())
+        self.world.on_main(lambda: self._check_room(state_bytes(model) * max(count, 1)))
+
+    def _check_room(self, needed: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.glob("step-*.tmp"):
+            shutil.rmtree(leftover)
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise ValueError(
+                f"{self.folder}: {needed / 2**30:.2f} GiB are needed for checkpoints and "
+                f"{free / 2**30:.2f} GiB are free; make room, lower checkpoint.keep_last or set "
+                "another runs_folder, and the same command continues"
+            )
+
+    def _write(self, step: int, state: dict[str, Tensor]) -> None:
+        """The work of the background thread: complete or absent, then prune."""
+        world, final = self._background, self.folder / f"step-{step:08d}"
         partial = final.with_name(final.name + ".tmp")
-        if self.world.is_main:
-            for leftover in self.folder.glob("step-*.tmp"):
-                shutil.rmtree(leftover)
-            partial.mkdir(parents=True)
-        self.world.barrier()
-        dcp.save(_state(model, optimizer, step), storage_writer=dcp.FileSystemWriter(partial))
+        world.on_main(partial.mkdir)
+        writer = dcp.FileSystemWriter(partial)
+        dcp.save(state, storage_writer=writer, process_group=world.group)
         # Each process digests what it wrote: one alone would hold up all others for minutes.
-        written = self.world.gather(_digests(partial.glob(f"__{self.world.rank}_*")))
-        if self.world.is_main:
-            _seal(partial, written)
-            partial.rename(final)
-            make_durable(self.folder)
-            self._prune()
-        self.world.barrier()
+        written = world.gather(_digests(partial.glob(f"__{world.rank}_*")))
+        world.on_main(lambda: self._publish(partial, final, written))
+
+    def _publish(self, partial: Path, final: Path, written: list[dict[str, dict]]) -> None:
+        _seal(partial, written)
+        partial.rename(final)
+        make_durable(self.folder)
+        self._prune()
 
     def load_latest(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int | None:
         """Restore the newest sound checkpoint; returns its step, or None if there is none at all.
@@ -156,6 +238,14 @@ def _state(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> dic
             for key, value in _moments(optimizer, parameter).items():
                 state[f"optimizer.{name}.{key}"] = value
     return state
+
+
+def state_bytes(model: nn.Module) -> int:
+    """Size of a checkpoint over all processes: weights, and two moments of what is trained."""
+    return sum(
+        parameter.numel() * parameter.element_size() * (3 if parameter.requires_grad else 1)
+        for parameter in model.parameters()
+    )
 
 
 def _moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ Also alone a process gets a group (of itself), so that the loop has one form.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -24,12 +24,18 @@ class World:
         size: how many there are.
         device: where it computes.
         threads: CPU threads it uses.
+        group: what its collectives run on; None means the default group.
     """
 
     rank: int
     size: int
     device: torch.device
     threads: int
+    group: dist.ProcessGroup | None = None
+
+    def apart(self) -> "World":
+        """The same processes with collectives of their own on gloo, for use by another thread."""
+        return replace(self, group=dist.new_group(backend="gloo"))
 
     @property
     def is_main(self) -> bool:
@@ -39,13 +45,13 @@ class World:
     def sum(self, values: Sequence[float]) -> list[float]:
         """Element-wise sum over all processes in fp64; every process must call it."""
         total = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=self.group)
         return total.tolist()
 
     def from_main(self, value: T) -> T:
         """Process 0's value, on every process."""
         box = [value]
-        dist.broadcast_object_list(box, src=0)
+        dist.broadcast_object_list(box, src=0, group=self.group)
         return box[0]
 
     def say(self, message: str) -> None:
@@ -56,23 +62,23 @@ class World:
     def gather(self, value: T) -> list[T]:
         """Every process's value, by rank, on every process."""
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.group)
         return values
 
     def on_main(self, work: Callable[[], None]) -> None:
-        """Let process 0 do something; its ValueError is raised on every process."""
+        """Let process 0 do something; what goes wrong is a ValueError on every process."""
         problem = None
         if self.is_main:
             try:
                 work()
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 problem = str(error)
         if problem := self.from_main(problem):
             raise ValueError(problem)
 
     def barrier(self) -> None:
         """Wait for all processes."""
-        dist.barrier()
+        dist.barrier(group=self.group)
 
     def check_agreement(self, what: str, value: str) -> None:
         """ValueError on every process unless all hold the same value."""

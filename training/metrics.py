@@ -1,6 +1,8 @@
 """What a run says of itself: metrics.jsonl always, a progress bar, Weights & Biases on request."""
 
 import json
+import os
+import secrets
 import sys
 import time
 from dataclasses import dataclass
@@ -9,6 +11,8 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
+
+from training.run_folder import replace_text
 
 LOG_LINE_SECONDS = 15
 WANDB_MODES = ("disabled", "offline", "online")
@@ -20,6 +24,8 @@ class LoggingConfig:
 
     every: int = 1
     """Steps between rows of metrics.jsonl."""
+    row_losses: bool = False
+    """Log the loss of every row too (`rows`), for `scripts.trace`."""
     wandb: str = "disabled"
     """`disabled`, `offline` (files for a later `wandb sync`), or `online`."""
     wandb_project: str = "jiuzhou"
@@ -82,6 +88,11 @@ class MetricsLog:
         if self._wandb is not None:
             self._wandb.log(row, step=row["step"])
 
+    def make_durable(self) -> None:
+        """Force what has been written to disk: a checkpoint must not outlive its log."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
     def progress(self, row: dict[str, Any]) -> None:
         """Show a row's figures and how far the run is."""
         if self._bar is None:
@@ -119,11 +130,15 @@ class MetricsLog:
 def _start_wandb(folder: Path, config: LoggingConfig, settings: dict) -> Any:
     import wandb
 
-    # The folder's name is the run's identity, so that a resumed run continues its own curves.
+    # Drawn once and kept in the folder: a resumed run continues its own curves, and a run of the
+    # same name elsewhere does not.
+    identity = folder / "wandb_id"
+    if not identity.exists():
+        replace_text(identity, secrets.token_hex(8))
     return wandb.init(
         project=config.wandb_project,
         name=folder.name,
-        id=folder.name,
+        id=identity.read_text(encoding="utf-8"),
         resume="allow",
         mode=config.wandb,  # pyright: ignore[reportArgumentType]
         dir=folder,

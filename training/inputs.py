@@ -1,0 +1,87 @@
+"""What a run is made from: tokenizer, sources and initial weights, opened and checked for fit."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from data.shards import Source
+from model.config import ModelConfig
+from model.weights import PretrainedFolder
+from tokenizer.tokenizer import Tokenizer
+
+
+def open_tokenizer(path: str) -> Tokenizer:
+    """The tokenizer of the data, if it can also be written beside the trained weights."""
+    try:
+        tokenizer = Tokenizer.open(path)
+        tokenizer.check_exportable()
+    except ValueError as error:
+        raise ValueError(f"data.tokenizer={path}: {error}") from None
+    return tokenizer
+
+
+def open_sources(root: str, folders: dict[str, str], tokenizer: Tokenizer) -> dict[str, Source]:
+    """Open every source, and check that it was prepared with this tokenizer.
+
+    Args:
+        folders: the folder of each source under `root`.
+    """
+    sources = {}
+    for name, folder in folders.items():
+        try:
+            sources[name] = source = Source(Path(root) / folder)
+        except ValueError as error:
+            raise ValueError(f"data.sources.{name}: {error}") from None
+        if source.manifest["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
+            raise ValueError(
+                f"data.sources.{name} was prepared with another tokenizer than data.tokenizer; "
+                "prepare it again, or name its tokenizer"
+            )
+    return sources
+
+
+def open_weights(init_from: str | None) -> PretrainedFolder | None:
+    """The folder that `init_from` means: an HF folder, or the final one of a run."""
+    if init_from is None:
+        return None
+    folder = Path(init_from)
+    is_run = (folder / "config.yaml").exists()
+    if is_run and not (folder / "model").exists():
+        raise ValueError(
+            f"init_from={folder} is a run that has not finished; continue it, or name one of its "
+            "exports"
+        )
+    try:
+        return PretrainedFolder(folder / "model" if is_run else folder)
+    except ValueError as error:
+        raise ValueError(f"init_from={folder}: {error}") from None
+
+
+def network_shape(
+    asked: ModelConfig | None, folder: PretrainedFolder | None, tokenizer: Tokenizer
+) -> ModelConfig:
+    """The shape of the network, asked for or that of the initial weights; both must agree.
+
+    Rows of a pretrained vocabulary beyond the tokenizer's pieces are padding: no text has such ids.
+    """
+    shape = asked or (folder and folder.config)
+    assert shape is not None
+    if folder is not None:
+        given, found = asdict(shape), asdict(folder.config)
+        given["head_dim"], found["head_dim"] = shape.head_size, folder.config.head_size
+        for key in ("initializer_range", "num_padded_ids"):  # of no matter here, or not HF's
+            given[key] = found[key]
+        if different := [key for key in given if given[key] != found[key]]:
+            raise ValueError(
+                f"init_from={folder.folder} differs from the model that was asked for: "
+                + ", ".join(f"{key} {found[key]} (asked {given[key]})" for key in different)
+                + "; set model=pretrained to take the folder's, or these keys to its values"
+            )
+        if tokenizer.vocab_size < shape.vocab_size:
+            shape = replace(shape, num_padded_ids=shape.vocab_size - tokenizer.vocab_size)
+    if shape.num_tokens != tokenizer.vocab_size:
+        raise ValueError(
+            f"model.vocab_size={shape.vocab_size} with {shape.num_padded_ids} padded ids, but the "
+            f"tokenizer has {tokenizer.vocab_size} pieces; set model.vocab_size, or "
+            "model.num_padded_ids to the difference"
+        )
+    return shape
