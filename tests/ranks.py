@@ -1,16 +1,27 @@
-"""Several processes on gloo for a test: `run_ranks(function, 2, ...)`."""
+"""Functions in new processes, several on gloo if asked: `run_ranks(function, 2, ...)`.
 
+A fork server imports torch and the project once; each process is a fork of it, ready in
+milliseconds, and may be killed without harm.
+"""
+
+import multiprocessing
+import multiprocessing.connection
 import os
+import signal
 import socket
 import tempfile
+import traceback
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing
 
 from training.distributed import start_world
+
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(["tests.preloaded"])
 
 
 def run_ranks(function: Callable[..., Any], size: int, *arguments: Any) -> list[Any]:
@@ -18,17 +29,50 @@ def run_ranks(function: Callable[..., Any], size: int, *arguments: Any) -> list[
 
     The function must be importable (module level); results must survive torch.save.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(
-            _one_rank, (size, port, folder, function, arguments), nprocs=size, join=True
-        )
+        processes = start_ranks(_in_world, size, folder, function, arguments)
+        wait_for_all(processes)
+        for rank in range(size):
+            if (failure := Path(folder) / f"{rank}.txt").exists():
+                raise AssertionError(f"rank {rank} of {size}:\n{failure.read_text()}")
+        assert all(process.exitcode == 0 for process in processes)
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(size)]
 
 
-def _one_rank(rank, size, port, folder, function, arguments):
+def start_ranks(function: Callable[..., Any], size: int, *arguments: Any) -> list[BaseProcess]:
+    """Begin `function(*arguments)` in `size` processes that see what torchrun would tell them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = [
+        _server.Process(target=_one_rank, args=(rank, size, port, function, arguments))
+        for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def wait_for_all(processes: list[BaseProcess]) -> None:
+    """Wait, as torchrun does: when one process fails, the others are ended."""
+    waiting = {process.sentinel: process for process in processes}
+    while waiting:
+        for sentinel in multiprocessing.connection.wait(list(waiting)):
+            process = waiting.pop(sentinel)
+            process.join()
+            if process.exitcode:
+                kill_all(list(waiting.values()))
+
+
+def kill_all(processes: list[BaseProcess]) -> None:
+    """kill -9."""
+    for process in processes:
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+
+
+def _one_rank(rank, size, port, function, arguments):
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -37,5 +81,14 @@ def _one_rank(rank, size, port, folder, function, arguments):
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    with start_world("cpu") as world:
-        torch.save(function(world, *arguments), Path(folder) / f"{rank}.pt")
+    function(*arguments)
+
+
+def _in_world(folder, function, arguments):
+    place = Path(folder) / os.environ["RANK"]
+    try:
+        with start_world("cpu") as world:
+            torch.save(function(world, *arguments), place.with_suffix(".pt"))
+    except BaseException:
+        place.with_suffix(".txt").write_text(traceback.format_exc())
+        raise SystemExit(1) from None

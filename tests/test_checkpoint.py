@@ -1,15 +1,23 @@
 import json
+import shutil
+import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
+import training.checkpoint
 from model.transformer import Mistral
 from model.weights import InitialWeights
-from tests.ranks import run_ranks
+from tests.kills import count_file_operations
+from tests.ranks import run_ranks, start_ranks, wait_for_all
 from tests.toy import toy_config
-from training.checkpoint import MARKER, CheckpointConfig, Checkpointer
+from training.checkpoint import MARKER, CheckpointConfig, Checkpointer, state_bytes
 from training.distributed import World, start_world
+from training.evaluate import HeldOutSet, evaluate
+from training.export import export
 from training.optim import OptimConfig, build_optimizer
 from training.parallelize import (
     ParallelConfig,
@@ -23,11 +31,11 @@ from training.parallelize import (
 SHAPE = {"vocab_size": 37, "num_hidden_layers": 3}
 
 
-def build(world: World, seed=0):
+def build(world: World, seed=0, dtype="float32"):
     with torch.device("meta"):
         model = Mistral(toy_config(**SHAPE))
     source = InitialWeights(model, seed)
-    config = ParallelConfig(dtype="float32")
+    config = ParallelConfig(dtype=dtype)
     parallelize(model, config, build_mesh(config, world))
     materialize(model, source, world.device)
     return model, build_optimizer(model, OptimConfig(lr=1e-2))
@@ -172,6 +180,163 @@ def save_then_report(world, folder, steps):
     update(model, optimizer, steps)
     keeper.save(steps + (max(keeper.steps(), default=0)), model, optimizer)
     return loaded, everything(model, optimizer)
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(world, tmp_path, monkeypatch):
+    """What is saved is the state at the time of `save`, whatever happens to it afterwards."""
+    model, optimizer = build(world)
+    update(model, optimizer, 1)
+    expected = everything(model, optimizer)
+    may_write, written = threading.Event(), []
+
+    def slow(*arguments, **options):
+        assert may_write.wait(60)
+        written.append(dcp_save(*arguments, **options))
+
+    dcp_save = training.checkpoint.dcp.save
+    monkeypatch.setattr(training.checkpoint.dcp, "save", slow)
+    with checkpointer(tmp_path, world, asynchronous=True) as keeper:
+        keeper.save(1, model, optimizer)
+        update(model, optimizer, 2)  # returns although nothing is written yet
+        assert not written
+        assert keeper.steps() == []
+        threading.Timer(0.2, may_write.set).start()
+        keeper.save(3, model, optimizer)  # one in flight: waits for the first
+        assert keeper.steps()[:1] == [1]
+    assert keeper.steps() == [1, 3]
+    shutil.rmtree(tmp_path / "checkpoints" / "step-00000003")
+    other, fresh = build(world, seed=1)
+    assert keeper.load_latest(other, fresh) == 1
+    assert_equal(everything(other, fresh), expected)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_reported_and_costs_no_other(
+    world, tmp_path, monkeypatch
+):
+    model, optimizer = build(world)
+    keeper = checkpointer(tmp_path, world, asynchronous=True, keep_last=1)
+    keeper.save(1, model, optimizer)
+    keeper.wait()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.checkpoint, "make_durable", full)
+        keeper.save(2, model, optimizer)
+        with pytest.raises(ValueError, match=r"step 2 could not be written .*No space left"):
+            keeper.wait()
+    assert keeper.steps() == [1]
+    keeper.save(2, model, optimizer)
+    keeper.wait()
+    assert names(tmp_path) == ["step-00000002"]
+
+
+def test_room_is_checked_before_anything_is_written(world, tmp_path, monkeypatch):
+    model, optimizer = build(world)
+    keeper = checkpointer(tmp_path, world, keep_last=2)
+    keeper.save(1, model, optimizer)
+    size = sum(path.stat().st_size for path in (tmp_path / "checkpoints").rglob("*.distcp"))
+    needed = state_bytes(model)
+    assert needed == pytest.approx(size, rel=0.5)  # of toy tensors, file headers are a good part
+    usage = SimpleNamespace(free=needed - 1)
+    monkeypatch.setattr(training.checkpoint.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ValueError, match=r"GiB are needed .* are free; make room"):
+        keeper.save(2, model, optimizer)
+    assert names(tmp_path) == ["step-00000001"]
+    # At the start of a run: as many as will exist at a time, less those that do already.
+    usage.free = 2 * needed
+    keeper.check_space(model, saves=100)
+    usage.free -= 1
+    with pytest.raises(ValueError, match="are needed"):
+        keeper.check_space(model, saves=100)
+    keeper.check_space(model, saves=2)
+
+
+def state_after(world, folder, steps):
+    """Weights and moments after some updates, and what has been saved on the way."""
+    model, optimizer = build(world)
+    states = {}
+    for step in range(1, steps + 1):
+        update(model, optimizer, 1)
+        states[step] = everything(model, optimizer)
+        checkpointer(folder, world, keep_last=1).save(step, model, optimizer)
+    return states
+
+
+def save_killed(world, folder, kill_at):
+    """Continue after the newest checkpoint, and die in the next save; returns what it did."""
+    model, optimizer = build(world)
+    keeper = checkpointer(folder, world, asynchronous=True, keep_last=1)
+    step = keeper.load_latest(model, optimizer)
+    update(model, optimizer, 1)
+    done = count_file_operations(folder / "checkpoints", kill_at)
+    with keeper:
+        keeper.save(step + 1, model, optimizer)
+    return done
+
+
+def load_and_save_again(world, folder):
+    model, optimizer = build(world, seed=1)
+    keeper = checkpointer(folder, world, keep_last=1)
+    step = keeper.load_latest(model, optimizer)
+    loaded = everything(model, optimizer)
+    update(model, optimizer, 1)
+    keeper.save(step + 1, model, optimizer)
+    return step, loaded, names(folder)
+
+
+def test_a_save_killed_before_any_file_operation_leaves_a_loadable_state(tmp_path):
+    states = run_ranks(state_after, 1, tmp_path / "states", 3)[0]
+    base = tmp_path / "base"
+    run_ranks(state_after, 1, base, 2)
+    shutil.copytree(base, tmp_path / "counted")
+    (operations,) = run_ranks(save_killed, 1, tmp_path / "counted", None)
+    # Folder, shard, metadata, marker, rename, and the old one out of sight and away.
+    assert sum(operation.startswith("os.rename") for operation in operations) == 3
+    assert len(operations) > 15
+    survived = []
+    for number, operation in enumerate(operations):
+        folder = tmp_path / f"killed-{number}"
+        shutil.copytree(base, folder)
+        processes = start_ranks(die_in_save, 1, folder, number)
+        wait_for_all(processes)
+        assert processes[0].exitcode == -9, operation
+        ((step, loaded, left),) = run_ranks(load_and_save_again, 1, folder)
+        assert_equal(loaded, states[step])
+        assert left == [f"step-{step + 1:08d}"], operation
+        survived.append(step)
+    # Up to one instant it is the old one, from then on the new one.
+    assert survived == sorted(survived)
+    assert set(survived) == {2, 3}
+
+
+def die_in_save(folder, kill_at):
+    with start_world("cpu") as world:
+        save_killed(world, folder, kill_at)
+
+
+def evaluate_then_save(world, folder):
+    """Mixed precision: an evaluation leaves gathered 16-bit copies behind."""
+    model, optimizer = build(world, dtype="bfloat16")
+    update(model, optimizer, 1)
+    before = everything(model, optimizer)
+    held_out = [HeldOutSet("a", [[1, 5, 9, 2]], utf8_bytes=3)]
+    evaluate(model, held_out, row_length=12, micro_batch_rows=1, world=world)
+    checkpointer(folder, world).save(1, model, optimizer)
+    other, fresh = build(world, seed=1)
+    checkpointer(folder, world).load_latest(other, fresh)
+    export(model, folder / "model", None, "float32", world)
+    return before, everything(model, optimizer), everything(other, fresh)
+
+
+@pytest.mark.distributed
+def test_an_evaluation_does_not_round_what_is_saved_after_it(tmp_path):
+    before, after, loaded = run_ranks(evaluate_then_save, 2, tmp_path)[0]
+    assert_equal(after, before)
+    assert_equal(loaded, before)
+    exported = load_file(tmp_path / "model" / "model.safetensors")
+    assert_equal(exported, {name: before[name] for name in exported})
 
 
 @pytest.mark.distributed

@@ -17,6 +17,7 @@ from model.loss import IGNORE
 from model.transformer import Mistral
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import World
+from training.parallelize import reshard
 
 
 @dataclass(kw_only=True)
@@ -177,4 +178,5 @@ def evaluate(
             "bytes": held_out.utf8_bytes,
         }
     model.train()
+    reshard(model)
     return results

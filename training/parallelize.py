@@ -12,7 +12,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     checkpoint_wrapper,  # pyright: ignore[reportPrivateImportUsage]
 )
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
@@ -149,7 +149,21 @@ def local_rows(parameter: torch.Tensor) -> slice:
 
 def clean_named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Parameters under the names they have without wrappers, tied ones once."""
-    return [
+    parameters = [
         (name.replace("_checkpoint_wrapped_module.", ""), parameter)
         for name, parameter in model.named_parameters()
     ]
+    if isinstance(model, FSDPModule):
+        # A gathered copy is rounded to the compute dtype and unknown to the optimizer.
+        assert all(isinstance(parameter, DTensor) for _, parameter in parameters), "call reshard"
+    return parameters
+
+
+def reshard(model: nn.Module) -> None:
+    """Let go of weights that a forward pass without a backward has left gathered.
+
+    FSDP keeps the root's (embedding, norm, head) for a backward pass; until then `parameters()`
+    yields the gathered copies in place of the shards.
+    """
+    if isinstance(model, FSDPModule):
+        model.reshard()
