@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -67,6 +69,17 @@ def execute(*arguments: str, ranks: int | None = None) -> subprocess.CompletedPr
         check=False,
         env=os.environ | {"TORCH_CPP_LOG_LEVEL": "ERROR"},
     )
+
+
+def kill_tree(process: subprocess.Popen) -> None:
+    """kill -9 a launcher and its workers, which lead sessions of their own: by their parent."""
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False
+    )
+    for pid in [process.pid, *map(int, children.stdout.split())]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
 
 
 def metrics(run: Path) -> list[dict]:

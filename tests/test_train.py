@@ -3,9 +3,7 @@
 import io
 import json
 import math
-import os
 import shutil
-import signal
 import subprocess
 import time
 from collections import Counter, defaultdict
@@ -22,7 +20,17 @@ from data.loader import Loader
 from data.shards import Source
 from model.transformer import Mistral
 from model.weights import InitialWeights, fill, save_pretrained
-from tests.runs import ROOT, command, configure, evaluations, execute, losses, metrics, tiny
+from tests.runs import (
+    ROOT,
+    command,
+    configure,
+    evaluations,
+    execute,
+    kill_tree,
+    losses,
+    metrics,
+    tiny,
+)
 from tokenizer.tokenizer import Tokenizer
 from train import train
 from training.evaluate import build_set, cut_text
@@ -149,7 +157,7 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(sample, tmp_path, ran
     )
     log = tmp_path / "killed" / "metrics.jsonl"
     wait_for(lambda: log.exists() and log.read_text().count('"grad_norm"') >= 6, process)
-    kill_all(process)
+    kill_tree(process)
     reached = max(losses_until_torn(log))
     assert reached < 30
     again = execute(*arguments, "name=killed", ranks=ranks)
@@ -165,16 +173,6 @@ def wait_for(condition, process, seconds=120):
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
-
-
-def kill_all(process):
-    """torchrun's workers lead sessions of their own: kill them by their parent first."""
-    children = subprocess.run(
-        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False
-    )
-    for pid in [process.pid, *map(int, children.stdout.split())]:
-        os.kill(pid, signal.SIGKILL)
-    process.wait()
 
 
 def losses_until_torn(log):
