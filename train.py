@@ -169,6 +169,7 @@ def train(config: Config) -> None:
             trace()
 
         checkpointer.wait()
+        log.say(checkpointer.summary())
 
         # 6. What remains: curves, and a folder that the HF ecosystem opens.
         if world.is_main:

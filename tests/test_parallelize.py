@@ -55,17 +55,17 @@ def some_rows(batch, numbers):
 
 
 def train_a_little(world: World, shape: ModelConfig, settings: dict, micro: int):
-    """Norms and losses of three steps, and the final weights, of one split of the same rows."""
+    """Norms and losses of five steps, and the final weights, of one split of the same rows."""
     config = ParallelConfig(**settings)
     with torch.device("meta"):
         model = Mistral(shape)
     source = InitialWeights(model, seed=3)
     parallelize(model, config, build_mesh(config, world))
     materialize(model, source, world.device)
-    optimizer = build_optimizer(model, OptimConfig(lr=1e-2))
+    optimizer = build_optimizer(model, OptimConfig())
     run = SimpleNamespace(
         data=SimpleNamespace(sources={"a": ""}),
-        optim=OptimConfig(lr=1e-2),
+        optim=OptimConfig(),
         batch=SimpleNamespace(tokens_per_step=6 * ROW_LENGTH),
     )
     step = rows_of_a_step(shape.vocab_size)
@@ -73,7 +73,7 @@ def train_a_little(world: World, shape: ModelConfig, settings: dict, micro: int)
     most = -(-len(step.rows) // world.size)
     mine += [-1] * (-(-most // micro) * micro - len(mine))
     batches = [some_rows(step, mine[i : i + micro]) for i in range(0, len(mine), micro)]
-    results = [train_step(model, optimizer, batches, 1e-2, run, world) for _ in range(3)]
+    results = [train_step(model, optimizer, batches, 1e-3, run, world) for _ in range(5)]
     weights = {
         name: (p.full_tensor() if isinstance(p, DTensor) else p).detach()
         for name, p in clean_named_parameters(model)
@@ -112,23 +112,46 @@ def train_splits(world: World, shapes: list[ModelConfig]):
 
 @pytest.mark.distributed
 def test_splits_give_the_same_gradient_and_weights():
+    """Eight ways to split the same rows; the first step's norm shows a wrong factor, Adam hides it.
+
+    Weights are compared tensor by tensor, in the Euclidean norm (`weights`) and by the largest
+    element: Adam divides by a gradient's own size, so that rounding in a gradient near zero counts
+    in full for that element.
+    """
     # 37 ids: divisible by neither 2 nor 3 (pytorch/torchtitan#1136).
     shapes = [toy_config(vocab_size=37, tie_word_embeddings=tied) for tied in (False, True)]
     by_size = {size: run_ranks(train_splits, size, shapes) for size in SPLITS}
+    assert sum(map(len, SPLITS.values())) == 8
+    worst: dict[str, float] = {}
     for number in range(len(shapes)):
         expected = by_size[1][0][number][0]
         assert expected["norms"][0] > 1e-3
         for result in (
             result for ranks in by_size.values() for rank in ranks for result in rank[number]
         ):
-            assert result["norms"] == pytest.approx(expected["norms"], rel=1e-5)
-            assert result["losses"] == pytest.approx(expected["losses"], rel=1e-5)
             assert result["tokens"] == expected["tokens"]
             assert result["flops"] == expected["flops"]
-            for name, weight in result["weights"].items():
-                torch.testing.assert_close(
-                    weight, expected["weights"][name], rtol=1e-4, atol=1e-5, msg=name
-                )
+            found = {
+                "loss_nats": relative(result["losses"], expected["losses"]),
+                "first grad_norm": relative(result["norms"][:1], expected["norms"][:1]),
+                "grad_norm": relative(result["norms"], expected["norms"]),
+                "weights": largest(result["weights"], expected["weights"], torch.norm),
+                "element": largest(result["weights"], expected["weights"], lambda x: x.abs().max()),
+            }
+            worst = {name: max(worst.get(name, 0.0), found[name]) for name in found}
+    print(f"largest relative differences over 8 splits and 2 shapes: {worst}")
+    assert worst.pop("element") < 1e-4
+    assert worst["first grad_norm"] < 1e-6
+    assert max(worst.values()) < 1e-5
+
+
+def largest(weights, expected, norm):
+    """The largest relative difference of a tensor in some norm."""
+    return max(float(norm(weights[name] - other) / norm(other)) for name, other in expected.items())
+
+
+def relative(values, expected):
+    return max(abs(one / other - 1) for one, other in zip(values, expected, strict=True))
 
 
 def train_in_both_dtypes(world: World, shape: ModelConfig):

@@ -17,6 +17,7 @@ flight at a time.
 import json
 import shutil
 import sys
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -73,7 +74,9 @@ class Checkpointer:
         self.world = world
         self._background = world.apart()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self._writing: tuple[int, Future[None]] | None = None
+        self._writing: tuple[int, Future[float]] | None = None
+        self._stood_still: list[float] = []
+        self._took: list[float] = []
 
     def __enter__(self) -> "Checkpointer":
         return self
@@ -94,6 +97,7 @@ class Checkpointer:
         Raises:
             ValueError: the previous checkpoint could not be written, or there is no room for this.
         """
+        begun = time.perf_counter()
         self.wait()
         self.world.on_main(lambda: self._check_room(state_bytes(model)))
         state = {
@@ -103,6 +107,7 @@ class Checkpointer:
         self._writing = step, self._thread.submit(self._write, step, state)
         if not self.config.asynchronous:
             self.wait()
+        self._stood_still.append(time.perf_counter() - begun)
 
     def wait(self) -> None:
         """Return when nothing is being written any more; every process must call it.
@@ -114,7 +119,7 @@ class Checkpointer:
             return
         (step, future), self._writing = self._writing, None
         try:
-            future.result()
+            self._took.append(future.result())
         except (CheckpointException, OSError, ValueError) as error:
             raise ValueError(
                 f"the checkpoint of step {step} could not be written to {self.folder} ({error}); "
@@ -145,8 +150,19 @@ class Checkpointer:
                 "another runs_folder, and the same command continues"
             )
 
-    def _write(self, step: int, state: dict[str, Tensor]) -> None:
-        """The work of the background thread: complete or absent, then prune."""
+    def summary(self) -> str:
+        """How long saving has taken, and how long training has stood still for it."""
+        if not self._took:
+            return "no checkpoint written"
+        still, took = (sum(x) / len(x) for x in (self._stood_still, self._took))
+        return (
+            f"{len(self._took)} checkpoints written in {took:.2f} s each, for which training stood "
+            f"still {still:.2f} s each"
+        )
+
+    def _write(self, step: int, state: dict[str, Tensor]) -> float:
+        """The work of the background thread: complete or absent, then prune; returns seconds."""
+        begun = time.perf_counter()
         world, final = self._background, self.folder / f"step-{step:08d}"
         partial = final.with_name(final.name + ".tmp")
         world.on_main(partial.mkdir)
@@ -155,6 +171,7 @@ class Checkpointer:
         # Each process digests what it wrote: one alone would hold up all others for minutes.
         written = world.gather(_digests(partial.glob(f"__{world.rank}_*")))
         world.on_main(lambda: self._publish(partial, final, written))
+        return time.perf_counter() - begun
 
     def _publish(self, partial: Path, final: Path, written: list[dict[str, dict]]) -> None:
         _seal(partial, written)
