@@ -74,6 +74,7 @@ def train(config: Config) -> None:
             return
         check_resume(config, checkpointer)
         stack.enter_context(open_run_folder(run, world))
+        checkpointer.check_space(model, saves=-(-plan.steps // config.checkpoint.every))
         if world.is_main:
             replace_text(run / "config.yaml", to_yaml(config))
             environment = describe_environment(world, parts.fingerprints)
@@ -86,7 +87,6 @@ def train(config: Config) -> None:
         # 4. State: weights, optimizer and step, fresh or from the newest checkpoint.
         materialize(model, parts.weights, world.device)
         optimizer = build_optimizer(model, config.optim)
-        checkpointer.check_space(model, -(-plan.steps // config.checkpoint.every))
         step = checkpointer.load_latest(model, optimizer)
         log.rewind(step)
 

@@ -9,6 +9,7 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import sentencepiece
@@ -218,6 +219,12 @@ def test_bad_settings_end_before_the_run_folder_exists(sample, tmp_path):
     )
     assert "no config.json" in refused(sample, tmp_path, STAGE1, f"init_from={tmp_path}")
     assert not (tmp_path / "refused").exists()
+
+
+def test_a_run_whose_checkpoints_do_not_fit_is_refused(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1 << 20))
+    assert "GiB are needed for checkpoints" in refused(sample, tmp_path, STAGE1)
+    assert not list((tmp_path / "refused").glob("*/config.yaml"))
 
 
 def test_weights_of_another_shape_are_refused(sample, tmp_path):
