@@ -136,9 +136,7 @@ def train(config: Config) -> None:
         while step < plan.steps:
             started = time.perf_counter()
             stage = plan.stage_at(step)
-            if step == stage.first_step and stage.config.moments == "reset":
-                optimizer.state.clear()
-            lr = learning_rate(step, parts.spans, config.schedule)
+            lr = begin_step(step, parts, optimizer)
             result = train_step(model, optimizer, loader.step(step), lr, config, world)
             step += 1
             last = step == plan.steps
@@ -254,6 +252,14 @@ def assemble(config: Config, world: World) -> Parts:
         weights=weights,
         dtype=dtype,
     )
+
+
+def begin_step(step: int, parts: Parts, optimizer: torch.optim.Optimizer) -> float:
+    """Forget the moments if a stage that wants it starts here; returns the learning rate."""
+    stage = parts.plan.stage_at(step)
+    if step == stage.first_step and stage.config.moments == "reset":
+        optimizer.state.clear()
+    return learning_rate(step, parts.spans, parts.config.schedule)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ Field checks stand in the dataclasses, checks across them here.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from data.curriculum import CurriculumConfig, Plan
 from model.config import ModelConfig
@@ -175,6 +176,25 @@ def load(composed: DictConfig) -> Config:
     config = OmegaConf.to_object(composed)
     assert isinstance(config, Config)
     return config
+
+
+def load_run(folder: Path | str) -> Config:
+    """The configuration that a run was carried out with, from its folder, wherever it lies now.
+
+    Raises:
+        ValueError: this is no run folder, or its configuration is not one of this code.
+    """
+    path = Path(folder).absolute() / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"run={folder}: no config.yaml; name the folder of a run")
+    try:
+        written = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
+        config = OmegaConf.to_object(written)
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: {reason}; the run was begun by another version") from None
+    assert isinstance(config, Config)
+    return replace(config, runs_folder=str(path.parent.parent), name=path.parent.name)
 
 
 def to_yaml(config: Config) -> str:

@@ -16,7 +16,7 @@ from functools import cached_property, lru_cache
 from heapq import heapify, heappop, heappush
 
 import numpy as np
-from jaxtyping import UInt16
+from jaxtyping import Bool, Int64, UInt16
 
 from data.random import derive, permutation
 
@@ -121,6 +121,21 @@ class RowAddress:
 
 
 @dataclass(frozen=True)
+class StageRows:
+    """Where all rows of a stage come from at once; `Plan.row` says it of one.
+
+    Attributes:
+        sources: places in `Plan.sources`.
+        indices: rows of the sources' streams.
+        replayed: whether the row is read again.
+    """
+
+    sources: UInt16[np.ndarray, " rows"]
+    indices: Int64[np.ndarray, " rows"]
+    replayed: Bool[np.ndarray, " rows"]
+
+
+@dataclass(frozen=True)
 class StagePlan:
     """Steps and rows of one stage, counted from the start of the run."""
 
@@ -172,6 +187,13 @@ class Plan:
         stage = self.stage_at(n // self.rows_per_step)
         return self._schedules[stage.name].address(n - stage.first_row)
 
+    def rows_of(self, stage: StagePlan) -> StageRows:
+        """Where each row of a stage comes from, in order."""
+        schedule = self._schedules[stage.name]
+        places = {source: place for place, source in enumerate(self.sources)}
+        sources, indices = schedule.addresses(places)
+        return StageRows(sources, indices, schedule.replays)
+
     def consumed(self) -> dict[str, int]:
         """Rows of each source's stream read by the end of the run, earlier stages included.
 
@@ -217,6 +239,30 @@ class _Schedule:
             original = self._replayed.address(int(self._permuted(repeat)[place]))
             return RowAddress(self._name, original.source, original.index, REPLAY)
         return RowAddress(self._name, arm, self._consumed_before.get(arm, 0) + number, arm)
+
+    def addresses(self, places: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+        """`address` of all rows: the place of each one's source, and its row of that source."""
+        order, numbers = self._order
+        sources, indices = np.empty(self.rows, np.uint16), numbers.astype(np.int64)
+        for number, arm in enumerate(self._arms):
+            rows = np.flatnonzero(order == number)
+            if arm != REPLAY:
+                sources[rows] = places[arm]
+                indices[rows] += self._consumed_before.get(arm, 0)
+                continue
+            of_sources, of_indices = self._replayed.addresses(places)
+            for repeat in range(-(-len(rows) // self._replayed.rows)):
+                again = rows[repeat * self._replayed.rows :][: self._replayed.rows]
+                originals = self._permuted(repeat)[: len(again)]
+                sources[again], indices[again] = of_sources[originals], of_indices[originals]
+        return sources, indices
+
+    @property
+    def replays(self) -> np.ndarray:
+        """Whether each row is read again."""
+        if REPLAY not in self._arms:
+            return np.zeros(self.rows, bool)
+        return self._order[0] == self._arms.index(REPLAY)
 
     @cached_property
     def consumed(self) -> dict[str, int]:

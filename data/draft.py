@@ -1,9 +1,10 @@
-"""A source under construction: `<out>.tmp/`, trusted as far as its journal says.
+"""A source, or what it grows by, under construction: `<out>.tmp/`, trusted as its journal says.
 
+    near_copies.index              data.near_copies; complete or absent
     shard-*.{tokens,stops,bytes}   data.shards.ShardWriter
     held_out.jsonl skipped.jsonl   appended to; held_out.jsonl also carries the lock
     journal.json                   the manifest so far, and how much of every file belongs to it
-    manifest.json                  written once all is durable; only the rename is left to do
+    manifest.json                  written once all is durable; only publishing is left to do
 
 Files first, then the journal, each fsynced: what the journal says is on disk, and what lies beyond
 it is cut away when the draft is opened again. So a process may be killed between any two
@@ -18,56 +19,51 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from data.chunks import LEFT_OUT, Chunk
+from data.durable import fsync_folder, write_durably
+from data.growth import INDEX, clear_published, is_published, publish_into, work_of
 from data.readers import Position
-from data.shards import ShardWriter, sha256_of
-
-
-class Chunk(NamedTuple):
-    """What a few hundred consecutive records have become."""
-
-    ids: np.ndarray
-    """Tokens of the training documents end to end, BOS and EOS included."""
-    lengths: np.ndarray
-    utf8_bytes: np.ndarray
-    held_out: list[str]
-    bad: list[tuple[int, int, str]]
-    """(file, line, reason) of each record that is no document."""
-    documents: Counter[int]
-    """Documents, on either side of the split, by file."""
-    records: int
-    end: Position
+from data.shards import ShardWriter, fingerprint_of, read_manifest, sha256_of
 
 
 class Draft:
-    """Takes chunks in order and becomes a source; made by `open_draft`.
+    """Takes chunks in order and becomes a source, or further shards; made by `open_draft`.
 
     Attributes:
         manifest: as it will be written, counts up to `position`.
         position: the last record that has been dealt with.
         records: how many have been dealt with, bad ones included.
+        index: where the index of what must not be copied belongs.
         complete: whether nothing but `publish` is left to do.
     """
 
-    def __init__(self, folder: Path, plan: dict, held_out: BinaryIO, skipped: BinaryIO) -> None:
+    def __init__(self, out: Path, plan: dict, held_out: BinaryIO, skipped: BinaryIO) -> None:
+        folder = draft_folder(out)
         self.folder = folder
+        self.index = folder / INDEX
         self.complete = (folder / "manifest.json").exists()
         self.manifest = plan
         self.position = Position()
         self.records = 0
         self._held_out = held_out
         self._skipped = skipped
+        self._skipped_before = Counter(plan.get("skipped", {}))
         self._writer: ShardWriter | None = None
         if self.complete:
             self._adopt(json.loads((folder / "manifest.json").read_text()))
         elif (folder / "journal.json").exists():
             self._restore(json.loads((folder / "journal.json").read_text()))
         else:
+            self.index.unlink(missing_ok=True)  # no journal says what it was made for
             held_out.truncate(0)
             skipped.truncate(0)
+            if (out / "skipped.jsonl").exists():
+                with (out / "skipped.jsonl").open("rb") as earlier:
+                    shutil.copyfileobj(earlier, skipped)
 
     def _restore(self, journal: dict) -> None:
         self._adopt(journal["manifest"])
@@ -95,6 +91,12 @@ class Draft:
         number = len(self.manifest["shards"])
         return ShardWriter(self.folder, number, np.dtype(self.manifest["dtype"]), resume_at)
 
+    @property
+    def bad_records(self) -> int:
+        """How many of the records dealt with are no documents."""
+        skipped = Counter(self.manifest["skipped"]) - self._skipped_before
+        return sum(count for reason, count in skipped.items() if reason not in LEFT_OUT)
+
     def add(self, chunk: Chunk) -> None:
         """Append what follows `position`."""
         self._add_training(chunk.ids, chunk.lengths, chunk.utf8_bytes)
@@ -102,8 +104,9 @@ class Draft:
             self._held_out.write(_json_line({"text": text}))
             self.manifest["held_out"]["documents"] += 1
             self.manifest["held_out"]["utf8_bytes"] += len(text.encode())
-        inputs, skipped = self.manifest["inputs"], self.manifest["skipped"]
-        for file, line, reason in chunk.bad:
+        skipped = self.manifest["skipped"]
+        inputs = self.manifest["inputs"][work_of(self.manifest).first_input :]
+        for file, line, reason in chunk.skipped:
             place = {"file": inputs[file]["path"], "line": line, "reason": reason}
             self._skipped.write(_json_line(place))
             skipped[reason] = skipped.get(reason, 0) + 1
@@ -114,7 +117,7 @@ class Draft:
 
     def _add_training(self, ids: np.ndarray, lengths: np.ndarray, utf8_bytes: np.ndarray) -> None:
         """Fill shards: where one ends depends on the documents, never on the chunks."""
-        limit = self.manifest["settings"]["shard_tokens"]
+        limit = work_of(self.manifest).settings["shard_tokens"]
         while len(lengths):
             self._writer = self._writer or self._open_shard()
             stops = self._writer.tokens + np.cumsum(lengths)
@@ -146,35 +149,41 @@ class Draft:
             "held_out_size": os.fstat(self._held_out.fileno()).st_size,
             "skipped_size": os.fstat(self._skipped.fileno()).st_size,
         }
-        _write_durably(self.folder / "journal.json", journal)
+        write_durably(self.folder / "journal.json", journal)
 
     def finish(self) -> None:
         """Write the manifest; ValueError if there is nothing to train on."""
         self._close_shard()
-        shards, skipped = self.manifest["shards"], self.manifest["skipped"]
-        if not shards:
+        shards, work = self.manifest["shards"], work_of(self.manifest)
+        if len(shards) == work.first_shard:
             shutil.rmtree(self.folder)
+            skipped = Counter(self.manifest["skipped"]) - self._skipped_before
             reasons = ", ".join(f"{count} x {reason}" for reason, count in skipped.items())
+            held_out = 0 if work.fingerprint_before else self.manifest["held_out"]["documents"]
             raise ValueError(
                 f"inputs: no document is left for training; {self.records} records read, "
-                f"{self.manifest['held_out']['documents']} held out, skipped: {reasons or 'none'}"
+                f"{held_out} held out, skipped: {reasons or 'none'}"
             )
         self.save()
         for total in ("documents", "tokens", "utf8_bytes"):
             self.manifest[total] = sum(shard[total] for shard in shards)
-        self.manifest["held_out"]["sha256"] = sha256_of(self.folder / "held_out.jsonl")
-        _write_durably(self.folder / "manifest.json", self.manifest)
+        if not work.fingerprint_before:
+            self.manifest["held_out"]["sha256"] = sha256_of(self.folder / "held_out.jsonl")
+        write_durably(self.folder / "manifest.json", self.manifest)
         self.complete = True
 
     def publish(self, out: Path) -> None:
-        """Drop what only the work needed, and give the folder its name."""
+        """Give the folder its name, without what only the work needed; or let the source grow."""
         assert self.complete
-        for pattern in ("*.stops", "*.bytes", "journal.json"):
+        if work_of(self.manifest).fingerprint_before:
+            publish_into(out, self.folder)
+            return
+        for pattern in ("*.stops", "*.bytes", "journal.json", INDEX):
             for path in self.folder.glob(pattern):
                 path.unlink()
-        _fsync_folder(self.folder)
+        fsync_folder(self.folder)
         self.folder.rename(out)
-        _fsync_folder(out.parent)
+        fsync_folder(out.parent)
 
     def close(self) -> None:
         """Let go of an unfinished shard; it is reopened at what the journal says."""
@@ -184,32 +193,57 @@ class Draft:
 
 @contextmanager
 def open_draft(out: Path, plan: dict) -> Iterator[Draft]:
-    """Begin the source `out`, or continue it.
+    """Begin the source `out` or what it grows by, or continue it.
 
     Args:
         plan: the manifest before any document.
 
-    ValueError: `out` exists, another process is at it, or the unfinished work has another plan.
+    ValueError: `out` exists or is not what should grow, another process is at it, or the
+    unfinished work has another plan.
     """
-    refuse_existing(out)
-    folder = out.with_name(out.name + ".tmp")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (
-        (folder / "held_out.jsonl").open("ab") as held_out,
-        (folder / "skipped.jsonl").open("ab") as skipped,
-    ):
+    with _locked(out) as held_out, (draft_folder(out) / "skipped.jsonl").open("ab") as skipped:
+        if not plan.get("appends"):
+            refuse_existing(out)
+        elif fingerprint_of(read_manifest(out)) != work_of(plan).fingerprint_before:
+            raise ValueError(f"out: another process has just appended to {out}; run again")
+        draft = Draft(out, plan, held_out, skipped)
+        try:
+            yield draft
+        finally:
+            draft.close()
+
+
+def settle(out: Path) -> bool:
+    """Finish an append that was cut off after the source had grown; whether there was one."""
+    if not is_published(out, draft_folder(out)):
+        return False
+    with _locked(out):
+        if is_published(out, draft_folder(out)):
+            clear_published(out, draft_folder(out))
+    return True
+
+
+def draft_folder(out: Path) -> Path:
+    """Where the unfinished work for a source lies."""
+    return out.with_name(out.name + ".tmp")
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[BinaryIO]:
+    """Be the only process that works on a draft; gives its held_out.jsonl, opened to append."""
+    path = draft_folder(out) / "held_out.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as held_out:
         try:
             fcntl.flock(held_out, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
                 f"out: another process is preparing {out} right now; wait for it, or choose another"
             ) from None
-        refuse_existing(out)  # the one that held the lock may just have finished
-        draft = Draft(folder, plan, held_out, skipped)
-        try:
-            yield draft
-        finally:
-            draft.close()
+        # The one that held the lock may have published or removed what we have opened.
+        if not path.exists() or not os.path.samestat(path.stat(), os.fstat(held_out.fileno())):
+            raise ValueError(f"out: another process has just finished {out}; run again")
+        yield held_out
 
 
 def refuse_existing(out: Path) -> None:
@@ -222,31 +256,24 @@ def refuse_existing(out: Path) -> None:
 
 def _identity(manifest: dict) -> dict[str, Any]:
     """Everything the files depend on."""
+    work = work_of(manifest)
     return {
         "name": manifest["name"],
         "tokenizer": manifest["tokenizer"]["fingerprint"],
         "held_out_fraction": manifest["held_out"]["fraction"],
-        **manifest["settings"],
-        **{f"input {entry['path']}": entry["sha256"] for entry in manifest["inputs"]},
+        "append": work.fingerprint_before,
+        **work.settings,
+        **{
+            f"{kind} {entry['path']}": entry["sha256"]
+            for kind, entries in (
+                ("input", manifest["inputs"][work.first_input :]),
+                ("avoid", work.avoid),
+            )
+            for entry in entries
+        },
     }
 
 
 def _json_line(value: dict[str, Any]) -> bytes:
     # A file name need not be UTF-8; its odd bytes become JSON escapes, texts have none.
     return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
-
-
-def _write_durably(path: Path, value: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _fsync_folder(path.parent)
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)

@@ -26,11 +26,18 @@ class Span:
         tokens: the pieces end to end, in the type they are stored in.
         lengths: tokens of each piece.
         documents: the number of each piece's document within the source.
+        offsets: where in its document each piece begins.
     """
 
     tokens: Integer[np.ndarray, " tokens"]
     lengths: Int64[np.ndarray, " pieces"]
     documents: Int64[np.ndarray, " pieces"]
+    offsets: Int64[np.ndarray, " pieces"]
+
+
+def stream_of_run(source: Source, name: str, seed: int) -> "Stream":
+    """What a run of this seed reads from a source: the one that `data.loader.Loader` reads."""
+    return Stream(source, derive(seed, "stream", name))
 
 
 class Stream:
@@ -63,7 +70,19 @@ class Stream:
             np.concatenate([span.tokens for span in spans]),
             np.concatenate([span.lengths for span in spans]),
             np.concatenate([span.documents for span in spans]),
+            np.concatenate([span.offsets for span in spans]),
         )
+
+    def place(self, document: int, epoch: int) -> range:
+        """The tokens of the stream that a document fills in an epoch."""
+        assert 0 <= document < self.source.documents
+        block = int(np.searchsorted(self.source.block_documents, document, side="right")) - 1
+        blocks, block_borders = self._epoch(epoch)
+        documents, _, borders = self._block(epoch, block)
+        rank = int(np.flatnonzero(blocks == block)[0])
+        within = int(np.flatnonzero(documents == document)[0])
+        origin = epoch * self.source.tokens + int(block_borders[rank])
+        return range(origin + int(borders[within]), origin + int(borders[within + 1]))
 
     def _cut(self, epoch: int, block: int, start: int, stop: int) -> Span:
         """Tokens [start, stop) of a block in the order that it has in an epoch."""
@@ -71,12 +90,13 @@ class Stream:
         first = int(np.searchsorted(borders, start, side="right")) - 1
         last = int(np.searchsorted(borders, stop, side="left"))
         lengths = np.diff(borders[first : last + 1].clip(start, stop))
-        begins = origins[first:last].copy()
-        begins[0] += start - borders[first]
+        offsets = np.zeros(last - first, np.int64)
+        offsets[0] = start - borders[first]
+        begins = origins[first:last] + offsets
         stored, _ = self.source.block(block)
         pieces = zip(begins.tolist(), lengths.tolist(), strict=True)
         tokens = np.concatenate([stored[begin : begin + length] for begin, length in pieces])
-        return Span(tokens, lengths, documents[first:last])
+        return Span(tokens, lengths, documents[first:last], offsets)
 
     def _shuffle_blocks(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The blocks of an epoch in order, and the borders between them within the epoch."""

@@ -3,7 +3,8 @@
     python -m scripts.prepare_data name=geo_en inputs='[corpus/geo_en.jsonl.zst]' \\
         tokenizer=path/to/tokenizer.model out=prepared/geo_en
 
-Run again, the same command continues what was cut off.
+Run again, the same command continues what was cut off. With `append=true` and other inputs, the
+source that `out` is grows by them.
 """
 
 from hydra.core.config_store import ConfigStore
@@ -41,7 +42,7 @@ def summarize(manifest: dict, config: PrepareConfig) -> None:
     rows |= {f"  {reason}": f"{count:,}" for reason, count in skipped.items()}
     print(config.out)
     for label, value in rows.items():
-        print(f"  {label:<34}{value}")
+        print(f"  {label:<52}{value}")
     if skipped:
         print(f"  {config.out}/skipped.jsonl lists what was skipped, by file and line")
     if held_out["fraction"] and not held_out["documents"]:

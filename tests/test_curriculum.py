@@ -142,6 +142,24 @@ def test_replay_of_a_stage_with_replay_finds_the_original_rows():
     assert Counter(replayed) == Counter(domain)
 
 
+@pytest.mark.parametrize("run", [[], ["domain"], ["domain", "again"], ["again"]])
+def test_all_rows_of_a_stage_at_once_are_its_rows_one_by_one(run):
+    stages = tspt((10, 200))  # the domain stage replays more than the general one has
+    stages["again"] = stage(40, {"geo": 1.0}, replay=Replay(of="domain", share=0.5))
+    plan = make_plan(stages, run=run)
+    for part in plan.stages:
+        rows = plan.rows_of(part)
+        found = zip(
+            [plan.sources[place] for place in rows.sources],
+            rows.indices.tolist(),
+            rows.replayed.tolist(),
+            strict=True,
+        )
+        expected = [plan.row(n) for n in range(part.first_row, part.first_row + part.rows)]
+        assert list(found) == [(row.source, row.index, row.arm == REPLAY) for row in expected]
+    assert any(plan.rows_of(part).replayed.any() for part in plan.stages)
+
+
 def test_the_second_stage_alone_reads_what_both_would():
     both = make_plan(tspt())
     first = make_plan(tspt(), run=["general"])

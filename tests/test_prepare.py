@@ -18,11 +18,14 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import data.chunks
 import data.draft
 import data.prepare
 import data.readers
+import data.workers
 from data.draft import Draft, open_draft
-from data.prepare import PrepareConfig, fold, is_held_out, prepare
+from data.held_out import fold, is_held_out
+from data.prepare import PrepareConfig, prepare
 from data.readers import BadRecord, Position, find_inputs, read_records, text_of
 from data.shards import Source, read_manifest, sha256_of
 from tokenizer.tokenizer import Tokenizer
@@ -69,7 +72,7 @@ def tokenizer_path(tmp_path_factory):
 @pytest.fixture
 def make(tmp_path, tokenizer_path, monkeypatch):
     """A config for files written on the spot."""
-    monkeypatch.setattr(data.prepare, "CHUNK_RECORDS", 7)
+    monkeypatch.setattr(data.chunks, "CHUNK_RECORDS", 7)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
     def config(files=None, **changes):
@@ -157,7 +160,7 @@ def test_shards_end_where_documents_say(make, tmp_path):
     run(make(out=str(tmp_path / "one")))
     whole = Source(tmp_path / "one")
     for number, chunk in enumerate((1, 5, 256)):
-        data.prepare.CHUNK_RECORDS = chunk
+        data.chunks.CHUNK_RECORDS = chunk
         config = make(out=str(tmp_path / f"many-{number}"), shard_tokens=150)
         manifest = run(config)
         many = Source(config.out)
@@ -184,7 +187,7 @@ def test_max_documents_is_a_prefix(make, tmp_path):
 
 
 def test_workers_do_not_show(make, tmp_path, monkeypatch):
-    monkeypatch.setattr(data.prepare, "CHUNKS_PER_WORKER", 2)
+    monkeypatch.setattr(data.workers, "CHUNKS_PER_WORKER", 2)
     files = {"a.jsonl": json_lines(TEXTS) + b"\xff\n", "b.jsonl": json_lines(make_texts(90, 1))}
     for workers in (1, 2):
         run(make(files, workers=workers, shard_tokens=500, out=str(tmp_path / str(workers))))
@@ -423,13 +426,14 @@ def interrupt(config, monkeypatch, after=3):
 HARNESS = """
 import json, os, shutil, sys
 from pathlib import Path
-import data.draft, data.prepare, data.shards
+import data.chunks, data.draft, data.durable, data.near_copies, data.prepare, data.shards
 
 os.fsync = lambda descriptor: None  # a killed process loses no page
-data.prepare.CHUNK_RECORDS, data.prepare.JOURNAL_SECONDS = 6, 0.0
+data.chunks.CHUNK_RECORDS, data.prepare.JOURNAL_SECONDS = 6, 0.0
 fields = json.loads(sys.argv[1])
 reference = {path.name: path.read_bytes() for path in Path(fields["out"]).iterdir()}
-traced = {module.__file__ for module in (data.draft, data.prepare, data.shards)}
+modules = data.draft, data.durable, data.near_copies, data.prepare, data.shards
+traced = {module.__file__ for module in modules}
 
 def prepare(out, lines):
     "In a process that is killed after so many lines; returns whether it lived, and its lines."
@@ -503,13 +507,13 @@ def test_killed_at_any_line_the_files_come_out_the_same(make):
 
 KILLED = """
 import json, sys, time
-import data.draft, data.prepare
+import data.chunks, data.draft, data.prepare
 save = data.draft.Draft.save
 def slowly(draft):
     save(draft)
     time.sleep(0.05)
 data.draft.Draft.save = slowly
-data.prepare.CHUNK_RECORDS, data.prepare.JOURNAL_SECONDS = 5, 0.0
+data.chunks.CHUNK_RECORDS, data.prepare.JOURNAL_SECONDS = 5, 0.0
 if __name__ == "__main__":
     config = data.prepare.PrepareConfig(**json.loads(sys.argv[1]))
     data.prepare.prepare(config, progress=False)
@@ -542,7 +546,7 @@ def test_work_goes_on_instead_of_starting_anew(make, monkeypatch, capsys):
     interrupt(config, monkeypatch, after=4)
     lines = []
     monkeypatch.setattr(
-        data.prepare, "text_of", lambda record, field: lines.append(record.position.line) or "text"
+        data.chunks, "text_of", lambda record, field: lines.append(record.position.line) or "text"
     )
     prepare(config, progress=True)
     assert lines == list(range(4 * 7 + 1, len(TEXTS) + 1))

@@ -88,6 +88,32 @@ def test_every_document_comes_once_per_epoch_and_epochs_differ(tmp_path):
     assert tuple(Stream(source, 1).read(0, source.tokens).documents.tolist()) not in orders
 
 
+def test_a_document_is_found_where_the_stream_reads_it(tmp_path):
+    shards = [make_documents(n, seed=n) for n in (23, 9)]
+    documents = [ids for shard in shards for ids in shard]
+    source = write_source(tmp_path / "s", *shards)
+    stream = Stream(source, 3)
+    for epoch in range(3):
+        places = [stream.place(number, epoch) for number in range(32)]
+        for number, place in enumerate(places):
+            span = stream.read(place.start, len(place))
+            np.testing.assert_array_equal(span.tokens, documents[number])
+            assert span.documents.tolist() == [number]
+        filled = sorted(token for place in places for token in place)
+        assert filled == list(range(epoch * source.tokens, (epoch + 1) * source.tokens))
+
+
+def test_offsets_say_where_in_its_document_a_piece_begins(tmp_path):
+    documents = make_documents(40)
+    source = write_source(tmp_path / "s", documents[:21], documents[21:])
+    stream = Stream(source, 0)
+    for start in range(0, 2 * source.tokens, 17):
+        span = stream.read(start, 17)
+        parts = np.split(span.tokens, np.cumsum(span.lengths)[:-1])
+        for number, offset, part in zip(span.documents, span.offsets, parts, strict=True):
+            np.testing.assert_array_equal(documents[number][offset : offset + len(part)], part)
+
+
 def test_both_levels_are_shuffled(tmp_path):
     source = write_source(tmp_path / "s", make_documents(400))
     documents = Stream(source, 0).read(0, source.tokens).documents

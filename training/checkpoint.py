@@ -27,6 +27,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.tensor import DTensor
 
 from data.shards import sha256_of
 from model.weights import make_durable
@@ -189,15 +190,13 @@ class Checkpointer:
         """
         found = self._complete()
         for step, folder in reversed(found):
-            damage = self._damage(folder)
+            damage = self.damage(step)
             if damage is None:
-                state = _state(model, optimizer, step)
                 try:
-                    dcp.load(state, storage_reader=dcp.FileSystemReader(folder))
-                except CheckpointException as error:  # derives from BaseException
+                    self.load(step, model, optimizer)
+                except ValueError as error:
                     damage = str(error)
                 else:
-                    assert int(state["step"]) == step
                     return step
             # Its step will be saved again, and a folder is never written twice.
             aside = folder.with_name(folder.name + ".damaged")
@@ -212,8 +211,45 @@ class Checkpointer:
             )
         return None
 
-    def _damage(self, folder: Path) -> str | None:
+    def load(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Restore one checkpoint, without `damage`'s look at it; every process must call it.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        state = _state(model, optimizer, step)
+        self._read(step, state)
+        assert int(state["step"]) == step
+
+    def differences(
+        self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> list[str]:
+        """Tensors of a checkpoint that are not the state in hand, bit for bit.
+
+        Every process must call it; all get the same answer. One tensor is read at a time.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        different = []
+        for name, tensor in _state(model, optimizer, step).items():
+            saved = torch.empty_like(tensor)
+            self._read(step, {name: saved})
+            if not torch.equal(_bits(saved), _bits(tensor)):
+                different.append(name)
+        return sorted({name for names in self.world.gather(different) for name in names})
+
+    def _read(self, step: int, state: dict[str, Tensor]) -> None:
+        """Fill tensors in place; touches nothing on the disk."""
+        folder = self.folder / f"step-{step:08d}"
+        try:
+            dcp.load(state, storage_reader=dcp.FileSystemReader(folder))
+        except CheckpointException as error:  # derives from BaseException
+            raise ValueError(str(error)) from error
+
+    def damage(self, step: int) -> str | None:
         """Why a checkpoint cannot be trusted, or None; the processes share the reading."""
+        folder = self.folder / f"step-{step:08d}"
         files = _read_marker(folder)
         names = sorted(files)[self.world.rank :: self.world.size]
         found = self.world.gather([_difference(folder / name, files[name]) for name in names])
@@ -255,6 +291,12 @@ def _state(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> dic
             for key, value in _moments(optimizer, parameter).items():
                 state[f"optimizer.{name}.{key}"] = value
     return state
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """The bytes of what this process holds of a tensor."""
+    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return local.contiguous().reshape(-1).view(torch.uint8)
 
 
 def state_bytes(model: nn.Module) -> int:

@@ -1,0 +1,62 @@
+"""Work on a stream of items by several processes, with the results in the order of the items."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+CHUNKS_PER_WORKER = 4
+"""Items in flight: enough to keep a worker busy, few enough to bound memory."""
+
+
+def map_in_order(
+    make: Callable[[], Callable[[Item], Result]], items: Iterable[Item], workers: int
+) -> Generator[Result, None, None]:
+    """Apply a function to every item.
+
+    Args:
+        make: builds the function; called once in each process, and can be pickled.
+        workers: processes; 0: one per core, 1: this one.
+    """
+    workers = workers or os.cpu_count() or 1
+    if workers == 1:
+        yield from map(make(), items)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, _start_worker, (make,)) as pool:
+        waiting = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(_work_on, item))
+                if len(waiting) == CHUNKS_PER_WORKER * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(make: Callable[[], Callable[[Any], Any]]) -> None:
+    global _work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
+    _work = make()
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    # A killed main process cannot tell its workers to stop: they would wait for chunks forever.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _work_on(item: Any) -> Any:
+    return _work(item)

@@ -1,0 +1,95 @@
+"""Repeat random steps of a run: do the losses that its log claims come out again?
+
+    [torchrun --nproc-per-node N] -m scripts.verify run=runs/<name> [steps=10] [reach=50]
+
+Starts from the initial weights and every checkpoint that is kept, writes nothing to the run folder,
+and may run beside the training. Exit code 1 if anything does not reproduce.
+"""
+
+from contextlib import ExitStack
+from dataclasses import replace
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from conf.command import command
+from conf.schema import load_run
+from data.loader import Loader
+from train import assemble, begin_step, train_step
+from training.checkpoint import Checkpointer
+from training.distributed import start_world
+from training.optim import build_optimizer
+from training.parallelize import materialize
+from training.reproduce import (
+    Verdict,
+    VerifyConfig,
+    check_stored,
+    choose_tolerance,
+    describe_legs,
+    draw_legs,
+    read_records,
+    repeat,
+)
+from training.run_folder import check_same_data, describe_environment
+
+ConfigStore.instance().store("verify_schema", VerifyConfig)
+
+
+def verify(asked: VerifyConfig) -> Verdict:
+    """Check data and checkpoints, say what will be executed, execute, compare."""
+    run = load_run(asked.run)
+    run = replace(run, device=asked.device or run.device)
+    with ExitStack() as stack:
+        world = stack.enter_context(start_world(run.device))
+        world.check_agreement("the command line", repr(asked))
+        then, logged = world.from_main(read_records(run.folder))  # a run may write in between
+        parts = assemble(run, world)
+        run, plan, model, batch = parts.config, parts.plan, parts.model, run.batch
+        check_same_data(run.folder / "environment.json", parts.fingerprints)
+        files = check_stored(parts.sources, world)
+        world.say(f"data: {files} files, byte for byte what {run.folder} was begun with")
+
+        saved = stack.enter_context(Checkpointer(run.folder / "checkpoints", run.checkpoint, world))
+        damage = {step: saved.damage(step) for step in saved.steps()}
+        legs = draw_legs(asked, [0, *(s for s in damage if damage[s] is None)], list(logged))
+        now = describe_environment(world, parts.fingerprints)
+        tolerance, why = choose_tolerance(asked.tolerance, then, now)
+        world.say(f"code: commit {then['git_commit']} in the run, {now['git_commit']} here")
+        world.say(f"tolerance: {f'{tolerance:g}' if tolerance else 'exact equality'} ({why})")
+        world.say("\n".join(describe_legs(legs, logged)))
+
+        materialize(model, parts.weights, world.device)
+        optimizer = build_optimizer(model, run.optim)
+        options = {"rank": world.rank, "world_size": world.size, "seed": run.seed}
+        options |= {"micro_batch_rows": batch.micro_batch_rows, "prefetch": batch.prefetch}
+        loader = stack.enter_context(Loader(plan, parts.sources, **options))
+
+        def execute(step: int) -> dict[str, float]:
+            lr = begin_step(step, parts, optimizer)
+            result = train_step(model, optimizer, loader.step(step), lr, run, world)
+            return {"loss_nats": result.loss_nats, "grad_norm": result.grad_norm}
+
+        verdict = repeat(legs, execute, logged, tolerance, saved, model, optimizer)
+        still = saved.steps()  # what a training run prunes meanwhile is not damaged
+        verdict.problems += [
+            f"checkpoint of step {step}: {problem}"
+            for step, problem in damage.items()
+            if problem and step in still
+        ]
+        world.say(str(verdict))
+        return verdict
+
+
+@command("verify")
+def main(composed: DictConfig) -> None:
+    """Verify one run."""
+    if missing := OmegaConf.missing_keys(composed):
+        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, VerifyConfig)
+    if not verify(config).passed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

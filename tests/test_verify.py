@@ -1,0 +1,327 @@
+"""A run that can be had again is certified, one that was changed is not, and neither is touched."""
+
+import json
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+
+from conf.schema import load_run
+from scripts.verify import verify
+from tests.ranks import run_ranks, start_ranks, wait_for_all
+from tests.runs import ROOT, configure, tiny
+from train import train
+from training.checkpoint import MARKER, _digests
+from training.reproduce import Leg, VerifyConfig, choose_tolerance, draw_legs
+
+SIZES = (
+    "curriculum.stages.adaptation.tokens=3072",  # 6 steps
+    "curriculum.stages.specialization.tokens=2048",  # 4 steps, some rows replayed
+)
+
+
+def options(sample, runs, *more):
+    """Both stages; checkpoints of steps 4, 8 and 10, so that the border after 6 is crossed."""
+    keep = ("checkpoint.every=4", "checkpoint.keep_last=3", "evaluation.every=1000", "name=run")
+    return ["+experiment=tspt", *SIZES, *tiny(sample, runs), *keep, *more]
+
+
+@pytest.fixture(scope="module")
+def finished(sample, tmp_path_factory):
+    config = configure(*options(sample, tmp_path_factory.mktemp("runs")))
+    train(config)
+    return config.folder
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """The run elsewhere, to be tampered with."""
+    return shutil.copytree(finished, tmp_path / "moved")
+
+
+def verified(run, **asked):
+    return verify(VerifyConfig(run=str(run), **asked))
+
+
+def tree(folder):
+    """Everything about a folder that could change."""
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+def edit_log(run, step, **values):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        if row["step"] == step and "loss_nats" in row:
+            row |= {name: change(row[name]) for name, change in values.items()}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_run_of_two_stages_reproduces_exactly_and_is_not_touched(finished, capsys):
+    before = tree(finished)
+    verdict = verified(finished, steps=100)
+    assert tree(finished) == before
+    assert verdict.passed
+    assert verdict.compared == 10
+    assert verdict.largest == {"loss_nats": 0.0, "grad_norm": 0.0}
+    assert verdict.equal == [4, 8, 10]
+    out = capsys.readouterr().out
+    assert "tolerance: exact equality (processes 1, device cpu" in out
+    assert "to execute: 10 steps" in out
+    assert "steps 5 to 8 from the checkpoint of step 4" in out
+    assert out.index("to execute") < out.index("steps 1 to 4: reproduced")
+    assert "REPRODUCED: 10 logged steps repeated" in out
+
+
+def test_the_border_is_crossed_from_the_initial_weights(copy):
+    shutil.rmtree(copy / "checkpoints")
+    verdict = verified(copy, steps=100, reach=7)
+    assert verdict.passed
+    assert verdict.compared == 7
+
+
+def test_a_second_stage_from_the_folder_of_the_first_reproduces(sample, finished, tmp_path):
+    arguments = [
+        "+experiment=tspt_stage2",
+        *SIZES,
+        *tiny(sample, tmp_path),
+        f"init_from={finished}",
+    ]
+    config = configure(*arguments)
+    train(config)
+    verdict = verified(config.folder, steps=3)
+    assert verdict.passed
+    assert verdict.compared >= 3
+
+
+def test_steps_that_were_not_logged_are_executed_and_not_compared(copy):
+    log = copy / "metrics.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(line for line in lines if json.loads(line)["step"] % 3 == 0))
+    verdict = verified(copy, steps=100)
+    assert verdict.passed
+    assert verdict.compared == 3
+
+
+def test_a_loss_changed_in_the_sixth_digit_is_named(copy, capsys):
+    edit_log(copy, 7, loss_nats=lambda loss: loss + 1e-5)
+    verdict = verified(copy, steps=100)
+    assert not verdict.passed
+    (problem,) = verdict.problems
+    assert problem.startswith("step 7: loss_nats logged ")
+    assert "relative difference 1." in problem
+    assert verdict.equal == [4, 8, 10]
+    assert "NOT REPRODUCED" in capsys.readouterr().out
+
+
+def test_a_grad_norm_that_is_no_number_does_not_pass(copy):
+    edit_log(copy, 2, grad_norm=lambda _: float("nan"))
+    verdict = verified(copy, steps=100, tolerance=0.5)
+    assert [problem.split(" logged ")[0] for problem in verdict.problems] == ["step 2: grad_norm"]
+    assert verdict.equal == []  # bits are compared where equality is asked for
+
+
+def elsewhere(sample, copy, tmp_path):
+    """A copy of the data, which the copied run reads."""
+    root = shutil.copytree(sample, tmp_path / "sample")
+    config = copy / "config.yaml"
+    config.write_text(config.read_text().replace(str(sample), str(root)))
+    return root
+
+
+def test_one_changed_token_of_the_data_is_found(sample, copy, tmp_path):
+    root = elsewhere(sample, copy, tmp_path)
+    assert verified(copy, steps=1, reach=2).passed
+    tokens = root / "geo_en" / "shard-00000.tokens"
+    content = bytearray(tokens.read_bytes())
+    content[-3] ^= 1
+    tokens.write_bytes(content)
+    with pytest.raises(ValueError, match=r"geo_en/shard-00000\.tokens: not the bytes"):
+        verified(copy)
+
+
+def test_another_source_is_found(sample, copy, tmp_path):
+    root = elsewhere(sample, copy, tmp_path)
+    shutil.rmtree(root / "geo_en")
+    shutil.copytree(root / "general_en", root / "geo_en")
+    with pytest.raises(ValueError, match=r"data\.sources geo_en changed since"):
+        verified(copy)
+
+
+def test_a_changed_checkpoint_is_found_left_in_place_and_not_started_from(copy):
+    shard = next((copy / "checkpoints" / "step-00000004").glob("*.distcp"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    before = tree(copy)
+    verdict = verified(copy, steps=1, seed=3)
+    assert tree(copy) == before
+    assert verdict.problems == [
+        f"checkpoint of step 4: {shard.name} has changed since it was written"
+    ]
+    # The steps after it are reached from the one before.
+    assert verified(copy, steps=100).equal == [8, 10]
+
+
+def scale_one_weight(world, folder, name):
+    reader = dcp.FileSystemReader(folder)
+    parts = reader.read_metadata().state_dict_metadata
+    state = {
+        key: torch.empty(part.size, dtype=part.properties.dtype) for key, part in parts.items()
+    }
+    dcp.load(state, storage_reader=reader)
+    state[name][3, 4] *= 1.001
+    shutil.rmtree(folder)
+    dcp.save(state, storage_writer=dcp.FileSystemWriter(folder))
+
+
+def test_a_checkpoint_changed_together_with_its_marker_is_found(copy):
+    folder = copy / "checkpoints" / "step-00000004"
+    name = "model.model.layers.0.self_attn.q_proj.weight"
+    run_ranks(scale_one_weight, 1, folder, name)
+    marker = {"files": _digests(folder.glob("*.distcp")) | _digests([folder / ".metadata"])}
+    (folder / MARKER).write_text(json.dumps(marker))
+    verdict = verified(copy, steps=100)
+    assert f"checkpoint of step 4: 1 tensors differ from what its steps lead to, {name}" in (
+        verdict.problems
+    )
+    assert any(problem.startswith("step 5: ") for problem in verdict.problems)
+    assert verdict.equal == [10]
+
+
+def test_a_run_that_goes_on_may_prune_a_state_before_it_is_loaded(copy, capsys, monkeypatch):
+    chosen = draw_legs
+
+    def draw_and_prune(*arguments):
+        legs = chosen(*arguments)
+        shutil.rmtree(copy / "checkpoints" / "step-00000004")
+        return legs
+
+    monkeypatch.setattr("scripts.verify.draw_legs", draw_and_prune)
+    with (copy / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 11, "loss_na')  # in the middle of a write
+    verdict = verified(copy, steps=100)
+    assert verdict.passed
+    assert verdict.compared == 6
+    assert "checkpoint of step 4 was pruned meanwhile" in capsys.readouterr().out
+
+
+def test_a_run_without_steps_within_reach_is_refused(copy):
+    shutil.rmtree(copy / "checkpoints")
+    (copy / "metrics.jsonl").write_text("")
+    with pytest.raises(ValueError, match="none of the 0 logged steps lies so near"):
+        verified(copy)
+    (copy / "environment.json").unlink()
+    with pytest.raises(ValueError, match=r"no environment\.json"):
+        verified(copy)
+
+
+def run_program(*arguments):
+    program = [sys.executable, "-m", "scripts.verify", *arguments]
+    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_program_ends_as_the_verdict_says(copy):
+    arguments = [f"run={copy}", "steps=2", "reach=3"]
+    good = run_program(*arguments)
+    assert good.returncode == 0, good.stderr
+    assert "REPRODUCED: " in good.stdout
+    for step in range(1, 11):
+        edit_log(copy, step, loss_nats=lambda loss: loss * 1.00001)
+    bad = run_program(*arguments)
+    assert bad.returncode == 1
+    assert "NOT REPRODUCED" in bad.stdout
+    assert "Traceback" not in bad.stderr
+
+
+def train_rank(overrides):
+    train(configure(*overrides))
+
+
+def verify_rank(run, output, asked):
+    verdict = verify(VerifyConfig(run=str(run), **asked))
+    output.with_name(f"{output.name}{verdict.passed}").write_text(str(verdict))
+
+
+@pytest.mark.distributed
+def test_two_processes_reproduce_each_other_exactly_and_one_process_nearly(sample, tmp_path):
+    processes = start_ranks(train_rank, 2, options(sample, tmp_path))
+    wait_for_all(processes)
+    run = tmp_path / "run"
+    before = tree(run)
+    wait_for_all(start_ranks(verify_rank, 2, run, tmp_path / "verdict", {"steps": 100}))
+    text = (tmp_path / "verdictTrue").read_text()
+    assert "loss_nats 0.0e+00, grad_norm 0.0e+00" in text
+    assert text.count("every bit") == 3
+    # Alone: another order of summation.
+    verdict = verified(run, steps=100)
+    print(verdict)
+    assert verdict.passed
+    assert 0 < max(verdict.largest.values()) < 1e-5
+    assert tree(run) == before
+    edit_log(run, 7, loss_nats=lambda loss: loss * 1.00002)
+    wait_for_all(start_ranks(verify_rank, 2, run, tmp_path / "verdict", {"steps": 100}))
+    assert "step 7: loss_nats" in (tmp_path / "verdictFalse").read_text()
+
+
+def test_every_step_is_drawn_from_the_nearest_state_before_it():
+    config = SimpleNamespace(steps=100, seed=0, reach=4)
+    legs = draw_legs(config, [0, 10, 12], range(1, 20))
+    assert legs == [Leg(0, [1, 2, 3, 4]), Leg(10, [11, 12]), Leg(12, [13, 14, 15, 16])]
+
+
+def test_the_draw_follows_from_the_seed():
+    def drawn(seed):
+        config = VerifyConfig(run="r", steps=5, seed=seed, reach=50)
+        legs = draw_legs(config, [0, 200], range(1, 251))
+        return [step for leg in legs for step in leg.targets]
+
+    assert drawn(0) == drawn(0) != drawn(1)
+    assert len(drawn(0)) == 5
+    counts = [sum(step in drawn(seed) for seed in range(200)) for step in range(1, 51)]
+    assert 1 <= min(counts) <= max(counts) <= 30  # of 10 expected
+
+
+def test_equality_is_asked_for_where_it_can_be_had():
+    then = {"world_size": 1, "threads": 2, "cuda_device": None, "versions": {"torch": "2.13"}}
+    assert choose_tolerance(None, then, then)[0] == 0
+    assert choose_tolerance(1e-3, then, then) == (1e-3, "as asked")
+    for change in (
+        {"world_size": 2},
+        {"threads": 4},
+        {"cuda_device": "H100"},
+        {"versions": {"torch": "2.14"}},
+    ):
+        tolerance, why = choose_tolerance(None, then, then | change)
+        assert tolerance == 1e-5
+        assert "->" in why
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"steps": 0}, "steps=0: must be at least 1"),
+        ({"reach": -1}, "reach=-1: must be at least 1"),
+        ({"tolerance": -1e-3}, "tolerance=-0.001: must be finite"),
+        ({"tolerance": float("nan")}, "tolerance=nan: must be finite"),
+    ],
+)
+def test_settings_without_meaning_are_refused(asked, message):
+    with pytest.raises(ValueError, match=message):
+        VerifyConfig(run="runs/x", **asked)
+
+
+def test_a_moved_run_is_read_back_as_it_was(sample, copy, finished):
+    config = load_run(copy)
+    assert config.folder == copy
+    assert config.digest == load_run(finished).digest
+    text = (copy / "config.yaml").read_text()
+    (copy / "config.yaml").write_text(text.replace("optim:", "optimum:"))
+    with pytest.raises(ValueError, match=r"config\.yaml: .*optimum.*another version"):
+        load_run(copy)
