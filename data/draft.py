@@ -76,6 +76,10 @@ class Draft:
             self._writer = self._open_shard((documents, tokens))
 
     def _adopt(self, manifest: dict) -> None:
+        if "appends" not in manifest:
+            raise ValueError(
+                f"{self.folder} holds unfinished work of an earlier version; remove it and run again"
+            )
         ours, theirs = _identity(self.manifest), _identity(manifest)
         differing = sorted(
             key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)

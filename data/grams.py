@@ -94,7 +94,8 @@ def _mixed(values: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
 def _code_points() -> tuple[np.ndarray, np.ndarray]:
     """What each code point is to a unit, and 64 bits that stand for it there (0: not in any)."""
     kinds = np.full(0x110000, _SEPARATOR, np.uint8)
-    for code in range(len(kinds)):
+    # The planes in between are unassigned or private: none of theirs is a letter, digit or mark.
+    for code in (*range(0x40000), *range(0xE0000, 0xE1000)):
         letter = chr(code)
         if letter.isalnum():
             kinds[code] = _IN_WORD

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from data.curriculum import Plan
 from data.packing import IGNORED, Row, cut_row, empty_row
-from data.random import derive
 from data.shards import Source
-from data.stream import Stream
+from data.stream import stream_of_run
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,7 @@ class Loader:
         assert micro_batch_rows > 0
         _check_sources(plan.sources, sources)
         self._plan = plan
-        self._streams = {
-            name: Stream(sources[name], derive(seed, "stream", name)) for name in plan.sources
-        }
+        self._streams = {name: stream_of_run(sources[name], name, seed) for name in plan.sources}
         self._micro_batch_rows = micro_batch_rows
         self._rank = rank
         self._world_size = world_size

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from conf.command import command
 from conf.schema import load_run
 from data.curriculum import REPLAY
-from data.trace import Piece, Reading, Trace, TraceConfig
+from data.trace import Passage, Piece, Reading, Trace, TraceConfig
 from tokenizer.tokenizer import Tokenizer
 from training.inputs import open_sources, open_tokenizer
 from training.reproduce import read_records
@@ -76,9 +76,19 @@ def print_document(lookup: Trace, tokenizer: Tokenizer, name: str, full: bool) -
         )
         for reading in passage.readings:
             print_reading(reading, lookup)
-        if not passage.readings:
-            over = passage.rows.start >= lookup.plan.consumed()[source]
-            print(f"  no step: {'the run ends before' if over else 'read before this run began'}")
+        print_rest(passage, lookup.plan.consumed()[source])
+
+
+def print_rest(passage: Passage, consumed: int) -> None:
+    """Rows of a document that the run did not read in their turn."""
+    rows = passage.rows
+    read = sum(len(reading.rows) for reading in passage.readings if not reading.replayed)
+    earlier = min(rows.stop, consumed) - min(rows.start, consumed) - read
+    later = rows.stop - max(rows.start, min(rows.stop, consumed))
+    if earlier:
+        print(f"  before this run began: {earlier} of the {len(rows)} rows")
+    if later:
+        print(f"  not reached by the end of this run: {later} of the {len(rows)} rows")
 
 
 def print_reading(reading: Reading, lookup: Trace) -> None:

@@ -9,12 +9,13 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
 import training.checkpoint
+import training.sealed
 from model.transformer import Mistral
 from model.weights import InitialWeights
 from tests.kills import count_file_operations
 from tests.ranks import run_ranks, start_ranks, wait_for_all
 from tests.toy import toy_config
-from training.checkpoint import MARKER, CheckpointConfig, Checkpointer, state_bytes
+from training.checkpoint import CheckpointConfig, Checkpointer, state_bytes
 from training.distributed import World, start_world
 from training.evaluate import HeldOutSet, evaluate
 from training.export import export
@@ -26,6 +27,7 @@ from training.parallelize import (
     materialize,
     parallelize,
 )
+from training.sealed import MARKER
 
 # 37 ids, 3 layers: what 2 or 3 ranks keep is uneven.
 SHAPE = {"vocab_size": 37, "num_hidden_layers": 3}
@@ -222,7 +224,7 @@ def test_a_checkpoint_that_cannot_be_written_is_reported_and_costs_no_other(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(training.checkpoint, "make_durable", full)
+        patched.setattr(training.sealed, "make_durable", full)
         keeper.save(2, model, optimizer)
         with pytest.raises(ValueError, match=r"step 2 could not be written .*No space left"):
             keeper.wait()

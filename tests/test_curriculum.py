@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.chairman import chairman_assignment
 from data.curriculum import (
     REPLAY,
     CurriculumConfig,
@@ -13,7 +14,6 @@ from data.curriculum import (
     Replay,
     RowAddress,
     Stage,
-    chairman_assignment,
 )
 from data.random import derive, permutation
 

@@ -7,6 +7,8 @@ import pytest
 
 from conf.schema import Config
 from data.prepare import PrepareConfig
+from data.trace import TraceConfig
+from training.reproduce import VerifyConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = [
@@ -42,7 +44,7 @@ def test_files_stay_short(path):
     assert len(path.read_text().splitlines()) <= 300
 
 
-@pytest.mark.parametrize("root", [Config, PrepareConfig])
+@pytest.mark.parametrize("root", [Config, PrepareConfig, TraceConfig, VerifyConfig])
 def test_every_attribute_of_a_config_is_a_field(root):
     """An attribute without an annotation would silently not be configurable."""
     waiting, seen = [root], set()
@@ -70,7 +72,7 @@ def test_every_field_of_the_configuration_is_read_somewhere():
     nodes = ast.walk(ast.parse(text))
     attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     names = set()
-    waiting = [Config, PrepareConfig]
+    waiting = [Config, PrepareConfig, TraceConfig, VerifyConfig]
     while waiting:
         for field in waiting.pop().__dataclass_fields__.values():
             names.add(field.name)

@@ -541,6 +541,17 @@ def test_killed_with_workers_it_goes_on_and_leaves_no_process(make, tmp_path):
     assert contents(config.out) == contents(tmp_path / "out")
 
 
+def test_unfinished_work_of_an_earlier_version_is_refused(make, monkeypatch):
+    config = make()
+    interrupt(config, monkeypatch)
+    journal = Path(f"{config.out}.tmp") / "journal.json"
+    content = json.loads(journal.read_text())
+    del content["manifest"]["appends"]
+    journal.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="unfinished work of an earlier version; remove it"):
+        run(config)
+
+
 def test_work_goes_on_instead_of_starting_anew(make, monkeypatch, capsys):
     config = make()
     interrupt(config, monkeypatch, after=4)

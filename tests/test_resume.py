@@ -38,8 +38,8 @@ KILLS = {
     "inside the log": ("training.metrics:json.dumps", 7, 0, 4),
     "at the stage border, on a checkpoint": ("train:train_step", 7, 1, 6),
     "after the stage border": ("train:train_step", 8, 0, 5),
-    "inside a save, before it is sealed": ("training.checkpoint:_seal", 2, 0, 4),
-    "inside a save, on one rank": ("training.checkpoint:_digests", 2, 1, 4),
+    "inside a save, before it is sealed": ("training.checkpoint:seal", 2, 0, 4),
+    "inside a save, on one rank": ("training.checkpoint:digests", 2, 1, 4),
     "inside the last export": ("training.export:write_folder", 1, 0, 4),
     "before the curves": ("train:plot_run", 1, 0, 4),
 }

@@ -14,11 +14,9 @@ thread of each process, with collectives of its own, writes, digests, seals and 
 flight at a time.
 """
 
-import json
 import shutil
 import sys
 import time
-from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +25,11 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.tensor import DTensor
 
-from data.shards import sha256_of
 from model.weights import make_durable
 from training.distributed import World
-from training.parallelize import clean_named_parameters
-
-MARKER = "COMPLETE.json"
+from training.parallelize import clean_named_parameters, local_bytes
+from training.sealed import MARKER, difference, digests, finished, read_marker, seal
 
 
 @dataclass(kw_only=True)
@@ -170,12 +165,12 @@ class Checkpointer:
         writer = dcp.FileSystemWriter(partial)
         dcp.save(state, storage_writer=writer, process_group=world.group)
         # Each process digests what it wrote: one alone would hold up all others for minutes.
-        written = world.gather(_digests(partial.glob(f"__{world.rank}_*")))
+        written = world.gather(digests(partial.glob(f"__{world.rank}_*")))
         world.on_main(lambda: self._publish(partial, final, written))
         return time.perf_counter() - begun
 
     def _publish(self, partial: Path, final: Path, written: list[dict[str, dict]]) -> None:
-        _seal(partial, written)
+        seal(partial, written)
         partial.rename(final)
         make_durable(self.folder)
         self._prune()
@@ -235,7 +230,7 @@ class Checkpointer:
         for name, tensor in _state(model, optimizer, step).items():
             saved = torch.empty_like(tensor)
             self._read(step, {name: saved})
-            if not torch.equal(_bits(saved), _bits(tensor)):
+            if not torch.equal(local_bytes(saved), local_bytes(tensor)):
                 different.append(name)
         return sorted({name for names in self.world.gather(different) for name in names})
 
@@ -250,9 +245,9 @@ class Checkpointer:
     def damage(self, step: int) -> str | None:
         """Why a checkpoint cannot be trusted, or None; the processes share the reading."""
         folder = self.folder / f"step-{step:08d}"
-        files = _read_marker(folder)
+        files = read_marker(folder)
         names = sorted(files)[self.world.rank :: self.world.size]
-        found = self.world.gather([_difference(folder / name, files[name]) for name in names])
+        found = self.world.gather([difference(folder / name, files[name]) for name in names])
         if not any(name.endswith(".distcp") for name in files):
             return f"{MARKER} is missing or unreadable"
         return next((damage for part in found for damage in part if damage), None)
@@ -263,20 +258,14 @@ class Checkpointer:
 
     def _complete(self) -> list[tuple[int, Path]]:
         # As process 0 sees them: all must agree.
-        return self.world.from_main(_finished(self.folder) if self.world.is_main else [])
+        return self.world.from_main(finished(self.folder) if self.world.is_main else [])
 
     def _prune(self) -> None:
         every = self.config.keep_every
-        for step, folder in _finished(self.folder)[: -self.config.keep_last]:
+        for step, folder in finished(self.folder)[: -self.config.keep_last]:
             if every is None or step % every:
                 # Out of sight first, so that a crash in between leaves nothing half-removed.
                 shutil.rmtree(folder.rename(folder.with_name(folder.name + ".tmp")))
-
-
-def _finished(folder: Path) -> list[tuple[int, Path]]:
-    """(step, folder) of every finished checkpoint, oldest first."""
-    numbers = [(path.name.removeprefix("step-"), path) for path in folder.glob("step-*")]
-    return sorted((int(number), path) for number, path in numbers if number.isdigit())
 
 
 def _state(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> dict[str, Tensor]:
@@ -291,12 +280,6 @@ def _state(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> dic
             for key, value in _moments(optimizer, parameter).items():
                 state[f"optimizer.{name}.{key}"] = value
     return state
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    """The bytes of what this process holds of a tensor."""
-    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-    return local.contiguous().reshape(-1).view(torch.uint8)
 
 
 def state_bytes(model: nn.Module) -> int:
@@ -315,42 +298,3 @@ def _moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[
         moments["exp_avg"] = torch.zeros_like(parameter)
         moments["exp_avg_sq"] = torch.zeros_like(parameter)
     return moments
-
-
-def _digests(paths: Iterable[Path]) -> dict[str, dict]:
-    """Size and SHA-256 of files, which are forced to disk."""
-    found = {}
-    for path in paths:
-        make_durable(path)
-        found[path.name] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
-    return found
-
-
-def _seal(folder: Path, written: list[dict[str, dict]]) -> None:
-    """Write the marker that makes a checkpoint complete."""
-    files = _digests([folder / ".metadata"])
-    for part in written:
-        files |= part
-    marker = folder / MARKER
-    marker.write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
-    make_durable(marker)
-    make_durable(folder)
-
-
-def _read_marker(folder: Path) -> dict[str, dict]:
-    """What the marker promises; nothing if it cannot be read."""
-    try:
-        return json.loads((folder / MARKER).read_text(encoding="utf-8"))["files"]
-    except (FileNotFoundError, ValueError, KeyError):
-        return {}
-
-
-def _difference(path: Path, promised: dict) -> str | None:
-    """How a file differs from what the marker promises, or None."""
-    if not path.is_file():
-        return f"{path.name} is missing"
-    if (size := path.stat().st_size) != promised["size"]:
-        return f"{path.name} has {size} bytes, not {promised['size']}"
-    if sha256_of(path) != promised["sha256"]:
-        return f"{path.name} has changed since it was written"
-    return None

@@ -147,6 +147,12 @@ def local_rows(parameter: torch.Tensor) -> slice:
     return slice(min(shard * chunk, rows), min((shard + 1) * chunk, rows))
 
 
+def local_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of what this rank holds of a tensor, to compare bit for bit."""
+    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return local.contiguous().reshape(-1).view(torch.uint8)
+
+
 def clean_named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Parameters under the names they have without wrappers, tied ones once."""
     parameters = [

@@ -8,7 +8,7 @@ Nothing here writes to the run folder.
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -107,14 +107,6 @@ class Verdict:
         return bool(self.compared) and not self.problems
 
 
-def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """The training steps of a metrics.jsonl, which may still be growing."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.endswith("\n") and "loss_nats" in (row := json.loads(line)):
-                yield row
-
-
 def read_records(run: Path) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
     """environment.json of a run, and its logged steps by number.
 
@@ -125,7 +117,9 @@ def read_records(run: Path) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
         if not (run / name).is_file():
             raise ValueError(f"run={run}: no {name}; the run has not begun, or lost it")
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-    return environment, {row["step"]: row for row in read_log(run / "metrics.jsonl")}
+    with (run / "metrics.jsonl").open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines if line.endswith("\n")]  # it may be growing
+    return environment, {row["step"]: row for row in rows if "loss_nats" in row}
 
 
 def check_stored(sources: dict[str, Source], world: World) -> int:
@@ -181,13 +175,10 @@ def choose_tolerance(
     if asked is not None:
         return asked, "as asked"
     conditions = {
-        name: (get(then), get(now))
-        for name, get in (
-            ("processes", lambda e: e["world_size"]),
-            ("device", lambda e: e["cuda_device"] or "cpu"),
-            ("threads", lambda e: e["threads"]),
-            ("torch", lambda e: e["versions"]["torch"]),
-        )
+        "processes": (then["world_size"], now["world_size"]),
+        "device": (then["cuda_device"] or "cpu", now["cuda_device"] or "cpu"),
+        "threads": (then["threads"], now["threads"]),
+        "torch": (then["versions"]["torch"], now["versions"]["torch"]),
     }
     different = [f"{name} {a} -> {b}" for name, (a, b) in conditions.items() if a != b]
     if different:
@@ -249,7 +240,7 @@ def repeat(
         except (ValueError, FloatingPointError) as error:
             verdict.problems.append(f"steps {leg.start + 1} to {leg.stop}: broke off, {error}")
         new = len(verdict.problems) - problems
-        outcome = f"{new} differences" if new else "reproduced"
+        outcome = f"NOT reproduced ({new})" if new else "reproduced"
         world.say(f"steps {leg.start + 1} to {leg.stop}: {outcome}")
     return verdict
 
@@ -293,9 +284,10 @@ def _compare_checkpoint(
     if not different:
         verdict.equal.append(step)
         return
+    named = ", ".join(different[:3])
+    more = f" and {len(different) - 3} more tensors" if different[3:] else ""
     verdict.problems.append(
-        f"checkpoint of step {step}: {len(different)} tensors differ from what its steps lead to, "
-        f"{', '.join(different[:3])}{', ...' if different[3:] else ''}"
+        f"checkpoint of step {step}: its steps lead to other bits of {named}{more}"
     )
 
 

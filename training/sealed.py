@@ -1,0 +1,59 @@
+"""Folders that vouch for themselves: a marker holds the size and digest of every file.
+
+The marker is written last, and the folder gets its name after that; so a folder of this name is
+complete, and what has happened to it since can be told.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from data.shards import sha256_of
+from model.weights import make_durable
+
+MARKER = "COMPLETE.json"
+
+
+def finished(folder: Path) -> list[tuple[int, Path]]:
+    """(step, folder) of every finished checkpoint, oldest first."""
+    numbers = [(path.name.removeprefix("step-"), path) for path in folder.glob("step-*")]
+    return sorted((int(number), path) for number, path in numbers if number.isdigit())
+
+
+def digests(paths: Iterable[Path]) -> dict[str, dict]:
+    """Size and SHA-256 of files, which are forced to disk."""
+    found = {}
+    for path in paths:
+        make_durable(path)
+        found[path.name] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
+    return found
+
+
+def seal(folder: Path, written: list[dict[str, dict]]) -> None:
+    """Write the marker that makes a checkpoint complete."""
+    files = digests([folder / ".metadata"])
+    for part in written:
+        files |= part
+    marker = folder / MARKER
+    marker.write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
+    make_durable(marker)
+    make_durable(folder)
+
+
+def read_marker(folder: Path) -> dict[str, dict]:
+    """What the marker promises; nothing if it cannot be read."""
+    try:
+        return json.loads((folder / MARKER).read_text(encoding="utf-8"))["files"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return {}
+
+
+def difference(path: Path, promised: dict) -> str | None:
+    """How a file differs from what the marker promises, or None."""
+    if not path.is_file():
+        return f"{path.name} is missing"
+    if (size := path.stat().st_size) != promised["size"]:
+        return f"{path.name} has {size} bytes, not {promised['size']}"
+    if sha256_of(path) != promised["sha256"]:
+        return f"{path.name} has changed since it was written"
+    return None
