@@ -78,7 +78,8 @@ class Draft:
     def _adopt(self, manifest: dict) -> None:
         if "appends" not in manifest:
             raise ValueError(
-                f"{self.folder} holds unfinished work of an earlier version; remove it and run again"
+                f"{self.folder} holds unfinished work of an earlier version; "
+                "remove it and run again"
             )
         ours, theirs = _identity(self.manifest), _identity(manifest)
         differing = sorted(
