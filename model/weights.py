@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -186,6 +187,7 @@ def write_folder(
     tokenizer: SavedTokenizer | None = None,
     dtype: torch.dtype | None = None,
     max_shard_bytes: int = 5_000_000_000,
+    files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Write config.json, generation_config.json, safetensors and tokenizer files.
 
@@ -196,6 +198,7 @@ def write_folder(
         tensors: (name, tensor); each name once, tied tensors under their first name.
         dtype: what floating tensors are converted to; None keeps theirs.
         max_shard_bytes: a further file begins where one would outgrow this.
+        files: what else belongs into the folder, by name.
 
     Raises:
         ValueError: the folder exists.
@@ -225,6 +228,8 @@ def write_folder(
         tokenizer.save(partial)
     _write_json(partial / "config.json", to_hf(config, **extra))
     _write_json(partial / "generation_config.json", generation)
+    for name, content in files.items():
+        (partial / name).write_bytes(content)
     for path in partial.iterdir():
         make_durable(path)
     make_durable(partial)

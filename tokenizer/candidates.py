@@ -31,8 +31,10 @@ class Source:
     weight: float = 1.0
 
 
-def sample_texts(sources: Mapping[str, Source], *, byte_budget: int, seed: int) -> list[str]:
-    """Texts of at most `byte_budget` UTF-8 bytes, each source's share by its weight.
+def sample_texts(
+    sources: Mapping[str, Source], *, byte_budget: int, seed: int
+) -> dict[str, list[str]]:
+    """Texts of at most `byte_budget` UTF-8 bytes by source, each one's share by its weight.
 
     Which texts are drawn depends on the seed and on the texts, not on their order; each source is
     read once, keeping no more than its share. A source smaller than its share gives all it has.
@@ -46,7 +48,7 @@ def sample_texts(sources: Mapping[str, Source], *, byte_budget: int, seed: int) 
         if not source.weight > 0:
             raise ValueError(f"weight={source.weight} of source {name!r}: give a positive number")
     total = sum(source.weight for source in sources.values())
-    sample = []
+    sample = {}
     for name, source in sources.items():
         drawn = _draw(source.texts, int(byte_budget * source.weight / total), seed)
         if not any(drawn):
@@ -54,7 +56,7 @@ def sample_texts(sources: Mapping[str, Source], *, byte_budget: int, seed: int) 
                 f"source {name!r} gives no text (its share is {source.weight / total:.3g} of "
                 f"byte_budget={byte_budget}); check its files, or leave it out"
             )
-        sample += drawn
+        sample[name] = drawn
     return sample
 
 
@@ -115,6 +117,14 @@ def learn_pieces(texts: Iterable[str], base: ModelProto, *, vocab_size: int) -> 
     learnt = ModelProto()
     learnt.ParseFromString(model.getvalue())
     return _pieces(learnt)
+
+
+def learnt_size(texts: Iterable[str], *, merges: int) -> int:
+    """The `vocab_size` with which `learn_pieces` finds about so many merges.
+
+    Characters, bytes and special pieces come first in a sentencepiece model.
+    """
+    return len({character for text in texts for character in text}) + 256 + 3 + merges
 
 
 def model_pieces(path: Path) -> list[str]:

@@ -78,7 +78,7 @@ def expand(
     that has no BPE or no HF form, no room between base and target, no texts, a text or piece that
     is no str, a target larger than the candidates allow.
     """
-    room = _check_room(base, target_vocab_size, reserved)
+    room = check_room(base, target_vocab_size, reserved)
     texts = _check_texts(texts)
     fast_files(base)  # what cannot be exported is refused before the work is done
     names = _reserved_names(base, reserved)
@@ -119,6 +119,20 @@ def expand(
     return Expansion(_appended(base, pieces, names), pieces, names, sieve.refused)
 
 
+def check_room(base: ModelProto, target_vocab_size: int, reserved: int) -> int:
+    """The rows there are for new pieces; ValueError if there are none."""
+    check_base(base)
+    if reserved < 0:
+        raise ValueError(f"reserved={reserved}: give the number of rows to reserve, 0 for none")
+    room = target_vocab_size - len(base.pieces) - reserved
+    if room < 1:
+        raise ValueError(
+            f"target_vocab_size={target_vocab_size}: the base has {len(base.pieces)} pieces, and "
+            f"{reserved} are reserved; set it above {len(base.pieces) + reserved}"
+        )
+    return room
+
+
 def padded_rows(vocab_size: int, multiple: int) -> int:
     """Rows of the model's embeddings for a vocabulary: the next multiple of `multiple`.
 
@@ -156,20 +170,6 @@ class _Sieve:
         self.refused[rule] = [piece for piece in self.origins if piece in pieces]
         for piece in self.refused[rule]:
             del self.origins[piece]
-
-
-def _check_room(base: ModelProto, target_vocab_size: int, reserved: int) -> int:
-    """The rows there are for new pieces."""
-    check_base(base)
-    if reserved < 0:
-        raise ValueError(f"reserved={reserved}: give the number of rows to reserve, 0 for none")
-    room = target_vocab_size - len(base.pieces) - reserved
-    if room < 1:
-        raise ValueError(
-            f"target_vocab_size={target_vocab_size}: the base has {len(base.pieces)} pieces, and "
-            f"{reserved} are reserved; set it above {len(base.pieces) + reserved}"
-        )
-    return room
 
 
 def _check_texts(texts: Iterable[str]) -> list[str]:

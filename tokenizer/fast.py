@@ -21,7 +21,7 @@ from sentencepiece.sentencepiece_model_pb2 import (
     ModelProto,  # pyright: ignore[reportAttributeAccessIssue] protobuf makes it at run time
 )
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 1, 2, 3, 4, 5
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 BPE = 2
 SPACE = "\u2581"
 

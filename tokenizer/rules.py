@@ -6,6 +6,8 @@ encoded as before.
 """
 
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tokenizer.fast import SPACE
@@ -26,8 +28,9 @@ SCRIPTS = (
 class Rules:
     """What a new piece may look like, and how often the sample must need it."""
 
-    scripts: tuple[str, ...] = ("Han",)
-    """Every letter is of one of these, and there is one; empty: any script, letters or not."""
+    scripts: tuple[str, ...] | None = ("Han",)
+    """Every letter is of one of these, and there is one; empty: any script, letters or not. null:
+    to be taken from the texts, see `main_script`."""
     max_characters: int = 16
     """At most this long, a leading space not counted."""
     leading_space: bool = True
@@ -40,7 +43,7 @@ class Rules:
     """The sample holds it, and merges it, at least this often."""
 
     def __post_init__(self) -> None:
-        for script in self.scripts:
+        for script in self.scripts or ():
             if script not in SCRIPTS:
                 raise ValueError(f"scripts={self.scripts}: {script!r} is none of {SCRIPTS}")
         for name in ("max_characters", "min_frequency"):
@@ -49,6 +52,7 @@ class Rules:
 
     def refusal(self, piece: str) -> str | None:
         """The rule that a piece breaks by its looks: space, length, digits, ...; None if none."""
+        assert self.scripts is not None
         word = piece.removeprefix(SPACE)
         if not word or SPACE in word or " " in word or (word != piece and not self.leading_space):
             return "space"
@@ -69,6 +73,19 @@ def script_of(letter: str) -> str:
     """The script of a letter, as Unicode names it: "Han", "Latin", ..."""
     name = unicodedata.name(letter, "")
     return "Han" if name.startswith(HAN) else name.partition(" ")[0].capitalize()
+
+
+def main_script(texts: Iterable[str]) -> str:
+    """The script of most letters of some texts; ValueError if it is none of `SCRIPTS`."""
+    counts = Counter(character for text in texts for character in text)
+    scripts: Counter[str] = Counter()
+    for character, n in counts.items():
+        if _is_letter(character):
+            scripts[script_of(character)] += n
+    script = max(scripts, key=lambda name: (scripts[name], name), default="")
+    if script not in SCRIPTS:
+        raise ValueError(f"most letters are {script or 'none'}; name rules.scripts, or [] for any")
+    return script
 
 
 def _is_letter(character: str) -> bool:

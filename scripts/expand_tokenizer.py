@@ -1,0 +1,43 @@
+"""Grow the vocabulary of a model for a new language or field (S0).
+
+    python -m scripts.expand_tokenizer base=Mistral-7B-v0.1 root=corpus \\
+        corpus='[general_zh, geo_zh, geo_en]' target_vocab_size=63872 init=mean_subtoken out=grown
+
+`out` is an HF folder to train on: prepare the corpora with its tokenizer, then start stage 1 with
+`model=pretrained init_from=<out> data.tokenizer=<out>`. It holds report.md and report.png too.
+"""
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from conf.command import command
+from training.grow import GrowConfig, grow
+from training.growth_report import Summary
+
+ConfigStore.instance().store("expand_tokenizer_schema", GrowConfig)
+
+
+@command("expand_tokenizer")
+def main(composed: DictConfig) -> None:
+    if missing := OmegaConf.missing_keys(composed):
+        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, GrowConfig)
+    summarize(grow(config), config.out)
+
+
+def summarize(summary: Summary, out: str) -> None:
+    """Print what was gained and where it lies."""
+    base, grown = summary.growth.base.vocab_size, summary.growth.grown.vocab_size
+    print(f"{out}: {base:,} -> {grown:,} pieces, {summary.cost.rows:,} rows")
+    for c in summary.compressions:
+        changed = c.documents - c.documents_unchanged
+        print(
+            f"  {c.name:<20}{c.after / c.before:.3f} of the tokens; {changed:,} of {c.documents:,} "
+            f"documents changed ({c.kind})"
+        )
+    print(f"{out}/report.md has the rest")
+
+
+if __name__ == "__main__":
+    main()
