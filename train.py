@@ -23,10 +23,11 @@ from torch.nn.utils import clip_grad_norm_
 
 from conf.command import command
 from conf.schema import Config, check_same_run, load, register, to_yaml
-from data.curriculum import REPLAY, Plan
+from data.curriculum import Plan
 from data.loader import Batch, Loader
 from data.sample.build import build_sample
 from data.shards import Source
+from data.stages import REPLAY
 from model.attention import describe_backend, resolve_backend
 from model.documents import Documents
 from model.transformer import Mistral
@@ -36,9 +37,10 @@ from training.checkpoint import Checkpointer
 from training.distributed import World, start_world
 from training.evaluate import HeldOutSet, build_set, evaluate
 from training.export import export
+from training.freeze import check_stages, freeze, frozen_rows_held, zero_frozen_gradients
 from training.inputs import network_shape, open_sources, open_tokenizer, open_weights
 from training.metrics import Meter, MetricsLog, measure_peak_flops
-from training.optim import build_optimizer
+from training.optim import build_optimizer, set_learning_rates
 from training.parallelize import build_mesh, compute_dtype, materialize, parallelize
 from training.plots import plot_run
 from training.profiler import profiler
@@ -137,7 +139,7 @@ def train(config: Config) -> None:
             started = time.perf_counter()
             stage = plan.stage_at(step)
             lr = begin_step(step, parts, optimizer)
-            result = train_step(model, optimizer, loader.step(step), lr, config, world)
+            result = train_step(model, optimizer, loader.step(step), config, world)
             step += 1
             last = step == plan.steps
             meter.add(batch.tokens_per_step, result.flops, time.perf_counter() - started)
@@ -235,6 +237,7 @@ def assemble(config: Config, world: World) -> Parts:
 
     # Network: on the meta device, spread, and later filled, each rank with what it keeps.
     shape = network_shape(config.model, folder, tokenizer)
+    check_stages(plan.stages, shape)
     with torch.device("meta"):
         model = Mistral(shape, backend=backend)
     if folder is not None:
@@ -255,11 +258,17 @@ def assemble(config: Config, world: World) -> Parts:
 
 
 def begin_step(step: int, parts: Parts, optimizer: torch.optim.Optimizer) -> float:
-    """Forget the moments if a stage that wants it starts here; returns the learning rate."""
+    """Put in force what the stage of a step asks for; returns the learning rate.
+
+    What it trains, each group's rate, and, where the stage starts, whether moments are forgotten.
+    """
     stage = parts.plan.stage_at(step)
     if step == stage.first_step and stage.config.moments == "reset":
         optimizer.state.clear()
-    return learning_rate(step, parts.spans, parts.config.schedule)
+    freeze(parts.model, optimizer, stage.config.trains)
+    lr = learning_rate(step, parts.spans, parts.config.schedule)
+    set_learning_rates(optimizer, lr, stage.config.lr_multipliers)
+    return lr
 
 
 @dataclass(frozen=True)
@@ -268,7 +277,7 @@ class StepResult:
 
     Attributes:
         loss_nats: mean over all supervised tokens of the step.
-        grad_norm: before clipping.
+        grad_norm: of what is trained, before clipping.
         flops: of the model, over all ranks.
         sources: mean loss and tokens of each source.
         rows: (row of the run, mean loss) of each row that this rank has seen.
@@ -285,7 +294,6 @@ def train_step(
     model: Mistral,
     optimizer: torch.optim.Optimizer,
     batches: list[Batch],
-    lr: float,
     config: Config,
     world: World,
 ) -> StepResult:
@@ -312,21 +320,25 @@ def train_step(
         # FSDP averages gradients over ranks; the factor turns that into the sum.
         (losses.total * (world.size / supervised)).backward()
         row_losses.append(losses.rows)
+    zero_frozen_gradients(optimizer)
     norm = clip_grad_norm_(model.parameters(), config.optim.clip_norm)
     grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
     if not math.isfinite(grad_norm):
         rows = sorted(row for batch in batches for row in batch.rows if row >= 0)
         raise FloatingPointError(f"gradient norm {grad_norm} at rows {rows}; nothing was updated")
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.step()
+    with frozen_rows_held(optimizer):
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
     by_source, (all_pairs,) = sum_by_source(config, batches, row_losses, world), world.sum([pairs])
     return StepResult(
         loss_nats=sum(nats for nats, _ in by_source.values()) / supervised,
         grad_norm=grad_norm,
-        flops=model.config.training_flops(config.batch.tokens_per_step, int(all_pairs)),
+        flops=model.config.training_flops(
+            config.batch.tokens_per_step,
+            int(all_pairs),
+            frozen_layers=not model.model.norm.weight.requires_grad,
+        ),
         sources={
             name: {"loss_nats": nats / tokens, "tokens": int(tokens)}
             for name, (nats, tokens) in by_source.items()
@@ -395,7 +407,7 @@ def describe_run(world: World, parts: Parts, peak_flops: float, step: int | None
     ]
     lines += [
         f"stage {stage.name}: steps {stage.first_step} to {stage.first_step + stage.steps - 1}, "
-        f"{stage.rows * plan.row_length:,} tokens"
+        f"{stage.rows * plan.row_length:,} tokens, trains {stage.config.trains}"
         for stage in plan.stages
     ]
     lines += [

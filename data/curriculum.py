@@ -1,15 +1,15 @@
-"""The curriculum: which row of which source is row n of the run.
+"""Which row of which source is row n of the run.
 
 A stage mixes its sources by weight and may replay the rows of an earlier stage. `Plan` turns the
-stages into an exact schedule: at every point of a stage the count of each source stays within one
-row of its weight, a source goes on across stages where it stopped, and replay reads a seeded
-permutation of the rows that the replayed stage consumed. Stages before the first one in `run`
-count as consumed, so a run of the second stage alone reads what a run of both would read there.
+stages (`data.stages`) into an exact schedule: at every point of a stage the count of each source
+stays within one row of its weight, a source goes on across stages where it stopped, and replay
+reads a seeded permutation of the rows that the replayed stage consumed. Stages before the first one
+in `run` count as consumed, so a run of the second stage alone reads what a run of both would read
+there.
 """
 
-import math
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
 
@@ -18,94 +18,7 @@ from jaxtyping import Bool, Int64, UInt16
 
 from data.chairman import chairman_assignment
 from data.random import derive, permutation
-
-REPLAY = "replay"
-"""The arm of replayed rows in a schedule; no source can have this name."""
-
-
-@dataclass(kw_only=True)
-class Replay:
-    of: str = ""
-    """The earlier stage whose rows are read again."""
-    share: float = 0.0
-    """Share of this stage's rows that are replayed; 0 replays nothing."""
-
-
-@dataclass(kw_only=True)
-class Stage:
-    tokens: int
-    """Length of the stage, rounded to whole steps."""
-    weights: dict[str, float]
-    """Share of each source in the rows that are not replayed, up to a common factor."""
-    replay: Replay = field(default_factory=Replay)
-    """What to read again from an earlier stage."""
-    lr: str = "restart"
-    """`restart`: the schedule starts anew; `continue`: it spans the previous stage and this one."""
-    moments: str = "reset"
-    """`reset`: the optimizer forgets at the start of the stage; `kept`: it does not."""
-    peak_lr: float | None = None
-    """Peak of a restarted schedule; null takes the optimizer's."""
-
-
-@dataclass(kw_only=True)
-class CurriculumConfig:
-    stages: dict[str, Stage]
-    """The stages in order."""
-    run: list[str] = field(default_factory=list)
-    """Consecutive stages to run; earlier ones count as consumed. Empty runs all of them."""
-
-    def __post_init__(self) -> None:
-        names = list(self.stages)
-        if not names:
-            raise ValueError("curriculum.stages: empty; a curriculum needs at least one")
-        for number, (name, stage) in enumerate(self.stages.items()):
-            _check_stage(f"curriculum.stages.{name}", stage, names[:number])
-        for name in self.run:
-            if name not in names:
-                raise ValueError(
-                    f"curriculum.run: no stage {name!r}; stages are {', '.join(names)}"
-                )
-        start = names.index(self.run[0]) if self.run else 0
-        if self.run and self.run != names[start : start + len(self.run)]:
-            raise ValueError(
-                f"curriculum.run: {self.run} is not a range of consecutive stages; the order is "
-                f"{names}"
-            )
-        first = self.stages[names[start]]
-        if first.lr != "restart" or first.moments != "reset":
-            raise ValueError(
-                f"curriculum.stages.{names[start]}: lr={first.lr}, moments={first.moments}, but "
-                "the run starts here with nothing to go on from; use lr=restart, moments=reset"
-            )
-
-
-def _check_stage(key: str, stage: Stage, earlier: list[str]) -> None:
-    if stage.tokens <= 0:
-        raise ValueError(f"{key}.tokens: {stage.tokens}; must be positive")
-    for source, weight in stage.weights.items():
-        if source in ("", REPLAY):
-            raise ValueError(f"{key}.weights: a source cannot be named {source!r}; rename it")
-        if not math.isfinite(weight) or weight < 0:
-            raise ValueError(f"{key}.weights.{source}: {weight}; must be finite, 0 or more")
-    if not any(stage.weights.values()):
-        raise ValueError(f"{key}.weights: {stage.weights}; at least one must be positive")
-    share, replayed = stage.replay.share, stage.replay.of
-    if not 0 <= share < 1:
-        raise ValueError(f"{key}.replay.share: {share}; must be at least 0 and less than 1")
-    if (share > 0 or replayed) and replayed not in earlier:
-        raise ValueError(
-            f"{key}.replay.of: {replayed!r}; must be an earlier stage "
-            f"({', '.join(earlier) or 'there is none'}), or share must be 0 and of empty"
-        )
-    if stage.lr not in ("restart", "continue"):
-        raise ValueError(f"{key}.lr: {stage.lr!r}; must be restart or continue")
-    if stage.moments not in ("reset", "kept"):
-        raise ValueError(f"{key}.moments: {stage.moments!r}; must be reset or kept")
-    if stage.peak_lr is not None:
-        if not (math.isfinite(stage.peak_lr) and stage.peak_lr > 0):
-            raise ValueError(f"{key}.peak_lr: {stage.peak_lr}; must be positive, or null")
-        if stage.lr == "continue":
-            raise ValueError(f"{key}.peak_lr: has no meaning with lr=continue; drop one of them")
+from data.stages import REPLAY, CurriculumConfig, Stage
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,9 @@ class ModelConfig:
     num_padded_ids: int = 0
     """The last rows of the vocabulary that stand for no token: they get no probability in the
     loss, can never be sampled, and are exported as `suppress_tokens`."""
+    num_base_ids: int | None = None
+    """Where the vocabulary was grown: ids below are those of the tokenizer that it was grown from,
+    ids from here on are new. null: it was not grown."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -84,6 +87,11 @@ class ModelConfig:
                 f"model.num_padded_ids={self.num_padded_ids}: must lie in "
                 f"[0, vocab_size={self.vocab_size})"
             )
+        if self.num_base_ids is not None and not 0 < self.num_base_ids <= self.num_tokens:
+            raise ValueError(
+                f"model.num_base_ids={self.num_base_ids}: must lie in [1, {self.num_tokens}], the "
+                "ids that stand for a token; null if the vocabulary was not grown"
+            )
 
     @property
     def head_size(self) -> int:
@@ -104,16 +112,19 @@ class ModelConfig:
         per_layer = self.hidden_size * (heads * self.head_size + 3 * self.intermediate_size)
         return self.num_hidden_layers * per_layer + self.num_tokens * self.hidden_size
 
-    def training_flops(self, tokens: int, pairs: int) -> int:
+    def training_flops(self, tokens: int, pairs: int, *, frozen_layers: bool = False) -> int:
         """FLOPs of one forward and backward pass, recomputation not counted.
 
         Args:
             tokens: tokens processed.
             pairs: (query, key) pairs inside the window and the documents, see
                 `Documents.count_pairs`.
+            frozen_layers: no gradients of weights inside the layers are computed.
         """
         attention = 12 * self.num_hidden_layers * self.num_attention_heads * self.head_size * pairs
-        return 6 * self.num_matrix_weights * tokens + attention
+        head = self.num_tokens * self.hidden_size
+        layers = self.num_matrix_weights - head
+        return (6 * head + (4 if frozen_layers else 6) * layers) * tokens + attention
 
 
 # Options of HF's Mistral and Llama that change the network, with the one value we implement.

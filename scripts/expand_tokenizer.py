@@ -11,7 +11,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
-from training.grow import GrowConfig, grow
+from training.grow import grow
+from training.growth_inputs import GrowConfig
 from training.growth_report import Summary
 
 ConfigStore.instance().store("expand_tokenizer_schema", GrowConfig)

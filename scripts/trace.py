@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
 from conf.schema import load_run
-from data.curriculum import REPLAY
+from data.stages import REPLAY
 from data.trace import Passage, Piece, Reading, Trace, TraceConfig
 from tokenizer.tokenizer import Tokenizer
 from training.inputs import open_sources, open_tokenizer

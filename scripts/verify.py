@@ -65,8 +65,8 @@ def verify(asked: VerifyConfig) -> Verdict:
         loader = stack.enter_context(Loader(plan, parts.sources, **options))
 
         def execute(step: int) -> dict[str, float]:
-            lr = begin_step(step, parts, optimizer)
-            result = train_step(model, optimizer, loader.step(step), lr, run, world)
+            begin_step(step, parts, optimizer)
+            result = train_step(model, optimizer, loader.step(step), run, world)
             return {"loss_nats": result.loss_nats, "grad_norm": result.grad_norm}
 
         verdict = repeat(legs, execute, logged, tolerance, saved, model, optimizer)

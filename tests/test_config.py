@@ -40,6 +40,8 @@ SHAPE = {
         ({"model_type": "llama"}, "sliding_window=8 with model_type=llama.*model_type=mistral"),
         ({"num_padded_ids": -1}, "model.num_padded_ids=-1"),
         ({"num_padded_ids": 61}, r"model.num_padded_ids=61: must lie in \[0, vocab_size=61\)"),
+        ({"num_base_ids": 0}, r"model.num_base_ids=0: must lie in \[1, 61\].*null if"),
+        ({"num_base_ids": 59, "num_padded_ids": 3}, r"num_base_ids=59: must lie in \[1, 58\]"),
     ],
 )
 def test_refused(changes, message):
@@ -57,6 +59,7 @@ CONFIGS = [
     toy_config(),
     toy_config(sliding_window=None, rope_theta=1e6, head_dim=6, tie_word_embeddings=True),
     toy_config(num_padded_ids=5, rms_norm_eps=1e-6, max_position_embeddings=77),
+    toy_config(num_padded_ids=5, num_base_ids=40),
     toy_config(model_type="llama", sliding_window=None, initializer_range=0.1),
 ]
 
@@ -152,6 +155,7 @@ def test_window_of_a_llama_file_is_ignored_as_transformers_does():
             "rope_parameters.rope_type='llama3' is not supported",
         ),
         ({"hidden_size": "32"}, "config.json: "),
+        ({"num_base_ids": 62}, "num_base_ids=62"),
         ({"num_key_value_heads": 3}, "num_key_value_heads=3 does not divide"),
     ],
 )
@@ -168,16 +172,19 @@ def test_file_without_a_field_refused(name):
         from_hf(raw)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("config", [toy_config(), CONFIGS[1]])
-def test_training_flops_are_those_of_all_matrix_products(config):
+def test_training_flops_are_those_of_all_matrix_products(config, frozen):
     """The reference backend scores all T x T pairs, so every product is there to be counted."""
     rows, length = 3, 11
     network = toy_model(config, backend="reference")
+    network.model.layers.requires_grad_(not frozen)
     tokens = random_tokens(config, rows, length)
     with FlopCounterMode(display=False) as counter:
         network(tokens, labels=tokens).total.backward()
     pairs = rows * length * length
-    assert config.training_flops(rows * length, pairs) == counter.get_total_flops()
+    expected = config.training_flops(rows * length, pairs, frozen_layers=frozen)
+    assert expected == counter.get_total_flops()
 
 
 def test_matrix_weights_are_all_but_embedding_and_norms():

@@ -7,15 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.chairman import chairman_assignment
-from data.curriculum import (
-    REPLAY,
-    CurriculumConfig,
-    Plan,
-    Replay,
-    RowAddress,
-    Stage,
-)
+from data.curriculum import Plan, RowAddress
 from data.random import derive, permutation
+from data.stages import REPLAY, CurriculumConfig, LrMultipliers, Replay, Stage
 
 ROW_LENGTH, ROWS_PER_STEP = 16, 4
 
@@ -238,6 +232,24 @@ def two(**options):
         (two(peak_lr=0.0), [], r"two\.peak_lr: 0\.0; must be positive"),
         (two(peak_lr=float("inf")), [], r"two\.peak_lr: inf; must be positive"),
         (two(peak_lr=1e-4, lr="continue"), [], r"two\.peak_lr: has no meaning"),
+        (two(trains="rows"), [], r"two\.trains: 'rows'; must be one of new_rows, embeddings, all"),
+        (
+            two(trains="new_rows", moments="kept"),
+            [],
+            r"two: trains=new_rows with moments=kept, but one trains=all.*use moments=reset",
+        ),
+        (
+            two(lr_multipliers=LrMultipliers(head=0.0)),
+            [],
+            r"two\.lr_multipliers\.head: 0\.0; must be positive and finite \(.*use trains\)",
+        ),
+        (two(lr_multipliers=LrMultipliers(layers=float("inf"))), [], r"multipliers\.layers: inf"),
+        (two(lr_multipliers=LrMultipliers(embeddings=-1.0)), [], r"multipliers\.embeddings: -1"),
+        (
+            two(lr_multipliers=LrMultipliers(layers=0.5), trains="embeddings"),
+            [],
+            r"two\.lr_multipliers\.layers: has no meaning with trains=embeddings",
+        ),
         (two(), ["one", "three"], "run: no stage 'three'; stages are one, two"),
         (two(), ["two", "one"], "not a range of consecutive stages"),
         (two(), ["one", "one"], "not a range of consecutive stages"),
@@ -261,3 +273,8 @@ def test_replay_can_be_switched_off_by_its_share():
 def test_later_stages_may_go_on():
     CurriculumConfig(stages=two(lr="continue", moments="kept"))
     CurriculumConfig(stages=two(peak_lr=1e-4))
+    CurriculumConfig(stages=two(trains="new_rows", lr_multipliers=LrMultipliers(head=3.0)))
+    grown = {"grown": stage(1, {"a": 1.0}, trains="new_rows")}
+    for trains in ("new_rows", "embeddings", "all"):
+        later = stage(1, {"a": 1.0}, trains=trains, moments="kept")
+        CurriculumConfig(stages=grown | {"later": later})

@@ -79,12 +79,21 @@ def grow(base: ModelProto, rows: int, reserved: int = 4, **rules) -> Expansion:
     )
 
 
-def grow_fully(base: ModelProto, candidates: list[str], texts: list[str], **rules) -> Expansion:
+def grow_fully(
+    base: ModelProto, candidates: list[str], texts: list[str], protected=(), **rules
+) -> Expansion:
     """Take every candidate that the texts can use; how many that are, the refusal of more says."""
 
     def grown_to(target: int) -> Expansion:
         lists = {"words": candidates}
-        return expand(base, lists, texts, target_vocab_size=target, rules=Rules(**rules))
+        return expand(
+            base,
+            lists,
+            texts,
+            target_vocab_size=target,
+            rules=Rules(**rules),
+            protected=protected,
+        )
 
     with pytest.raises(ValueError, match="the candidates allow") as refusal:
         grown_to(100_000)
@@ -622,6 +631,25 @@ def refuse_arguments(base: ModelProto, **changes):
 def test_growing_refuses(base, changes, message):
     with pytest.raises(ValueError, match=message):
         refuse_arguments(base, **changes)
+
+
+def test_protected_texts_keep_their_ids(base, before):
+    """Nothing that could be merged there is taken, and what merely is spelt there may be."""
+    words = ["▁sandstone", "▁stone", "▁granite", "▁basalt"]
+    texts = ["sandstone stone granite basalt"] * 3
+    protected = "a stone of gran ite, basa lt; 花"
+
+    def grown(*protected: str) -> Expansion:
+        return grow_fully(base, words, texts, protected=protected, scripts=("Latin",))
+
+    assert {p.piece for p in grown().pieces} > {*words}
+    whole = grown(protected)
+    after = SentencePieceProcessor(model_proto=whole.model)
+    assert after.encode(protected) == before.encode(protected)
+    assert whole.refused["protected"] == ["▁stone"]
+    assert {p.piece for p in whole.pieces} >= {"▁granite", "▁basalt"}
+    open_text = SentencePieceProcessor(model_proto=grown().model).encode(protected)
+    assert open_text != before.encode(protected)
 
 
 def test_a_base_must_be_bpe_without_a_character_map(base):

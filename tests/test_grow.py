@@ -17,7 +17,8 @@ from tests.toy import random_tokens, toy_config, toy_model
 from tokenizer.candidates import read_model
 from tokenizer.rules import Rules, main_script
 from tokenizer.tokenizer import Tokenizer
-from training.grow import GrowConfig, grow
+from training.grow import grow
+from training.growth_inputs import GrowConfig
 from training.growth_measures import NO_GROWTH, ways_to_begin
 
 # ---- rows
@@ -203,6 +204,7 @@ def test_the_folder_is_a_model(grown, base_folder):
     model, theirs = load_pretrained(out), AutoModelForCausalLM.from_pretrained(out)
     assert model.config.vocab_size == 2304
     assert model.config.num_padded_ids == 4
+    assert model.config.num_base_ids == 2048
     ids = torch.tensor([[tokenizer.bos_id, *tokenizer.encode(text)]])
     torch.testing.assert_close(model(ids).detach(), theirs(ids).logits, rtol=1e-4, atol=1e-4)
     assert theirs.generation_config.suppress_tokens == [2300, 2301, 2302, 2303]
@@ -248,12 +250,14 @@ def test_what_is_measured_is_so(grown, base_folder, sample):
             assert c.documents_unchanged == sum(old.encode(t) == new.encode(t) for t in held_out)
             assert c.after < 0.7 * c.before
             unchanged = sum(same_bytes(old.encode(t), new.encode(t), widths) for t in held_out)
-            assert c.bytes_unchanged == unchanged > 0
+            total = sum(widths[id] for text in held_out for id in old.encode(text))
+            assert c.share_unchanged == unchanged / total > 0
             assert sum(n for *_, n in c.met) > 0
     english = measured["general_en"]
     assert english.kind == "only measured"
     assert english.documents_unchanged == english.documents > 50
-    assert english.bytes_unchanged == english.utf8_bytes + english.documents  # the dummy prefix
+    assert english.share_unchanged == 1
+    assert [c.script for c in summary.compressions] == ["Han", "Han", "Latin"]
     assert english.before == english.after
     assert not english.met
 
@@ -280,7 +284,10 @@ def test_the_report_says_it(grown):
         assert f"## {heading}" in text
     c = summary.compressions[0]
     assert f"| {c.name} | held out | {c.utf8_bytes:,} | {c.before:,} | {c.after:,} |" in text
-    assert f"{c.after / c.before:.3f}" in text
+    both = summary.compressions[:2]
+    ratio = sum(c.after for c in both) / sum(c.before for c in both)
+    assert "| all Han | together |" in text
+    assert f"| {ratio:.3f} |" in text
     for rule, pieces in summary.expansion.refused.items():
         assert f"| refused: {rule} | {len(pieces):,} |" in text
     assert f"| no growth | {summary.losses[NO_GROWTH]['general_zh']:.4f} |" in text
@@ -308,6 +315,26 @@ def test_scripts_are_those_of_the_corpora(base_folder, sample, tmp_path):
     summary = grow(settings_of(base_folder, sample, tmp_path / "out", **changes), said.append)
     assert any("Han, Latin" in line for line in said)
     assert {main_script([p.piece]) for p in summary.expansion.pieces} == {"Han", "Latin"}
+
+
+def test_protected_text_keeps_its_tokens(base_folder, sample, tmp_path):
+    """Grown for English, too, which changes general English unless that is protected."""
+    changes = {"corpus": ["geo_zh", "geo_en"], "loss_bytes": 0, "measure": []}
+    changed = []
+    for out, protect in (("a", []), ("b", ["general_en"])):
+        config = settings_of(base_folder, sample, tmp_path / out, protect=protect, **changes)
+        summary = grow(config, lambda _: None)
+        assert any(main_script([p.piece]) == "Latin" for p in summary.expansion.pieces)
+        texts = [
+            json.loads(line)["text"]
+            for line in (sample / "corpus/general_en.jsonl").read_text().splitlines()
+        ]
+        old, new = Tokenizer.open(base_folder), Tokenizer.open(tmp_path / out)
+        changed.append(sum(old.encode(text) != new.encode(text) for text in texts))
+    assert summary.expansion.refused["protected"]
+    held_out = len((sample / "general_en/held_out.jsonl").read_text().splitlines())
+    assert changed[0] > 50
+    assert changed[1] <= held_out < 20  # what was not read may still change
 
 
 def test_a_word_list_is_a_candidate(base_folder, sample, tmp_path):
@@ -350,8 +377,13 @@ def test_refusals(base_folder, sample, tmp_path):
         ({"corpus": [gbk]}, r"gbk.txt, record 1: invalid UTF-8; mend the file"),
         ({"corpus": [broken]}, r"broken.jsonl, record 2: invalid JSON"),
         ({"corpus": ["general_zh", "nowhere"]}, "corpus nowhere: .*matches no file"),
-        ({"corpus": ["general_en"], "measure": ["general_en"]}, "general_en is named twice"),
+        (
+            {"corpus": ["general_en"], "measure": ["general_en"]},
+            "measure: general_en is named twice",
+        ),
         ({"out": str(base_folder)}, "out=.* exists; choose another folder"),
+        ({"corpus": [write(tmp_path, "digits.txt", b"12 34")]}, "'none' is none of Arabic"),
+        ({"measure": [gbk]}, "gbk.txt, record 1: invalid UTF-8"),
         ({"init": "best"}, "init='best': one of"),
         ({"candidates": [words]}, "words.csv; give sentencepiece .model files or .txt"),
         ({"candidates": [write(tmp_path, "gbk2.txt", "岩".encode("gbk"))]}, "in UTF-8"),
@@ -400,5 +432,4 @@ def test_a_base_without_its_tokenizer(base_folder, sample, tmp_path):
 def test_main_script():
     assert main_script(documents("geo_zh", scale=0.01)) == "Han"
     assert main_script(["Sandstone 12", "岩"]) == "Latin"
-    with pytest.raises(ValueError, match="most letters are none"):
-        main_script(["12 %"])
+    assert main_script(["12 %"]) == "none"

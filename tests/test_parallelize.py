@@ -54,36 +54,46 @@ def some_rows(batch, numbers):
     return part
 
 
-def train_a_little(world: World, shape: ModelConfig, settings: dict, micro: int):
-    """Norms and losses of five steps, and the final weights, of one split of the same rows."""
+def one_split(world: World, shape: ModelConfig, settings: dict, micro: int):
+    """Model, optimizer, a step's batches and configuration: one split of the same rows."""
     config = ParallelConfig(**settings)
     with torch.device("meta"):
         model = Mistral(shape)
     source = InitialWeights(model, seed=3)
     parallelize(model, config, build_mesh(config, world))
     materialize(model, source, world.device)
-    optimizer = build_optimizer(model, OptimConfig())
+    optimizer = build_optimizer(model, OptimConfig(lr=1e-3))
     run = SimpleNamespace(
         data=SimpleNamespace(sources={"a": ""}),
         optim=OptimConfig(),
         batch=SimpleNamespace(tokens_per_step=6 * ROW_LENGTH),
     )
-    step = rows_of_a_step(shape.vocab_size)
+    step = rows_of_a_step(shape.num_tokens)
     mine = list(range(world.rank, len(step.rows), world.size))
     most = -(-len(step.rows) // world.size)
     mine += [-1] * (-(-most // micro) * micro - len(mine))
     batches = [some_rows(step, mine[i : i + micro]) for i in range(0, len(mine), micro)]
-    results = [train_step(model, optimizer, batches, 1e-3, run, world) for _ in range(5)]
-    weights = {
-        name: (p.full_tensor() if isinstance(p, DTensor) else p).detach()
+    return model, optimizer, batches, run
+
+
+def full_weights(model: Mistral):
+    """Copies of all weights, whole."""
+    return {
+        name: (p.full_tensor() if isinstance(p, DTensor) else p).detach().clone()
         for name, p in clean_named_parameters(model)
     }
+
+
+def train_a_little(world: World, shape: ModelConfig, settings: dict, micro: int):
+    """Norms and losses of five steps, and the final weights, of one split of the same rows."""
+    model, optimizer, batches, run = one_split(world, shape, settings, micro)
+    results = [train_step(model, optimizer, batches, run, world) for _ in range(5)]
     return {
         "norms": [result.grad_norm for result in results],
         "losses": [result.loss_nats for result in results],
         "flops": results[0].flops,
         "tokens": results[0].sources["a"]["tokens"],
-        "weights": weights,
+        "weights": full_weights(model),
     }
 
 
@@ -181,13 +191,13 @@ def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was():
     )
     batches = [some_rows(rows_of_a_step(37), range(6))]
     with start_world("cpu") as world:
-        train_step(model, optimizer, batches, 1e-3, run, world)
+        train_step(model, optimizer, batches, run, world)
         with torch.no_grad():
             model.model.norm.weight[0] = torch.inf
         before = [p.detach().clone() for p in model.parameters()]
         moments = [optimizer.state[p]["exp_avg"].clone() for p in model.parameters()]
         with pytest.raises(FloatingPointError, match="nothing was updated"):
-            train_step(model, optimizer, batches, 1e-3, run, world)
+            train_step(model, optimizer, batches, run, world)
     for parameter, weight, moment in zip(model.parameters(), before, moments, strict=True):
         assert torch.equal(parameter, weight)
         assert torch.equal(optimizer.state[parameter]["exp_avg"], moment)

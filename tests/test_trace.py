@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from conf.schema import load_run
-from data.curriculum import REPLAY, CurriculumConfig, Plan, Replay, Stage
+from data.curriculum import Plan
 from data.loader import Loader
 from data.shards import Source
+from data.stages import REPLAY, CurriculumConfig, Replay, Stage
 from data.stream import stream_of_run
 from data.trace import Trace, TraceConfig
 from scripts.trace import trace

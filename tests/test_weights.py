@@ -174,12 +174,13 @@ def test_tokenizer_travels_with_the_weights(tmp_path):
 
 
 def test_transformers_never_generates_padded_ids(tmp_path):
-    shape = toy_config(num_padded_ids=3)
+    shape = toy_config(num_padded_ids=3, num_base_ids=40)
     network = toy_model(shape)
     with torch.no_grad():
         network.lm_head.weight[-3:] *= 100  # the largest logits, where positive
     save_pretrained(network, tmp_path / "model")
-    assert load_pretrained(tmp_path / "model").config.num_padded_ids == 3
+    found = load_pretrained(tmp_path / "model").config
+    assert (found.num_padded_ids, found.num_base_ids) == (3, 40)
     twin = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     prompt = random_tokens(shape, 4, 5)
     options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}

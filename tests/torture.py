@@ -21,6 +21,8 @@ from safetensors.torch import load_file
 from tests.runs import ROOT, command, evaluations, kill_tree, losses
 
 SEED = 0
+LIMIT = 1e-5
+"""Relative difference of losses that a change of the world size may make."""
 MOST_STEPS = 30
 """A run is killed within this many steps after it has continued, or while it starts."""
 
@@ -65,13 +67,16 @@ def kill_at_random(process: subprocess.Popen, run: Path, dice: random.Random) ->
 
 
 def largest_difference(run: Path, other: Path) -> dict[str, float]:
-    """Largest relative differences of losses, gradient norms, evaluations and weights."""
+    """Largest relative differences of losses, gradient norms, evaluations and weights, and the
+    first step whose loss differs by more than `LIMIT`."""
     one, two = losses(run), losses(other)
     assert one.keys() == two.keys()
     worst = {
         name: max(abs(one[step][part] / two[step][part] - 1) for step in one)
         for part, name in enumerate(("loss_nats", "grad_norm"))
     }
+    apart = [step for step in sorted(one) if abs(one[step][0] / two[step][0] - 1) > LIMIT]
+    worst["first_step_beyond_limit"] = apart[0] if apart else float("nan")
     bits, expected = evaluations(run), evaluations(other)
     assert bits.keys() == expected.keys()
     worst["bits_per_byte"] = max(

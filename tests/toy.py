@@ -107,7 +107,7 @@ def hf_twin(model: Mistral) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 
     shape = asdict(model.config)
-    for name in ("model_type", "num_padded_ids"):
+    for name in ("model_type", "num_padded_ids", "num_base_ids"):
         del shape[name]
     shape["rope_parameters"] = {"rope_type": "default", "rope_theta": shape.pop("rope_theta")}
     if model.config.model_type == "mistral":

@@ -59,6 +59,7 @@ class Expansion:
     unencodable: the base cuts it up before merging (user-defined symbols, its normaliser);
     revives: with it, a base piece that no text reached would be reached;
     rare: below `min_frequency` in the sample;
+    protected: could be merged in a protected text;
     outranked: merged less often than `min_frequency` or than all that were taken."""
 
 
@@ -70,16 +71,18 @@ def expand(
     target_vocab_size: int,
     rules: Rules,
     reserved: int = 0,
+    protected: Iterable[str] = (),
 ) -> Expansion:
     """Grow `base` to `target_vocab_size`, `reserved` rows included, by the most useful candidates.
 
     `candidates` maps an origin (a name for the report) to pieces, spaces in them written U+2581;
-    usefulness is counted on `texts`. The same arguments give the same bytes. ValueError: a base
+    usefulness is counted on `texts`. `protected` texts keep their ids: nothing is added that could
+    be merged in them. The same arguments give the same bytes. ValueError: a base
     that has no BPE or no HF form, no room between base and target, no texts, a text or piece that
     is no str, a target larger than the candidates allow.
     """
     room = check_room(base, target_vocab_size, reserved)
-    texts = _check_texts(texts)
+    texts, protected = _check_texts(texts), list(protected)
     fast_files(base)  # what cannot be exported is refused before the work is done
     names = _reserved_names(base, reserved)
     present = {p.piece for p in base.pieces} | {*names}
@@ -95,11 +98,14 @@ def expand(
     sieve.refuse("rare", [p for p in sieve.origins if found[p] < rules.min_frequency])
 
     parts = {part for piece in sieve.origins for part in possible_parts(cuts[piece] or [])}
+    kept_out = symbols.merged(symbols.spans(protected, sieve.origins), {*sieve.origins, *parts})
+    sieve.refuse("protected", kept_out)
+    parts -= present | reviving | kept_out
     merges = choose_merges(
         spans,
         symbols,
         sieve.origins,
-        {part for part in parts - present - reviving if rules.refusal(part) is None},
+        {part for part in parts if rules.refusal(part) is None},
         count=room,
         min_frequency=rules.min_frequency,
     )

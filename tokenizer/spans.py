@@ -95,6 +95,25 @@ class Symbols:
                         found[piece] += n
         return found
 
+    def merged(self, spans: Iterable[Span], pieces: Collection[str]) -> set[str]:
+        """Those of the pieces that merging could make somewhere in the spans.
+
+        A new piece joins whole symbols, so one that is merely spelt across their borders is none.
+        """
+        longest = max(map(len, pieces), default=0)
+        found: set[str] = set()
+        for span in spans:
+            for start, symbol in enumerate(span):
+                piece, joined = self.texts[symbol] or "", symbol >= self.new
+                for following in (*span[start + 1 :], None):
+                    if joined and piece in pieces:
+                        found.add(piece)
+                    text = following is not None and self.texts[following]
+                    if not text or len(piece) + len(text) > longest:
+                        break
+                    piece, joined = piece + text, True
+        return found
+
 
 def lowest_score(base: ModelProto) -> float:
     """The lowest score of a base piece, spaces and runs of them aside."""

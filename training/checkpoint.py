@@ -28,8 +28,9 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from model.weights import make_durable
 from training.distributed import World
-from training.parallelize import clean_named_parameters, local_bytes
+from training.parallelize import local_bytes
 from training.sealed import MARKER, difference, digests, finished, read_marker, seal
+from training.state import match_moments, state_bytes, state_tensors
 
 
 @dataclass(kw_only=True)
@@ -98,7 +99,7 @@ class Checkpointer:
         self.world.on_main(lambda: self._check_room(state_bytes(model)))
         state = {
             name: tensor.to("cpu", copy=True)
-            for name, tensor in _state(model, optimizer, step).items()
+            for name, tensor in state_tensors(model, optimizer, step).items()
         }
         self._writing = step, self._thread.submit(self._write, step, state)
         if not self.config.asynchronous:
@@ -209,10 +210,13 @@ class Checkpointer:
     def load(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Restore one checkpoint, without `damage`'s look at it; every process must call it.
 
+        Moments that it does not have are forgotten.
+
         Raises:
             ValueError: it cannot be read.
         """
-        state = _state(model, optimizer, step)
+        match_moments(model, optimizer, self._names(step))
+        state = state_tensors(model, optimizer, step)
         self._read(step, state)
         assert int(state["step"]) == step
 
@@ -226,13 +230,23 @@ class Checkpointer:
         Raises:
             ValueError: it cannot be read.
         """
-        different = []
-        for name, tensor in _state(model, optimizer, step).items():
+        state, saved_names = state_tensors(model, optimizer, step), self._names(step)
+        different = sorted(state.keys() ^ saved_names)
+        for name, tensor in state.items():
+            if name in different:
+                continue
             saved = torch.empty_like(tensor)
             self._read(step, {name: saved})
             if not torch.equal(local_bytes(saved), local_bytes(tensor)):
                 different.append(name)
         return sorted({name for names in self.world.gather(different) for name in names})
+
+    def _names(self, step: int) -> set[str]:
+        """Names of the tensors of a checkpoint, as process 0 reads them."""
+        names: set[str] = set()
+        reader = dcp.FileSystemReader(self.folder / f"step-{step:08d}")
+        self.world.on_main(lambda: names.update(reader.read_metadata().state_dict_metadata))
+        return self.world.from_main(names)
 
     def _read(self, step: int, state: dict[str, Tensor]) -> None:
         """Fill tensors in place; touches nothing on the disk."""
@@ -266,35 +280,3 @@ class Checkpointer:
             if every is None or step % every:
                 # Out of sight first, so that a crash in between leaves nothing half-removed.
                 shutil.rmtree(folder.rename(folder.with_name(folder.name + ".tmp")))
-
-
-def _state(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> dict[str, Tensor]:
-    """All tensors to save, by name; optimizer state that does not exist yet is created.
-
-    Loading happens in place, so the same dictionary serves both directions.
-    """
-    state: dict[str, Tensor] = {"step": torch.tensor(step)}
-    for name, parameter in clean_named_parameters(model):
-        state[f"model.{name}"] = parameter.detach()
-        if parameter.requires_grad:
-            for key, value in _moments(optimizer, parameter).items():
-                state[f"optimizer.{name}.{key}"] = value
-    return state
-
-
-def state_bytes(model: nn.Module) -> int:
-    """Size of a checkpoint over all processes: weights, and two moments of what is trained."""
-    return sum(
-        parameter.numel() * parameter.element_size() * (3 if parameter.requires_grad else 1)
-        for parameter in model.parameters()
-    )
-
-
-def _moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    moments = optimizer.state[parameter]
-    if not moments:
-        # What AdamW itself starts from on its first step.
-        moments["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-        moments["exp_avg"] = torch.zeros_like(parameter)
-        moments["exp_avg_sq"] = torch.zeros_like(parameter)
-    return moments

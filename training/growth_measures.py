@@ -16,6 +16,7 @@ from model.embeddings import EMBEDDING, HEAD, METHODS, GrownWeights, Init, NewPi
 from model.transformer import Mistral
 from model.weights import PretrainedFolder, fill
 from tokenizer.fast import BYTE, SPACE
+from tokenizer.rules import main_script
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import start_world
 from training.evaluate import EvaluationConfig, HeldOutSet, build_set, evaluate
@@ -33,22 +34,24 @@ class Compression:
     Attributes:
         name: of the corpus.
         kind: what the text is: held out, or part of what the pieces were chosen on.
+        script: of most of its letters, which tells languages apart.
         documents, characters, utf8_bytes: its size.
         before, after: tokens, without BOS and EOS.
         documents_unchanged: documents with the same ids as before.
-        bytes_unchanged: bytes in tokens that stand where they stood.
+        share_unchanged: of the bytes, those in tokens that stand where they stood.
         met: new piece, as it was spelt before, how often; the most frequent ones.
     """
 
     name: str
     kind: str
+    script: str
     documents: int
     characters: int
     utf8_bytes: int
     before: int
     after: int
     documents_unchanged: int
-    bytes_unchanged: int
+    share_unchanged: float
     met: list[tuple[str, list[str], int]]
 
 
@@ -71,7 +74,7 @@ class Growth:
 def measure_compression(name: str, kind: str, texts: Sequence[str], growth: Growth) -> Compression:
     """Tokenize a text both ways and compare."""
     widths = growth.widths
-    before, after, same_documents, same_bytes = 0, 0, 0, 0
+    before, after, same_documents, same_bytes, all_bytes = 0, 0, 0, 0, 0
     met: Counter[int] = Counter()
     old, new = (tokenizer.encode_batch(list(texts)) for tokenizer in (growth.base, growth.grown))
     for one, other in zip(old, new, strict=True):
@@ -80,17 +83,19 @@ def measure_compression(name: str, kind: str, texts: Sequence[str], growth: Grow
         same_documents += np.array_equal(one, other)
         kept = np.intersect1d(_placed(one, widths), _placed(other, widths))
         same_bytes += int(widths[kept % len(widths)].sum())
+        all_bytes += int(widths[one].sum())  # with the dummy prefix
         met.update(other[other >= growth.base.vocab_size].tolist())
     return Compression(
         name=name,
         kind=kind,
+        script=main_script(texts),
         documents=len(texts),
         characters=sum(map(len, texts)),
         utf8_bytes=sum(len(text.encode()) for text in texts),
         before=before,
         after=after,
         documents_unchanged=int(same_documents),
-        bytes_unchanged=same_bytes,
+        share_unchanged=same_bytes / all_bytes,
         met=[(*growth.spellings[id], n) for id, n in met.most_common(SHOWN_CHANGES)],
     )
 

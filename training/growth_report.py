@@ -66,20 +66,13 @@ def _sizes(summary: Summary) -> list[str]:
     ]
 
 
-def _compression(compressions: Iterable[Compression]) -> list[str]:
-    rows = [
-        (
-            c.name,
-            c.kind,
-            c.utf8_bytes,
-            c.before,
-            c.after,
-            f"{c.after / c.before:.3f}",
-            f"{c.characters / c.before:.3f} -> {c.characters / c.after:.3f}",
-            f"{c.utf8_bytes / c.before:.3f} -> {c.utf8_bytes / c.after:.3f}",
-        )
-        for c in compressions
-    ]
+def _compression(compressions: Sequence[Compression]) -> list[str]:
+    rows = [_compressed(c.name, c.kind, [c]) for c in compressions]
+    scripts = [c.script for c in compressions]
+    for script in dict.fromkeys(scripts):
+        if scripts.count(script) > 1:
+            alike = [c for c in compressions if c.script == script]
+            rows.append(_compressed(f"all {script}", "together", alike))
     header = (
         *("corpus", "text", "bytes", "tokens before", "after", "ratio"),
         *("characters per token", "bytes per token"),
@@ -87,12 +80,22 @@ def _compression(compressions: Iterable[Compression]) -> list[str]:
     return [_table(header, rows)]
 
 
+def _compressed(name: str, kind: str, parts: Sequence[Compression]) -> Sequence[object]:
+    before, after = sum(c.before for c in parts), sum(c.after for c in parts)
+    characters, size = sum(c.characters for c in parts), sum(c.utf8_bytes for c in parts)
+    return (
+        *(name, kind, size, before, after, f"{after / before:.3f}"),
+        f"{characters / before:.3f} -> {characters / after:.3f}",
+        f"{size / before:.3f} -> {size / after:.3f}",
+    )
+
+
 def _changes(compressions: Iterable[Compression]) -> list[str]:
     rows = [
         (
             c.name,
             f"{c.documents - c.documents_unchanged} of {c.documents}",
-            f"{c.bytes_unchanged / max(1, c.utf8_bytes):.2%}",
+            f"{c.share_unchanged:.2%}",
             ", ".join(f"{_code(p)} (was {_code(' '.join(s))}) x {n}" for p, s, n in c.met)
             or "none",
         )
@@ -197,7 +200,7 @@ def picture(summary: Summary) -> bytes:
     if ways:
         right.set_yticks([place + 0.4 - height / 2 for place in range(len(ways))], ways)
         right.invert_yaxis()
-        right.legend()
+        right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4)
     right.set(xlabel="bits per byte before any training" if ways else "not measured")
     stream = io.BytesIO()
     figure.savefig(stream, dpi=130)

@@ -70,12 +70,16 @@ def network_shape(
         given["head_dim"], found["head_dim"] = shape.head_size, folder.config.head_size
         for key in ("initializer_range", "num_padded_ids"):  # of no matter here, or not HF's
             given[key] = found[key]
+        for one, other in ((given, found), (found, given)):  # one may know what the other does not
+            if one["num_base_ids"] is None:
+                one["num_base_ids"] = other["num_base_ids"]
         if different := [key for key in given if given[key] != found[key]]:
             raise ValueError(
                 f"init_from={folder.folder} differs from the model that was asked for: "
                 + ", ".join(f"{key} {found[key]} (asked {given[key]})" for key in different)
                 + "; set model=pretrained to take the folder's, or these keys to its values"
             )
+        shape = replace(shape, num_base_ids=given["num_base_ids"])
         if tokenizer.vocab_size < shape.vocab_size:
             shape = replace(shape, num_padded_ids=shape.vocab_size - tokenizer.vocab_size)
     if shape.num_tokens != tokenizer.vocab_size:

@@ -1,11 +1,12 @@
-"""AdamW: which parameters decay, and what a step needs to know."""
+"""AdamW: which parameters decay, and at what rate each part learns."""
 
 import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
+from data.stages import LrMultipliers
+from model.transformer import Mistral
 from training.parallelize import clean_named_parameters
 
 
@@ -19,8 +20,9 @@ class OptimConfig:
     beta2: float = 0.95
     eps: float = 1e-8
     weight_decay: float = 0.1
-    """Decoupled decay of the matrices inside the blocks and of the head; embedding rows and norm
-    weights are not decayed (a token that never occurs must keep its row)."""
+    """Decoupled decay of the matrices inside the blocks and of the rows of the head that train;
+    embedding rows and norm weights are not decayed (a token that never occurs must keep its
+    row)."""
     clip_norm: float = 1.0
     """Gradients are scaled down to this global norm."""
 
@@ -36,20 +38,34 @@ class OptimConfig:
             raise ValueError(f"optim.weight_decay={self.weight_decay}: must not be negative")
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """Fused AdamW over the trainable parameters."""
-    decayed, kept = [], []
+def build_optimizer(model: Mistral, config: OptimConfig) -> torch.optim.AdamW:
+    """Fused AdamW over the trainable parameters.
+
+    Each group has the `name` of the multiplier of its learning rate (`data.stages.LrMultipliers`),
+    those of embedding and head also the `rows` that may move (`training.freeze`).
+    """
+    decay, rows = config.weight_decay, (0, model.config.num_tokens)
+    embeddings = {"name": "embeddings", "weight_decay": 0.0, "rows": rows, "params": []}
+    head = {"name": "head", "weight_decay": decay, "rows": rows, "params": []}
+    matrices = {"name": "layers", "weight_decay": decay, "params": []}
+    norms = {"name": "layers", "weight_decay": 0.0, "params": []}
+    named = {"model.embed_tokens.weight": embeddings, "lm_head.weight": head}
     for name, parameter in clean_named_parameters(model):
         if parameter.requires_grad:
-            matrix = parameter.ndim >= 2 and not name.endswith("embed_tokens.weight")
-            (decayed if matrix else kept).append(parameter)
+            group = named.get(name, matrices if parameter.ndim >= 2 else norms)
+            group["params"].append(parameter)
     return torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": kept, "weight_decay": 0.0},
-        ],
+        [group for group in (embeddings, head, matrices, norms) if group["params"]],
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
         fused=True,
     )
+
+
+def set_learning_rates(
+    optimizer: torch.optim.Optimizer, lr: float, multipliers: LrMultipliers
+) -> None:
+    """Give each group its rate for the next update."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * getattr(multipliers, group["name"])

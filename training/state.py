@@ -1,0 +1,57 @@
+"""The state of a run as tensors by name: what a checkpoint holds.
+
+    step, model.<parameter>, optimizer.<parameter>.{step, exp_avg, exp_avg_sq}
+
+Moments are there for what has been trained since the optimizer last forgot, and for nothing else.
+"""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from training.parallelize import clean_named_parameters
+
+
+def state_tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer, step: int
+) -> dict[str, Tensor]:
+    """All tensors of the state after `step` updates, by name; not copied, so that they can be
+    loaded into."""
+    state: dict[str, Tensor] = {"step": torch.tensor(step)}
+    for name, parameter in clean_named_parameters(model):
+        state[f"model.{name}"] = parameter.detach()
+        for key, value in optimizer.state.get(parameter, {}).items():
+            state[f"optimizer.{name}.{key}"] = value
+    return state
+
+
+def match_moments(
+    model: nn.Module, optimizer: torch.optim.Optimizer, names: Collection[str]
+) -> None:
+    """Leave the optimizer moments of just those parameters of which a state has some.
+
+    Args:
+        names: of the tensors of that state, which can then be loaded in place.
+    """
+    for name, parameter in clean_named_parameters(model):
+        if f"optimizer.{name}.step" not in names:
+            optimizer.state.pop(parameter, None)
+        elif parameter not in optimizer.state:
+            # What AdamW itself starts from on its first step.
+            optimizer.state[parameter] = {
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+
+
+def state_bytes(model: nn.Module) -> int:
+    """Size of a checkpoint over all processes: weights, and two moments of what is trained.
+
+    Before the first stage has frozen anything, no less than any stage needs.
+    """
+    return sum(
+        parameter.numel() * parameter.element_size() * (3 if parameter.requires_grad else 1)
+        for parameter in model.parameters()
+    )
