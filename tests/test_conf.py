@@ -7,6 +7,7 @@ import torch
 
 from conf.schema import check_same_run, to_yaml
 from conf.suggest import CONF, check_overrides
+from data.stages import TRAINS
 from model.transformer import Mistral
 from tests.runs import ROOT, configure
 
@@ -38,7 +39,7 @@ def test_every_model_builds(model):
 @pytest.mark.parametrize("curriculum", options("curriculum"))
 def test_every_curriculum_composes(curriculum):
     config = configure(f"curriculum={curriculum}")
-    assert len(config.curriculum.stages) == 2
+    assert len(config.curriculum.stages) == (4 if curriculum == "tspt_grown" else 2)
 
 
 def test_mistral_7b_has_its_published_size():
@@ -49,7 +50,15 @@ def test_mistral_7b_has_its_published_size():
     assert config.batch.row_length == 8192
 
 
-@pytest.mark.parametrize("curriculum", ["tspt", "tspt_published"])
+def test_a_grown_vocabulary_thaws_step_by_step():
+    config = configure("+experiment=tspt_stage1_grown", "init_from=x", *PLACES)
+    stages = config.curriculum.stages
+    assert [stages[name].trains for name in config.curriculum.run] == list(TRAINS)
+    assert config.model is None
+    assert config.plan().stages[-1].name == "adaptation"
+
+
+@pytest.mark.parametrize("curriculum", ["tspt", "tspt_published", "tspt_grown"])
 def test_tspt_has_its_published_proportions(curriculum):
     stages = configure(f"curriculum={curriculum}").curriculum.stages
     first, second = stages["adaptation"], stages["specialization"]
