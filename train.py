@@ -14,7 +14,9 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -38,16 +40,25 @@ from training.distributed import World, start_world
 from training.evaluate import HeldOutSet, build_set, evaluate
 from training.export import export
 from training.freeze import check_stages, freeze, frozen_rows_held, zero_frozen_gradients
-from training.inputs import network_shape, open_sources, open_tokenizer, open_weights
+from training.inputs import (
+    fingerprints_of,
+    network_shape,
+    open_sources,
+    open_tokenizer,
+    open_weights,
+)
 from training.metrics import Meter, MetricsLog, measure_peak_flops
 from training.optim import build_optimizer, set_learning_rates
 from training.parallelize import build_mesh, compute_dtype, materialize, parallelize
 from training.plots import plot_run
 from training.profiler import profiler
 from training.run_folder import (
+    check_records,
     check_same_data,
     describe_environment,
     open_run_folder,
+    record_start,
+    recorded_fingerprints,
     replace_text,
 )
 from training.schedule import Span, learning_rate, spans_of
@@ -69,6 +80,8 @@ def train(config: Config) -> None:
         #    in force is written down before the first step.
         checkpointer = Checkpointer(run / "checkpoints", config.checkpoint, world)
         stack.enter_context(checkpointer)
+        saved = checkpointer.steps()
+        world.on_main(lambda: check_records(run, saved))
         world.on_main(lambda: check_same_run(run / "config.yaml", config))
         world.on_main(lambda: check_same_data(run / "environment.json", parts.fingerprints))
         if world.from_main((run / "model").exists()):
@@ -91,6 +104,9 @@ def train(config: Config) -> None:
         optimizer = build_optimizer(model, config.optim)
         step = checkpointer.load_latest(model, optimizer)
         log.rewind(step)
+        # Only now: what stands in the log after that step is of this start.
+        start = describe_start(world, parts, step or 0)
+        world.on_main(lambda: record_start(run, start))
 
         # 5. The loop; `step` counts completed updates.
         loader = stack.enter_context(
@@ -201,10 +217,10 @@ class Parts:
     weights: WeightSource
     dtype: torch.dtype
 
-    @property
+    @cached_property
     def fingerprints(self) -> dict[str, str]:
         """What identifies the data."""
-        return {name: source.fingerprint for name, source in self.sources.items()}
+        return fingerprints_of(self.sources)
 
 
 def assemble(config: Config, world: World) -> Parts:
@@ -227,7 +243,8 @@ def assemble(config: Config, world: World) -> Parts:
         scale = config.data.sample_scale
         world.on_main(lambda: build_sample(Path(config.data.root), scale=scale))
     tokenizer = open_tokenizer(config.data.tokenizer)
-    sources = open_sources(config.data.root, config.data.sources, tokenizer)
+    recorded = world.from_main(recorded_fingerprints(config.folder / "environment.json"))
+    sources = open_sources(config.data.root, config.data.sources, tokenizer, recorded)
     plan = config.plan()
     held_out = [
         build_set(name, source.held_out(), tokenizer, config.evaluation, batch.row_length)
@@ -395,6 +412,26 @@ def check_resume(config: Config, checkpointer: Checkpointer) -> None:
         )
 
 
+def describe_start(world: World, parts: Parts, step: int) -> dict[str, Any]:
+    """What the last bits of the steps after `step` depend on, and which of them are logged."""
+    config, cuda = parts.config, world.device.type == "cuda"
+    return {
+        "step": step,
+        "ranks": world.size,
+        "threads": world.threads,
+        "device": torch.cuda.get_device_name() if cuda else world.device.type,
+        "torch": str(torch.__version__),
+        "dtype": str(parts.dtype).removeprefix("torch."),
+        "micro_batch_rows": config.batch.micro_batch_rows,
+        "strategy": config.parallel.strategy,
+        "shard_ranks": config.parallel.shard_ranks,
+        "attention": describe_backend(parts.model.backend),
+        "compile": config.parallel.compile,
+        "checkpointing": config.parallel.checkpointing,
+        "logging_every": config.logging.every,
+    }
+
+
 def describe_run(world: World, parts: Parts, peak_flops: float, step: int | None) -> list[str]:
     """What is in force, for the first lines of the output."""
     plan, sources, backend = parts.plan, parts.sources, parts.model.backend
@@ -414,6 +451,12 @@ def describe_run(world: World, parts: Parts, peak_flops: float, step: int | None
         f"source {name}: {rows * plan.row_length / sources[name].tokens:.2f} epochs of "
         f"{sources[name].tokens:,} tokens read by the end"
         for name, rows in plan.consumed().items()
+    ]
+    lines += [
+        f"source {name} is read as it was when this run began, without the shards appended since "
+        f"({source.later_shards})"
+        for name, source in sources.items()
+        if source.later_shards
     ]
     lines += [
         f"source {name} has no held-out text and is not evaluated"

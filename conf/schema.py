@@ -35,6 +35,11 @@ LAUNCH_FIELDS = (
     *("parallel.attention", "parallel.checkpointing", "parallel.compile"),
 )
 
+# Fields that say where the data lies. They enter the default name of a run, since nobody has read
+# the data when it is made up; when a run is continued they may change, since the fingerprints in
+# its environment.json vouch for what lies there.
+MOVABLE_FIELDS = ("data.root", "data.tokenizer")
+
 
 @dataclass(kw_only=True)
 class DataConfig:
@@ -156,7 +161,7 @@ class Config:
     @property
     def digest(self) -> str:
         """Hash of the fields that decide what the run computes."""
-        content = _computed(asdict(self))
+        content = _without(LAUNCH_FIELDS, asdict(self))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -212,8 +217,9 @@ def check_same_run(path: Path, config: Config) -> None:
     """
     if not path.exists():
         return
-    before = _computed(OmegaConf.to_container(OmegaConf.load(path)))
-    now = _computed(OmegaConf.to_container(OmegaConf.create(asdict(config))))
+    free = LAUNCH_FIELDS + MOVABLE_FIELDS
+    before = _without(free, OmegaConf.to_container(OmegaConf.load(path)))
+    now = _without(free, OmegaConf.to_container(OmegaConf.create(asdict(config))))
     different = [
         f"{key}: {before.get(key)} -> {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
@@ -226,12 +232,12 @@ def check_same_run(path: Path, config: Config) -> None:
         )
 
 
-def _computed(tree: Any) -> dict[str, Any]:
-    """Leaves by dotted key, without those that a launch may choose."""
+def _without(fields: tuple[str, ...], tree: Any) -> dict[str, Any]:
+    """Leaves by dotted key, but for those of some fields and below them."""
     return {
         key: value
         for key, value in _flat(tree).items()
-        if not any(key == field or key.startswith(f"{field}.") for field in LAUNCH_FIELDS)
+        if not any(key == field or key.startswith(f"{field}.") for field in fields)
     }
 
 

@@ -107,17 +107,24 @@ class Source:
     Documents are numbered in the order they were prepared, blocks likewise; a block never crosses
     a shard border, so the last one of each shard may be short.
 
+    Args:
+        fingerprint: of the state to open, where the source has grown since; a source that never had
+            it is opened as it is now, so whoever relies on it compares.
+
     Attributes:
-        manifest: the parsed manifest.json.
+        manifest: the parsed manifest.json, without what was appended after the state that is open.
+        later_shards: how many shards were appended after that state.
         fingerprint: sha256 over the format, the tokenizer and every shard's digest.
         documents, tokens: totals over all shards; tokens count BOS and EOS.
         block_tokens: (blocks,) int64, tokens in each block.
         block_documents: (blocks,) int64, the number of the first document of each block.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, fingerprint: str | None = None) -> None:
         self.folder = Path(folder)
-        self.manifest = read_manifest(self.folder)
+        newest = read_manifest(self.folder)
+        self.manifest = _as_it_was(newest, fingerprint) if fingerprint else newest
+        self.later_shards = len(newest["shards"]) - len(self.manifest["shards"])
         self.fingerprint = fingerprint_of(self.manifest)
         dtype = np.dtype(self.manifest["dtype"])
         entries = [entry for entry in self.manifest["shards"] if entry["documents"]]
@@ -159,7 +166,10 @@ class Source:
 
     def held_out(self) -> Iterator[str]:
         """The texts that no training row can touch, in the order they were met."""
-        with (self.folder / "held_out.jsonl").open(encoding="utf-8") as lines:
+        path = self.folder / "held_out.jsonl"
+        if not path.is_file():
+            raise ValueError(f"{path}: missing; restore it, or prepare this source again")
+        with path.open(encoding="utf-8") as lines:
             for line in lines:
                 yield json.loads(line)["text"]
 
@@ -200,6 +210,31 @@ def fingerprint_of(manifest: dict) -> str:
     parts = [manifest["format_version"], BLOCK_DOCUMENTS, manifest["tokenizer"]]
     parts += [shard["sha256"] for shard in manifest["shards"]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _as_it_was(manifest: dict, fingerprint: str) -> dict:
+    """The manifest before the appends after which a source has no longer had a fingerprint.
+
+    The digests of the shards prove it, not what an append has noted. What nothing proves comes back
+    as it is.
+    """
+    if fingerprint_of(manifest) == fingerprint:
+        return manifest
+    appends = manifest.get("appends", [])
+    for number, work in enumerate(appends):
+        shards = manifest["shards"][: work["first_shard"]]
+        before = manifest | {
+            "shards": shards,
+            "inputs": manifest["inputs"][: work["first_input"]],
+            "appends": appends[:number],
+        }
+        if fingerprint_of(before) != fingerprint:
+            continue
+        for total in ("documents", "tokens", "utf8_bytes"):
+            before[total] = sum(shard[total] for shard in shards)
+        before.pop("skipped", None)  # was counted for all inputs together
+        return before
+    return manifest
 
 
 def sha256_of(path: Path) -> str:

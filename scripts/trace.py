@@ -16,8 +16,8 @@ from data.stages import REPLAY
 from data.trace import Passage, Piece, Reading, Trace, TraceConfig
 from tokenizer.tokenizer import Tokenizer
 from training.inputs import open_sources, open_tokenizer
-from training.reproduce import read_records
-from training.run_folder import check_same_data
+from training.run_folder import check_same_data, recorded_fingerprints
+from training.run_log import read_records
 
 ConfigStore.instance().store("trace_schema", TraceConfig)
 SHOWN = 70
@@ -101,9 +101,10 @@ def print_reading(reading: Reading, lookup: Trace) -> None:
 def trace(config: TraceConfig) -> None:
     """Print what was asked for."""
     run = load_run(config.run)
-    _, logged = read_records(run.folder)
+    logged = read_records(run.folder).logged
     tokenizer = open_tokenizer(run.data.tokenizer)
-    sources = open_sources(run.data.root, run.data.sources, tokenizer)
+    recorded = recorded_fingerprints(run.folder / "environment.json")
+    sources = open_sources(run.data.root, run.data.sources, tokenizer, recorded)
     fingerprints = {name: source.fingerprint for name, source in sources.items()}
     check_same_data(run.folder / "environment.json", fingerprints)
     lookup = Trace(run.plan(), sources, run.seed)

@@ -1,13 +1,16 @@
-"""Repeat random steps of a run: do the losses that its log claims come out again?
+"""Repeat random steps of a run: does what its log claims of them come out again?
 
     [torchrun --nproc-per-node N] -m scripts.verify run=runs/<name> [steps=10] [reach=50]
 
 Starts from the initial weights and every checkpoint that is kept, writes nothing to the run folder,
-and may run beside the training. Exit code 1 if anything does not reproduce.
+and may run beside the training. Clock and evaluations are not repeated. Exit code 1 if anything
+does not reproduce.
 """
 
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -15,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from conf.command import command
 from conf.schema import load_run
 from data.loader import Loader
-from train import assemble, begin_step, train_step
+from train import assemble, begin_step, describe_start, train_step
 from training.checkpoint import Checkpointer
 from training.distributed import start_world
 from training.optim import build_optimizer
@@ -26,11 +29,13 @@ from training.reproduce import (
     check_stored,
     choose_tolerance,
     describe_legs,
+    describe_reach,
     draw_legs,
-    read_records,
     repeat,
 )
 from training.run_folder import check_same_data, describe_environment
+from training.run_log import check_log, read_records
+from training.sealed import finished
 
 ConfigStore.instance().store("verify_schema", VerifyConfig)
 
@@ -42,7 +47,9 @@ def verify(asked: VerifyConfig) -> Verdict:
     with ExitStack() as stack:
         world = stack.enter_context(start_world(run.device))
         world.check_agreement("the command line", repr(asked))
-        then, logged = world.from_main(read_records(run.folder))  # a run may write in between
+        # A run may write meanwhile: its log is on disk before a checkpoint is, so is read after.
+        kept = world.from_main([step for step, _ in finished(run.folder / "checkpoints")])
+        records = world.from_main(read_records(run.folder))
         parts = assemble(run, world)
         run, plan, model, batch = parts.config, parts.plan, parts.model, run.batch
         check_same_data(run.folder / "environment.json", parts.fingerprints)
@@ -51,12 +58,16 @@ def verify(asked: VerifyConfig) -> Verdict:
 
         saved = stack.enter_context(Checkpointer(run.folder / "checkpoints", run.checkpoint, world))
         damage = {step: saved.damage(step) for step in saved.steps()}
-        legs = draw_legs(asked, [0, *(s for s in damage if damage[s] is None)], list(logged))
-        now = describe_environment(world, parts.fingerprints)
-        tolerance, why = choose_tolerance(asked.tolerance, then, now)
-        world.say(f"code: commit {then['git_commit']} in the run, {now['git_commit']} here")
+        states = [0, *(step for step in damage if damage[step] is None)]
+        logged = {step: row for step, row in records.logged.items() if 1 <= step <= plan.steps}
+        legs = draw_legs(asked, states, list(logged))
+        now = describe_start(world, parts, 0)
+        tolerance, why = choose_tolerance(asked.tolerance, records.starts, now)
+        then, here = records.environment, describe_environment(world, parts.fingerprints)
+        world.say(f"code: commit {then['git_commit']} in the run, {here['git_commit']} here")
         world.say(f"tolerance: {f'{tolerance:g}' if tolerance else 'exact equality'} ({why})")
-        world.say("\n".join(describe_legs(legs, logged)))
+        world.say(describe_reach(states, logged, asked.reach))
+        world.say("\n".join(describe_legs(legs, logged, batch.tokens_per_step)))
 
         materialize(model, parts.weights, world.device)
         optimizer = build_optimizer(model, run.optim)
@@ -64,12 +75,21 @@ def verify(asked: VerifyConfig) -> Verdict:
         options |= {"micro_batch_rows": batch.micro_batch_rows, "prefetch": batch.prefetch}
         loader = stack.enter_context(Loader(plan, parts.sources, **options))
 
-        def execute(step: int) -> dict[str, float]:
-            begin_step(step, parts, optimizer)
+        def execute(step: int) -> dict[str, Any]:
+            lr = begin_step(step, parts, optimizer)
             result = train_step(model, optimizer, loader.step(step), run, world)
-            return {"loss_nats": result.loss_nats, "grad_norm": result.grad_norm}
+            return {
+                "stage": plan.stage_at(step).name,
+                "tokens": (step + 1) * batch.tokens_per_step,
+                "loss_nats": result.loss_nats,
+                "lr": lr,
+                "grad_norm": result.grad_norm,
+                "sources": result.sources,
+                "rows": sorted(chain(*world.gather(result.rows))),
+            }
 
         verdict = repeat(legs, execute, logged, tolerance, saved, model, optimizer)
+        verdict.problems += check_log(records, kept, plan.steps, run.logging.every)
         still = saved.steps()  # what a training run prunes meanwhile is not damaged
         verdict.problems += [
             f"checkpoint of step {step}: {problem}"

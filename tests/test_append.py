@@ -134,6 +134,31 @@ def test_it_grows_again(config, tmp_path):
     assert names == [f"shard-{number:05d}" for number in range(len(names))]
 
 
+def test_a_grown_source_opens_as_it_ever_was(config, tmp_path):
+    out = tmp_path / "out"
+    manifests, known = [], []
+    for name, texts in (("a", OLD), ("b", NEW), ("c", make_texts(30, seed=7))):
+        manifests.append(run(config(name, texts)))
+        source = Source(out)
+        known.append((source.fingerprint, documents(source), source.block_tokens.tolist()))
+    for manifest, (fingerprint, its_documents, blocks) in zip(manifests, known, strict=True):
+        source = Source(out, fingerprint)
+        assert source.fingerprint == fingerprint
+        assert source.later_shards == len(manifests[-1]["shards"]) - len(manifest["shards"])
+        assert (documents(source), source.block_tokens.tolist()) == (its_documents, blocks)
+        assert source.manifest | {"skipped": 0} == manifest | {"skipped": 0}
+    assert Source(out, "0" * 64).fingerprint == known[-1][0]
+
+    # What an append has noted is no proof: the digests of the shards must lead there.
+    forged = read_manifest(out)
+    forged["shards"][0]["sha256"]["shard-00000.tokens"] = "0" * 64
+    (out / "manifest.json").write_text(json.dumps(forged))
+    for fingerprint, _, _ in known:
+        source = Source(out, fingerprint)
+        assert source.fingerprint == fingerprint_of(forged) != fingerprint
+        assert source.later_shards == 0
+
+
 def test_new_documents_are_no_near_copies_of_the_old_held_out_text(config, tmp_path):
     old = long_texts(40)
     (tmp_path / "questions.jsonl").write_bytes(json_lines(long_texts(10, seed=9)[8:]))

@@ -1,11 +1,14 @@
 import json
+import os
 import shutil
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
 import training.checkpoint
@@ -161,7 +164,10 @@ def test_an_interrupted_save_is_never_read_and_does_not_stand_in_the_way(world, 
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
 
 
-@pytest.mark.parametrize("damage", ["truncate", "remove", "no marker", "bits"])
+MARKERS = ["null", "[]", '{"files": null}', '{"files": {"a": null}}', "{", "", "directory", "key"]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "no marker", "bits", *MARKERS])
 def test_damage_is_reported_and_the_one_before_is_used(world, tmp_path, capsys, damage):
     model, optimizer = build(world)
     keeper = checkpointer(tmp_path, world)
@@ -177,6 +183,14 @@ def test_damage_is_reported_and_the_one_before_is_used(world, tmp_path, capsys, 
         shard.unlink()
     elif damage == "no marker":
         (folder / MARKER).unlink()
+    elif damage == "directory":
+        (folder / MARKER).unlink()
+        (folder / MARKER).mkdir()
+    elif damage == "key":  # one bit
+        marker = (folder / MARKER).read_text()
+        (folder / MARKER).write_text(marker.replace("sha256", "sha25v", 1))
+    elif damage in MARKERS:
+        (folder / MARKER).write_text(damage)
     else:
         content = bytearray(shard.read_bytes())
         content[len(content) // 2] ^= 1
@@ -185,6 +199,84 @@ def test_damage_is_reported_and_the_one_before_is_used(world, tmp_path, capsys, 
     assert keeper.load_latest(other, fresh) == 1
     assert "step-00000002 is damaged" in capsys.readouterr().out
     assert_equal(everything(other, fresh), before)
+    assert names(tmp_path) == ["step-00000001", "step-00000002.damaged"]
+
+
+def two_checkpoints(world, tmp_path):
+    model, optimizer = build(world)
+    keeper = checkpointer(tmp_path, world)
+    keeper.save(1, model, optimizer)
+    keeper.save(2, model, optimizer)
+    return keeper, model, optimizer
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(world, tmp_path):
+    """Nor at the second try: from step 0 it would overwrite its log."""
+    keeper, model, optimizer = two_checkpoints(world, tmp_path)
+    for folder in (tmp_path / "checkpoints").iterdir():
+        (folder / MARKER).unlink()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="every checkpoint is damaged; restore one"):
+            keeper.load_latest(model, optimizer)
+        assert names(tmp_path) == ["step-00000001", "step-00000002"]
+    for folder in (tmp_path / "checkpoints").iterdir():
+        folder.rename(folder.with_name(folder.name + ".damaged"))
+    with pytest.raises(ValueError, match="every checkpoint is damaged"):
+        keeper.load_latest(model, optimizer)
+
+
+@pytest.mark.parametrize("fails", ["digest", "load"])
+def test_a_disk_that_cannot_be_read_condemns_no_checkpoint(world, tmp_path, monkeypatch, fails):
+    keeper, model, optimizer = two_checkpoints(world, tmp_path)
+
+    def fail(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    def fail_in_dcp(*_, **__):
+        raise CheckpointException("", {0: (OSError(5, "Input/output error"), None)})
+
+    with monkeypatch.context() as patched:
+        if fails == "digest":
+            patched.setattr(training.sealed, "sha256_of", fail)
+        else:
+            patched.setattr(training.checkpoint.dcp, "load", fail_in_dcp)
+        with pytest.raises(ValueError, match="Input/output error"):
+            keeper.load_latest(model, optimizer)
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]
+    assert keeper.load_latest(model, optimizer) == 2
+
+
+def test_a_stray_file_is_no_checkpoint(world, tmp_path):
+    keeper, model, optimizer = two_checkpoints(world, tmp_path)
+    (tmp_path / "checkpoints" / "step-00000100").write_text("")
+    assert keeper.load_latest(model, optimizer) == 2
+
+
+def test_a_checkpoint_is_on_disk_before_it_has_its_name(world, tmp_path, monkeypatch):
+    """Files, then the marker, then their folder, then the name, then the folder of that."""
+    events = []
+    fsync, rename = os.fsync, Path.rename
+
+    def recorded_fsync(descriptor):
+        events.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    def recorded_rename(path, target):
+        events.append(f"{path.name} -> {target.name}")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(Path, "rename", recorded_rename)
+    model, optimizer = build(world)
+    checkpointer(tmp_path, world).save(1, model, optimizer)
+    folder = tmp_path / "checkpoints"
+    partial = folder / "step-00000001.tmp"
+    files = {path.name for path in (folder / "step-00000001").iterdir()} - {MARKER}
+    last = {event: place for place, event in enumerate(events)}
+    sealed = last[partial / MARKER]
+    assert all(last[partial / name] < sealed for name in files)
+    named = last["step-00000001.tmp -> step-00000001"]
+    assert sealed < last[partial] < named < last[folder]
 
 
 def test_the_marker_lists_every_file(world, tmp_path):
@@ -277,6 +369,13 @@ def test_room_is_checked_before_anything_is_written(world, tmp_path, monkeypatch
     with pytest.raises(ValueError, match="are needed"):
         keeper.check_space(model, saves=100)
     keeper.check_space(model, saves=2)
+    # What `keep_every` keeps counts as well: steps 4, 8, 12, ... of a save every 2 steps.
+    usage.free = (2 + 1 + 50 - 1) * needed
+    keeper.config = CheckpointConfig(every=2, keep_last=2, keep_every=4)
+    keeper.check_space(model, saves=100)
+    usage.free -= 1
+    with pytest.raises(ValueError, match="keep fewer"):
+        keeper.check_space(model, saves=100)
 
 
 def state_after(world, folder, steps):

@@ -38,6 +38,28 @@ def test_rows_after_the_checkpoint_are_forgotten_and_a_torn_line_too(tmp_path):
     assert steps_in(tmp_path) == []
 
 
+def test_a_line_that_is_no_row_is_named_and_nothing_is_lost(tmp_path):
+    before = '{"step": 1}\n\0\0\0\n{"step": 2}\n'
+    (tmp_path / "metrics.jsonl").write_text(before)
+    log = open_log(tmp_path)
+    with pytest.raises(ValueError, match=r"metrics.jsonl, line 2: .* is no row of a log"):
+        log.rewind(2)
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_wandb_is_asked_to_continue_the_same_run(tmp_path, monkeypatch):
+    import wandb
+
+    asked = []
+    monkeypatch.setattr(wandb, "init", lambda **options: asked.append(options))
+    for _ in range(2):
+        config = LoggingConfig(wandb="online")
+        MetricsLog(tmp_path, config, active=True, steps=9, settings={}).close()
+    first, second = asked
+    assert first["id"] == second["id"] != ""
+    assert first["resume"] == second["resume"] == "allow"  # online, `never` would refuse the id
+
+
 def test_processes_other_than_the_main_one_write_nothing(tmp_path):
     log = MetricsLog(tmp_path, LoggingConfig(), active=False, steps=9, settings={})
     log.rewind(None)

@@ -1,14 +1,23 @@
 """A run that was killed and continued is the run that was not, bit for bit."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from data.prepare import PrepareConfig, prepare
+from data.sample.build import HELD_OUT_FRACTION
+from data.shards import Source
+from data.trace import TraceConfig
+from scripts.trace import trace
+from scripts.verify import verify
 from tests.kills import run_training
 from tests.ranks import start_ranks, wait_for_all
 from tests.runs import evaluations, losses, metrics, tiny
+from tests.test_prepare import json_lines, make_texts
+from training.reproduce import VerifyConfig
 
 pytestmark = pytest.mark.distributed
 
@@ -21,7 +30,8 @@ EXACT = [
     "batch.micro_batch_rows=2",
     "model.vocab_size=2051",
     "model.num_padded_ids=3",
-    "model.hidden_size=40",
+    "model.hidden_size=43",
+    "model.head_dim=10",
     "model.intermediate_size=67",
     "logging.row_losses=true",
 ]
@@ -130,6 +140,47 @@ def test_a_resumed_run_says_where_and_continues_its_wandb_run(sample, tmp_path):
     starts = list((tmp_path / "run" / "wandb").glob("offline-run-*"))
     assert len(starts) == 2
     assert all(start.name.endswith(f"-{identity}") for start in starts)
+
+
+def test_a_source_may_grow_while_a_run_reads_it(sample, straight, tmp_path, capsys):
+    root = tmp_path / "sample"
+    shutil.copytree(sample, root)
+    again = arguments(root, tmp_path, "run")
+    assert run_training(again, 2, ("train:train_step", 7, 0)) == -9
+    new = tmp_path / "new.jsonl"
+    new.write_bytes(json_lines([f"new {text}" for text in make_texts(200)]))
+    append = PrepareConfig(
+        name="geo_en",
+        inputs=[str(new)],
+        out=str(root / "geo_en"),
+        append=True,
+        tokenizer=str(root / "tokenizer"),
+        held_out_fraction=HELD_OUT_FRACTION,
+        workers=1,
+    )
+    prepare(append, progress=False)
+    assert run_training(again, 2, output=tmp_path / "output") == 0
+    run = tmp_path / "run"
+    assert_equal_bit_for_bit(run, straight / "ranks2")
+    said = (tmp_path / "output").read_text()
+    assert said.count("source geo_en is read as it was when this run began, without the") == 1
+
+    traces = []
+    for folder in (run, straight / "ranks2"):
+        trace(TraceConfig(run=str(folder), step=12, full=True))
+        traces.append(capsys.readouterr().out)
+    assert " of geo_en" in traces[0]
+    assert traces[0] == traces[1]
+    assert verify(VerifyConfig(run=str(run), steps=2)).passed
+
+    # A new run reads all of it.
+    fresh = [*again, "name=fresh"]
+    assert run_training(fresh, 2, ("train:train_step", 1, 0)) == -9
+    fingerprint, grown = (
+        json.loads((folder / "environment.json").read_text())["data_fingerprints"]["geo_en"]
+        for folder in (run, tmp_path / "fresh")
+    )
+    assert grown == Source(root / "geo_en").fingerprint != fingerprint
 
 
 def hold_the_folder(arguments, reached):

@@ -50,7 +50,7 @@ def test_a_run_leaves_everything_it_promises(sample, tmp_path, capsys):
     folder = run_here(STAGE1, SHORT, *tiny(sample, tmp_path, "checkpoint.export_every=5"))
     assert {path.name for path in folder.iterdir()} == {
         *("config.yaml", "environment.json", "metrics.jsonl", "loss.png", "checkpoints"),
-        *("exports", "model", ".lock"),
+        *("exports", "model", ".lock", "starts.jsonl"),
     }
     rows = [row for row in metrics(folder) if "loss_nats" in row]
     assert [row["step"] for row in rows] == list(range(1, 13))
@@ -75,7 +75,10 @@ def test_a_run_leaves_everything_it_promises(sample, tmp_path, capsys):
         "step-00000010",
     ]
     environment = json.loads((folder / "environment.json").read_text())
-    assert set(environment["data_fingerprints"]) == set(source_names(sample))
+    assert set(environment["data_fingerprints"]) == {
+        *source_names(sample),
+        *(f"{name}/held_out" for name in source_names(sample)),
+    }
     assert {path.name for path in (folder / "model").iterdir()} >= {
         *("config.json", "generation_config.json", "model.safetensors"),
         *("tokenizer.model", "tokenizer.json", "tokenizer_config.json"),
@@ -286,7 +289,7 @@ def test_data_that_changed_under_a_run_is_refused(sample, tmp_path):
     shutil.rmtree(root / "general_en")
     shutil.copytree(root / "geo_en", root / "general_en")
     before = (folder / "environment.json").read_text()
-    with pytest.raises(ValueError, match=r"data\.sources general_en changed since"):
+    with pytest.raises(ValueError, match=r"data\.sources general_en, .*/held_out changed since"):
         run_here(*fixed)
     assert (folder / "environment.json").read_text() == before
 

@@ -12,10 +12,13 @@ import torch.distributed.checkpoint as dcp
 
 from conf.schema import load_run
 from scripts.verify import verify
+from tests.kills import run_training
 from tests.ranks import run_ranks, start_ranks, wait_for_all
 from tests.runs import ROOT, configure, tiny
 from train import train
-from training.reproduce import Leg, VerifyConfig, choose_tolerance, draw_legs
+from training.reproduce import Leg, VerifyConfig, choose_tolerance, describe_reach, draw_legs
+from training.run_folder import read_starts
+from training.run_log import Records, check_log
 from training.sealed import MARKER, digests
 
 SIZES = (
@@ -32,7 +35,8 @@ def options(sample, runs, *more):
 
 @pytest.fixture(scope="module")
 def finished(sample, tmp_path_factory):
-    config = configure(*options(sample, tmp_path_factory.mktemp("runs")))
+    runs = tmp_path_factory.mktemp("runs")
+    config = configure(*options(sample, runs, "logging.row_losses=true"))
     train(config)
     return config.folder
 
@@ -55,12 +59,20 @@ def tree(folder):
     }
 
 
+def rows_of(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def write_rows(run, rows):
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def edit_log(run, step, **values):
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = rows_of(run)
     for row in rows:
         if row["step"] == step and "loss_nats" in row:
             row |= {name: change(row[name]) for name, change in values.items()}
-    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(run, rows)
 
 
 def test_a_run_of_two_stages_reproduces_exactly_and_is_not_touched(finished, capsys):
@@ -69,21 +81,25 @@ def test_a_run_of_two_stages_reproduces_exactly_and_is_not_touched(finished, cap
     assert tree(finished) == before
     assert verdict.passed
     assert verdict.compared == 10
-    assert verdict.largest == {"loss_nats": 0.0, "grad_norm": 0.0}
+    assert verdict.largest == dict.fromkeys(("loss_nats", "grad_norm", "sources", "rows"), 0.0)
     assert verdict.equal == [4, 8, 10]
     out = capsys.readouterr().out
-    assert "tolerance: exact equality (processes 1, device cpu" in out
+    assert "tolerance: exact equality (ranks 1, threads " in out
+    assert "as at every start" in out
+    assert "drawn from 10 of 10 logged steps\n" in out
     assert "to execute: 10 steps" in out
     assert "steps 5 to 8 from the checkpoint of step 4" in out
     assert out.index("to execute") < out.index("steps 1 to 4: reproduced")
     assert "REPRODUCED: 10 logged steps repeated" in out
 
 
-def test_the_border_is_crossed_from_the_initial_weights(copy):
+def test_the_border_is_crossed_from_the_initial_weights(copy, capsys):
     shutil.rmtree(copy / "checkpoints")
     verdict = verified(copy, steps=100, reach=7)
     assert verdict.passed
     assert verdict.compared == 7
+    sentence = "drawn from 7 of 10 logged steps; the others lie more than 7 steps behind"
+    assert sentence in capsys.readouterr().out
 
 
 def test_a_second_stage_from_the_folder_of_the_first_reproduces(sample, finished, tmp_path):
@@ -101,12 +117,12 @@ def test_a_second_stage_from_the_folder_of_the_first_reproduces(sample, finished
 
 
 def test_steps_that_were_not_logged_are_executed_and_not_compared(copy):
-    log = copy / "metrics.jsonl"
-    lines = log.read_text().splitlines(keepends=True)
-    log.write_text("".join(line for line in lines if json.loads(line)["step"] % 3 == 0))
+    write_rows(copy, [row for row in rows_of(copy) if row["step"] in (0, 3, 6, 9, 10)])
+    (start,) = read_starts(copy)
+    (copy / "starts.jsonl").write_text(json.dumps(start | {"logging_every": 3}) + "\n")
     verdict = verified(copy, steps=100)
     assert verdict.passed
-    assert verdict.compared == 3
+    assert verdict.compared == 4
 
 
 def test_a_loss_changed_in_the_sixth_digit_is_named(copy, capsys):
@@ -125,6 +141,92 @@ def test_a_grad_norm_that_is_no_number_does_not_pass(copy):
     verdict = verified(copy, steps=100, tolerance=0.5)
     assert [problem.split(" logged ")[0] for problem in verdict.problems] == ["step 2: grad_norm"]
     assert verdict.equal == []  # bits are compared where equality is asked for
+
+
+def change_source(**values):
+    def change(sources):
+        name = min(sources)
+        return sources | {name: {key: f(sources[name][key]) for key, f in values.items()}}
+
+    return change
+
+
+def test_everything_that_a_row_says_of_its_step_is_compared(copy):
+    same, more = (lambda value: value), (lambda value: value + 1)
+    up = lambda loss: loss * (1 + 1e-9)  # noqa: E731
+    edit_log(copy, 1, lr=up)
+    edit_log(copy, 2, stage=lambda _: "specialization")
+    edit_log(copy, 3, tokens=more)
+    edit_log(copy, 4, sources=change_source(loss_nats=up, tokens=same))
+    edit_log(copy, 5, sources=change_source(loss_nats=same, tokens=more))
+    edit_log(copy, 6, sources=lambda sources: dict(sorted(sources.items())[1:]))
+    edit_log(copy, 7, sources=lambda sources: sources | {"new": {"loss_nats": 1.0, "tokens": 1}})
+    edit_log(copy, 8, rows=lambda rows: [[rows[0][0], up(rows[0][1])], *rows[1:]])
+    edit_log(copy, 9, rows=lambda rows: rows[1:])
+    edit_log(copy, 10, grad_norm=lambda norm: str(norm))
+    verdict = verified(copy, steps=100)
+    assert not verdict.passed
+    first = {}
+    for problem in verdict.problems:
+        step, figure = problem.split(" logged ")[0].split(": ")
+        first.setdefault(int(step.removeprefix("step ")), figure)
+    assert first.pop(4).split(".")[::2] == ["sources", "loss_nats"]
+    assert first.pop(5).split(".")[::2] == ["sources", "tokens"]
+    assert first.pop(6).startswith("sources.")
+    assert first == {
+        **dict(zip((1, 2, 3, 10), ("lr", "stage", "tokens", "grad_norm"), strict=True)),
+        **dict(zip((7, 8, 9), ("sources.new.loss_nats", "rows.0.1", "rows.0.0"), strict=True)),
+    }
+    assert "step 9: 13 more figures differ" in verdict.problems
+    assert verdict.equal == [4, 8, 10]
+
+
+def without(*steps):
+    return lambda rows: [row for row in rows if row["step"] not in steps or "eval" in row]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (without(6), "steps 6: not in the log, where logging.every promises them"),
+        (without(9, 10), "steps 9, 10: not in the log, where logging.every promises them"),
+        (without(1, 2, 3, 4, 5), "steps 1, 2, 3 and 2 more: not in the log, where"),
+        (lambda rows: [*rows, next(r for r in rows if r["step"] == 7)], "step 7: logged 2 times"),
+        (lambda rows: [*rows, rows[-2] | {"step": 11}], "step 11: logged, but the run has steps 1"),
+    ],
+)
+def test_a_log_with_a_step_too_many_or_too_few_does_not_pass(copy, change, problem):
+    write_rows(copy, change(rows_of(copy)))
+    verdict = verified(copy, steps=1, reach=1)
+    assert not verdict.passed
+    (found,) = verdict.problems
+    assert found.startswith(problem)
+
+
+def test_each_start_promises_what_it_logs():
+    def problems(starts, steps, reached=0, kept=()):
+        starts = [{"step": step, "logging_every": every} for step, every in starts]
+        return check_log(Records({}, starts, [{"step": s} for s in steps], reached), kept, 20, 5)
+
+    assert problems([(0, 4), (8, 2)], [4, 8, 10, 12, 14], 14) == []
+    assert problems([(0, 4), (8, 2)], [4, 8, 10, 14], 14)[0].startswith("steps 12: not")
+    # The second start was overtaken by the third: it went back behind it.
+    assert problems([(0, 4), (8, 1), (4, 6)], [4, 6, 12], 13) == []
+    assert problems([(12, 1)], [5, 10, 13], 13) == []  # older than starts.jsonl up to 12
+    assert problems([], [5, 10], 10) == []
+    assert problems([(0, 7)], [7, 14, 20], 20) == []
+    assert problems([(0, 7)], [7, 14], 14, [20])[0].startswith("steps 20: not")
+
+
+def test_lines_that_are_no_rows_are_refused(copy):
+    log, starts = copy / "metrics.jsonl", copy / "starts.jsonl"
+    log.write_text(log.read_text() + '{"step": "11", "loss_nats": 1.0}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line \d+: no row of a log"):
+        verified(copy)
+    for text in ("no json\n", "[]\n", '{"step": 0}\n'):
+        starts.write_text(text)
+        with pytest.raises(ValueError, match=r"starts\.jsonl, line 1: .* tells of no start"):
+            read_starts(copy)
 
 
 def elsewhere(sample, copy, tmp_path):
@@ -150,7 +252,7 @@ def test_another_source_is_found(sample, copy, tmp_path):
     root = elsewhere(sample, copy, tmp_path)
     shutil.rmtree(root / "geo_en")
     shutil.copytree(root / "general_en", root / "geo_en")
-    with pytest.raises(ValueError, match=r"data\.sources geo_en changed since"):
+    with pytest.raises(ValueError, match=r"data\.sources geo_en.* changed since"):
         verified(copy)
 
 
@@ -268,6 +370,38 @@ def test_two_processes_reproduce_each_other_exactly_and_one_process_nearly(sampl
     assert "step 7: loss_nats" in (tmp_path / "verdictFalse").read_text()
 
 
+@pytest.mark.distributed
+@pytest.mark.parametrize(
+    ("ranks", "rows", "differs"), [(1, 2, "micro_batch_rows 4 -> 2"), (2, 4, "ranks 2 -> 1")]
+)
+def test_a_run_continued_otherwise_is_held_to_the_tolerance(
+    sample, tmp_path, capsys, ranks, rows, differs
+):
+    again = options(sample, tmp_path, "logging.row_losses=true")
+    assert run_training(again, ranks, ("train:train_step", 7, 0)) == -9
+    assert run_training([*again, f"batch.micro_batch_rows={rows}"], 1) == 0
+    run = tmp_path / "run"
+    assert [start["step"] for start in read_starts(run)] == [0, 4]
+    verdict = verified(run, steps=100)
+    print(verdict)
+    out = capsys.readouterr().out
+    assert f"tolerance: 1e-05 ({differs}" in out or f", {differs}" in out
+    assert verdict.passed
+    assert verdict.compared == 10
+    assert verdict.equal == []
+    assert 0 < max(verdict.largest.values()) < 1e-5
+    edit_log(run, 3, sources=change_source(loss_nats=lambda loss: loss * 1.0001, tokens=int))
+    assert not verified(run, steps=100).passed
+
+
+def test_a_run_that_does_not_tell_of_its_starts_is_held_to_the_tolerance(copy, capsys):
+    (copy / "starts.jsonl").unlink()
+    verdict = verified(copy, steps=1)
+    assert verdict.passed
+    assert verdict.equal == []
+    assert "tolerance: 1e-05 (no starts.jsonl tells how the steps were" in capsys.readouterr().out
+
+
 def test_every_step_is_drawn_from_the_nearest_state_before_it():
     config = SimpleNamespace(steps=100, seed=0, reach=4)
     legs = draw_legs(config, [0, 10, 12], range(1, 20))
@@ -286,19 +420,26 @@ def test_the_draw_follows_from_the_seed():
     assert 1 <= min(counts) <= max(counts) <= 30  # of 10 expected
 
 
-def test_equality_is_asked_for_where_it_can_be_had():
-    then = {"world_size": 1, "threads": 2, "cuda_device": None, "versions": {"torch": "2.13"}}
-    assert choose_tolerance(None, then, then)[0] == 0
-    assert choose_tolerance(1e-3, then, then) == (1e-3, "as asked")
-    for change in (
-        {"world_size": 2},
-        {"threads": 4},
-        {"cuda_device": "H100"},
-        {"versions": {"torch": "2.14"}},
-    ):
-        tolerance, why = choose_tolerance(None, then, then | change)
-        assert tolerance == 1e-5
-        assert "->" in why
+def test_the_reach_is_said():
+    assert describe_reach([0], range(1, 4), 3) == "drawn from 3 of 3 logged steps"
+    sentence = describe_reach([0, 10], range(1, 21), 5)
+    assert sentence.startswith("drawn from 10 of 20 logged steps; the others lie more than 5 steps")
+
+
+def test_equality_is_asked_for_where_every_start_was_as_this_one():
+    now = {"step": 0, "ranks": 1, "device": "cpu", "strategy": "fsdp", "logging_every": 1}
+    later = now | {"step": 8, "logging_every": 5}
+    assert choose_tolerance(None, [now, later], now)[0] == 0
+    assert choose_tolerance(1e-3, [now], now) == (1e-3, "as asked")
+    for change in ({"ranks": 2}, {"device": "H100"}, {"strategy": "replicate"}):
+        for starts in ([now | change], [now | change, later], [now, later | change]):
+            tolerance, why = choose_tolerance(None, starts, now)
+            assert tolerance == 1e-5
+            assert f"{next(iter(change))} " in why
+            assert "->" in why
+    tolerance, why = choose_tolerance(None, [later], later)
+    assert tolerance == 1e-5
+    assert "how steps 1 to 8 were computed" in why
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ thread of each process, with collectives of its own, writes, digests, seals and 
 flight at a time.
 """
 
+import math
 import shutil
 import sys
 import time
@@ -132,7 +133,11 @@ class Checkpointer:
         Raises:
             ValueError: names what is needed and what is free.
         """
-        count = min(saves, self.config.keep_last + 1) - len(self.steps())
+        kept = self.config.keep_last + 1
+        if self.config.keep_every is not None:
+            both = math.lcm(self.config.every, self.config.keep_every)
+            kept += saves * self.config.every // both
+        count = min(saves, kept) - len(self.steps())
         self.world.on_main(lambda: self._check_room(state_bytes(model) * max(count, 1)))
 
     def _check_room(self, needed: int) -> None:
@@ -142,9 +147,9 @@ class Checkpointer:
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise ValueError(
-                f"{self.folder}: {needed / 2**30:.2f} GiB are needed for checkpoints and "
-                f"{free / 2**30:.2f} GiB are free; make room, lower checkpoint.keep_last or set "
-                "another runs_folder, and the same command continues"
+                f"{self.folder}: {needed / 2**30:.3g} GiB are needed for checkpoints and "
+                f"{free / 2**30:.3g} GiB are free; make room, keep fewer (checkpoint.keep_last, "
+                "checkpoint.keep_every) or set another runs_folder, and the same command continues"
             )
 
     def summary(self) -> str:
@@ -179,33 +184,35 @@ class Checkpointer:
     def load_latest(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int | None:
         """Restore the newest sound checkpoint; returns its step, or None if there is none at all.
 
-        A damaged one is reported, put aside as `.damaged`, and the one before is tried.
+        Damaged ones are reported, and put aside as `.damaged` once an older one is loaded.
 
         Raises:
-            ValueError: there are checkpoints, but all are damaged.
+            ValueError: there are or were checkpoints, but all are damaged, or a sound one cannot
+                be read. Nothing has been touched then.
         """
-        found = self._complete()
-        for step, folder in reversed(found):
+        damaged = []
+        for step, folder in reversed(self._complete()):
             damage = self.damage(step)
             if damage is None:
-                try:
-                    self.load(step, model, optimizer)
-                except ValueError as error:
-                    damage = str(error)
-                else:
-                    return step
-            # Its step will be saved again, and a folder is never written twice.
-            aside = folder.with_name(folder.name + ".damaged")
-            self.world.say(f"checkpoint {folder} is damaged ({damage}) and now {aside.name}")
-            if self.world.is_main:
-                shutil.rmtree(aside, ignore_errors=True)
-                folder.rename(aside)
-        if found:
+                self.load(step, model, optimizer)
+                self.world.on_main(lambda: self._put_aside(damaged))
+                return step
+            self.world.say(f"checkpoint {folder} is damaged ({damage})")
+            damaged.append(folder)
+        if damaged or self.world.from_main(any(self.folder.glob("step-*.damaged"))):
+            # From step 0 the run would overwrite the log of what is lost.
             raise ValueError(
-                f"{self.folder}: every checkpoint is damaged; restore one, or remove the run "
-                "folder to start anew"
+                f"{self.folder}: every checkpoint is damaged; restore one, or set another name to "
+                "start anew"
             )
         return None
+
+    def _put_aside(self, damaged: list[Path]) -> None:
+        """Their steps will be saved again, and a folder is never written twice."""
+        for folder in damaged:
+            aside = folder.with_name(folder.name + ".damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
 
     def load(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Restore one checkpoint, without `damage`'s look at it; every process must call it.
@@ -260,8 +267,15 @@ class Checkpointer:
         """Why a checkpoint cannot be trusted, or None; the processes share the reading."""
         folder = self.folder / f"step-{step:08d}"
         files = read_marker(folder)
-        names = sorted(files)[self.world.rank :: self.world.size]
-        found = self.world.gather([difference(folder / name, files[name]) for name in names])
+        names, found = sorted(files)[self.world.rank :: self.world.size], []
+        try:
+            found = [difference(folder / name, files[name]) for name in names]
+            problem = None
+        except OSError as error:  # of the disk, and perhaps a passing one: no verdict
+            problem = f"{folder} cannot be read ({error}); mend that, and run it again"
+        if problem := next(filter(None, self.world.gather(problem)), None):
+            raise ValueError(problem)
+        found = self.world.gather(found)
         if not any(name.endswith(".distcp") for name in files):
             return f"{MARKER} is missing or unreadable"
         return next((damage for part in found for damage in part if damage), None)

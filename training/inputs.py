@@ -3,10 +3,11 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from data.shards import Source
+from data.shards import Source, sha256_of
 from model.config import ModelConfig
 from model.weights import PretrainedFolder
 from tokenizer.tokenizer import Tokenizer
+from training.run_folder import HELD_OUT
 
 
 def open_tokenizer(path: str) -> Tokenizer:
@@ -19,16 +20,20 @@ def open_tokenizer(path: str) -> Tokenizer:
     return tokenizer
 
 
-def open_sources(root: str, folders: dict[str, str], tokenizer: Tokenizer) -> dict[str, Source]:
+def open_sources(
+    root: str, folders: dict[str, str], tokenizer: Tokenizer, recorded: dict[str, str]
+) -> dict[str, Source]:
     """Open every source, and check that it was prepared with this tokenizer.
 
     Args:
         folders: the folder of each source under `root`.
+        recorded: what a run that was begun has noted as fingerprints, empty for a new one. A source
+            that has grown since is opened as it was then: the rows of a run follow from all of it.
     """
     sources = {}
     for name, folder in folders.items():
         try:
-            sources[name] = source = Source(Path(root) / folder)
+            sources[name] = source = Source(Path(root) / folder, recorded.get(name))
         except ValueError as error:
             raise ValueError(f"data.sources.{name}: {error}") from None
         if source.manifest["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
@@ -37,6 +42,21 @@ def open_sources(root: str, folders: dict[str, str], tokenizer: Tokenizer) -> di
                 "prepare it again, or name its tokenizer"
             )
     return sources
+
+
+def fingerprints_of(sources: dict[str, Source]) -> dict[str, str]:
+    """What identifies the data of a run: the shards, and the held-out text that it is measured on.
+
+    The text is read anew, since the manifest only tells what it was when it was prepared.
+    """
+    return {
+        **{name: source.fingerprint for name, source in sources.items()},
+        **{
+            f"{name}{HELD_OUT}": sha256_of(source.folder / "held_out.jsonl")
+            for name, source in sources.items()
+            if source.manifest["held_out"]["documents"]
+        },
+    }
 
 
 def open_weights(init_from: str | None) -> PretrainedFolder | None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from model.weights import make_durable
 from training.run_folder import replace_text
 
 LOG_LINE_SECONDS = 15
@@ -72,12 +73,24 @@ class MetricsLog:
         rows = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
         # A kill in the middle of a write may leave a last line without its end.
         complete = (row for row in rows if row.endswith("\n"))
-        kept = [row for row in complete if step is not None and json.loads(row)["step"] <= step]
+        numbered = enumerate(complete, start=1)
+        kept = [row for n, row in numbered if step is not None and self._step_of(n, row) <= step]
         partial = self._path.with_name("metrics.jsonl.tmp")
         partial.write_text("".join(kept), encoding="utf-8")
+        make_durable(partial)
         partial.replace(self._path)
+        make_durable(self._path.parent)
         self._file = self._path.open("a", encoding="utf-8")
         self._bar.update((step or 0) - self._bar.n)
+
+    def _step_of(self, line: int, row: str) -> int:
+        try:
+            return json.loads(row)["step"]
+        except (ValueError, TypeError, KeyError):
+            raise ValueError(
+                f"{self._path}, line {line}: {row[:40]!r} is no row of a log; mend or remove it, "
+                "and the same command continues"
+            ) from None
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row, durable against a crash of the process."""

@@ -5,13 +5,11 @@ after any step can be carried on from: the initial weights, and every checkpoint
 Nothing here writes to the run folder.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -22,8 +20,9 @@ from data.shards import Source, sha256_of
 from model.transformer import Mistral
 from training.checkpoint import Checkpointer
 from training.distributed import World
+from training.run_log import SHOWN, compare
 
-FIGURES = ("loss_nats", "grad_norm")
+FIGURES = ("loss_nats", "grad_norm", "sources")
 PROGRESS_SECONDS = 15
 LOOSE = 1e-5
 
@@ -42,7 +41,8 @@ class VerifyConfig:
     """Farthest that a drawn step may lie after a state to start from, in steps."""
     tolerance: float | None = None
     """Largest relative difference that passes; 0 asks for equality, of later checkpoints too.
-    null: 0 where processes, device, threads and PyTorch are those of the run, else 1e-5."""
+    null: 0 where every start of the run had the ranks, device, batches, PyTorch and so on of this
+    command (starts.jsonl), else 1e-5."""
     device: str | None = None
     """auto, cpu or cuda; null takes the run's."""
 
@@ -107,21 +107,6 @@ class Verdict:
         return bool(self.compared) and not self.problems
 
 
-def read_records(run: Path) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
-    """environment.json of a run, and its logged steps by number.
-
-    Raises:
-        ValueError: one of them is missing.
-    """
-    for name in ("environment.json", "metrics.jsonl"):
-        if not (run / name).is_file():
-            raise ValueError(f"run={run}: no {name}; the run has not begun, or lost it")
-    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-    with (run / "metrics.jsonl").open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines if line.endswith("\n")]  # it may be growing
-    return environment, {row["step"]: row for row in rows if "loss_nats" in row}
-
-
 def check_stored(sources: dict[str, Source], world: World) -> int:
     """Compare every shard with the digest in its manifest; returns how many files there are.
 
@@ -146,6 +131,12 @@ def check_stored(sources: dict[str, Source], world: World) -> int:
     return len(files)
 
 
+def within_reach(states: list[int], logged: Collection[int], reach: int) -> dict[int, int]:
+    """Logged steps that lie near enough after a state, each with the nearest one before it."""
+    start_of = {step: max((s for s in states if s < step), default=step) for step in sorted(logged)}
+    return {step: start for step, start in start_of.items() if 0 < step - start <= reach}
+
+
 def draw_legs(config: VerifyConfig, states: list[int], logged: Collection[int]) -> list[Leg]:
     """Draw steps to reproduce, each from the nearest state before it.
 
@@ -156,8 +147,8 @@ def draw_legs(config: VerifyConfig, states: list[int], logged: Collection[int]) 
     Raises:
         ValueError: no logged step lies within reach of a state.
     """
-    start_of = {step: max((s for s in states if s < step), default=step) for step in logged}
-    near = sorted(step for step, start in start_of.items() if 0 < step - start <= config.reach)
+    start_of = within_reach(states, logged, config.reach)
+    near = list(start_of)
     if not near:
         raise ValueError(
             f"reach={config.reach}: none of the {len(logged)} logged steps lies so near after one "
@@ -169,28 +160,40 @@ def draw_legs(config: VerifyConfig, states: list[int], logged: Collection[int]) 
 
 
 def choose_tolerance(
-    asked: float | None, then: dict[str, Any], now: dict[str, Any]
+    asked: float | None, starts: list[dict[str, Any]], now: dict[str, Any]
 ) -> tuple[float, str]:
-    """The tolerance in force, and why; `then` and `now` are environments of the run and here."""
+    """The tolerance in force, and why; `now` is what a start of the run would be here."""
     if asked is not None:
         return asked, "as asked"
-    conditions = {
-        "processes": (then["world_size"], now["world_size"]),
-        "device": (then["cuda_device"] or "cpu", now["cuda_device"] or "cpu"),
-        "threads": (then["threads"], now["threads"]),
-        "torch": (then["versions"]["torch"], now["versions"]["torch"]),
-    }
-    different = [f"{name} {a} -> {b}" for name, (a, b) in conditions.items() if a != b]
+    if not starts or starts[0]["step"]:
+        steps = f"steps 1 to {starts[0]['step']}" if starts else "the steps"
+        return LOOSE, f"no starts.jsonl tells how {steps} were computed, the run is older than it"
+    conditions = [name for name in now if name not in ("step", "logging_every")]
+    different = []
+    for name in conditions:
+        values = [value for value, _ in groupby(start.get(name) for start in [*starts, now])]
+        if len(values) > 1:
+            different.append(f"{name} {' -> '.join(map(str, values))}")
     if different:
-        return LOOSE, f"{', '.join(different)} since the run's last start"
-    return 0.0, ", ".join(f"{name} {a}" for name, (a, _) in conditions.items()) + " as in the run"
+        return LOOSE, f"{', '.join(different)} over the starts of the run and this command"
+    return 0.0, ", ".join(f"{name} {now[name]}" for name in conditions) + " as at every start"
 
 
-def describe_legs(legs: list[Leg], logged: dict[int, dict[str, Any]]) -> list[str]:
+def describe_reach(states: list[int], logged: Collection[int], reach: int) -> str:
+    """How much of the log can be drawn at all."""
+    near = len(within_reach(states, logged, reach))
+    sentence = f"drawn from {near} of {len(logged)} logged steps"
+    if near == len(logged):
+        return sentence
+    return f"{sentence}; the others lie more than {reach} steps behind a kept checkpoint"
+
+
+def describe_legs(
+    legs: list[Leg], logged: dict[int, dict[str, Any]], tokens_per_step: int
+) -> list[str]:
     """What will be executed, before it is."""
     count = sum(leg.stop - leg.start for leg in legs)
-    # By the run's own clock; the tokens of a step are those logged after the first n over n.
-    seconds = [row["tokens"] / row["step"] / row["tokens_per_second"] for row in logged.values()]
+    seconds = [tokens_per_step / row["tokens_per_second"] for row in logged.values()]
     return [
         f"to execute: {count} steps, {count * median(seconds) / 60:.1f} min at the run's own speed",
         *(
@@ -204,7 +207,7 @@ def describe_legs(legs: list[Leg], logged: dict[int, dict[str, Any]]) -> list[st
 
 def repeat(
     legs: list[Leg],
-    execute: Callable[[int], dict[str, float]],
+    execute: Callable[[int], dict[str, Any]],
     logged: dict[int, dict[str, Any]],
     tolerance: float,
     checkpointer: Checkpointer,
@@ -215,7 +218,8 @@ def repeat(
 
     Args:
         legs: in order; a first one from step 0 finds the initial weights in the model.
-        execute: carries out one update, given the number of those before it; gives the figures.
+        execute: carries out one update, given the number of those before it; gives the row that the
+            run would log.
     """
     verdict, world = Verdict(), checkpointer.world
     progress = _Progress(world, sum(leg.stop - leg.start for leg in legs))
@@ -260,17 +264,19 @@ class _Progress:
 
 
 def _compare(
-    step: int, logged: dict[str, Any], found: dict[str, float], tolerance: float, verdict: Verdict
+    step: int, logged: dict[str, Any], found: dict[str, Any], tolerance: float, verdict: Verdict
 ) -> None:
     verdict.compared += 1
-    for name in FIGURES:
-        difference = _relative(logged[name], found[name])
-        verdict.largest[name] = max(verdict.largest[name], difference)
-        if difference > tolerance:
-            verdict.problems.append(
-                f"step {step}: {name} logged {logged[name]!r}, found {found[name]!r} (relative "
-                f"difference {difference:.1e})"
-            )
+    differences = compare(logged, found)
+    for difference in differences:
+        if difference.relative is not None:
+            figure = difference.name.split(".")[0]
+            largest = verdict.largest.get(figure, 0.0)
+            verdict.largest[figure] = max(largest, difference.relative)
+    failed = [difference for difference in differences if not difference.passes(tolerance)]
+    verdict.problems += [f"step {step}: {difference}" for difference in failed[:SHOWN]]
+    if failed[SHOWN:]:
+        verdict.problems.append(f"step {step}: {len(failed) - SHOWN} more figures differ")
 
 
 def _compare_checkpoint(
@@ -289,11 +295,3 @@ def _compare_checkpoint(
     verdict.problems.append(
         f"checkpoint of step {step}: its steps lead to other bits of {named}{more}"
     )
-
-
-def _relative(a: float, b: float) -> float:
-    """Difference of two numbers relative to the larger one; infinite if one is no number."""
-    if a == b:
-        return 0.0
-    difference = abs(a - b) / max(abs(a), abs(b))
-    return difference if math.isfinite(difference) else math.inf

@@ -1,6 +1,6 @@
 """The folder of a run: what is in force is written before the first step.
 
-    config.yaml environment.json metrics.jsonl checkpoints/ exports/ model/ loss.png
+    config.yaml environment.json starts.jsonl metrics.jsonl checkpoints/ exports/ model/ loss.png
 
 Process 0 owns it. A lock keeps a second run out; the kernel drops it with the process, so a killed
 run needs no cleaning.
@@ -19,9 +19,13 @@ from typing import Any
 
 import torch
 
+from model.weights import make_durable
 from training.distributed import World
 
 _PACKAGES = ("torch", "numpy", "safetensors", "sentencepiece", "hydra-core", "triton", "flash-attn")
+
+HELD_OUT = "/held_out"
+"""Ends the name under which the held-out text of a source has its fingerprint."""
 
 
 @contextmanager
@@ -50,6 +54,40 @@ def open_run_folder(folder: Path, world: World) -> Iterator[None]:
         yield
 
 
+def check_records(folder: Path, steps: list[int]) -> None:
+    """Refuse to go on from checkpoints of which nothing tells what run they belong to.
+
+    Args:
+        steps: of the checkpoints that are there.
+
+    Raises:
+        ValueError: names the files that are missing.
+    """
+    names = ("config.yaml", "environment.json")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if steps and missing:
+        raise ValueError(
+            f"{folder} holds checkpoints up to step {steps[-1]}, but no {' and no '.join(missing)} "
+            "to tell what they were computed from; restore what is missing, or set another name"
+        )
+
+
+def recorded_fingerprints(path: Path) -> dict[str, str]:
+    """The data that a run was begun with, from its environment.json; empty if it was not begun.
+
+    Raises:
+        ValueError: the file is not one that a run has written.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["data_fingerprints"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"{path} is damaged, it names no data_fingerprints; restore it, or set another name"
+        ) from None
+
+
 def check_same_data(path: Path, fingerprints: dict[str, str]) -> None:
     """Compare with the data that a run was begun with, if it was.
 
@@ -58,8 +96,14 @@ def check_same_data(path: Path, fingerprints: dict[str, str]) -> None:
     """
     if not path.exists():
         return
-    before = json.loads(path.read_text(encoding="utf-8"))["data_fingerprints"]
-    changed = [name for name in fingerprints if before.get(name) != fingerprints[name]]
+    before = recorded_fingerprints(path)
+    # Runs begun by an earlier version have not noted the held-out text.
+    changed = [
+        name
+        for name in fingerprints
+        if before.get(name) != fingerprints[name]
+        and (name in before or not name.endswith(HELD_OUT))
+    ]
     if changed:
         raise ValueError(
             f"data.sources {', '.join(changed)} changed since {path.parent} was begun; restore "
@@ -88,6 +132,41 @@ def describe_environment(world: World, fingerprints: dict[str, str]) -> dict[str
         "world_size": world.size,
         "data_fingerprints": fingerprints,
     }
+
+
+def record_start(folder: Path, start: dict[str, Any]) -> None:
+    """Add a line to starts.jsonl and force it to disk: no step may outlive its start.
+
+    environment.json and config.yaml tell of the last start only.
+    """
+    path = folder / "starts.jsonl"
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    # Replaced and not appended to, so that a kill leaves no half of a line.
+    partial = path.with_name(path.name + ".tmp")
+    partial.write_text(before + json.dumps(start) + "\n", encoding="utf-8")
+    make_durable(partial)
+    partial.replace(path)
+    make_durable(folder)
+
+
+def read_starts(folder: Path) -> list[dict[str, Any]]:
+    """The starts of a run in their order; none if it is older than starts.jsonl.
+
+    Raises:
+        ValueError: a line is not what `record_start` has written.
+    """
+    path, starts = folder / "starts.jsonl", []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            start = json.loads(line)
+            whole = start["step"] >= 0 and start["logging_every"] >= 1
+        except (ValueError, KeyError, TypeError):
+            start, whole = None, False
+        if not whole:
+            raise ValueError(f"{path}, line {number}: {line[:40]!r} tells of no start of a run")
+        starts.append(start)
+    return starts
 
 
 def replace_text(path: Path, content: str) -> None:

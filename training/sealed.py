@@ -17,7 +17,7 @@ MARKER = "COMPLETE.json"
 def finished(folder: Path) -> list[tuple[int, Path]]:
     """(step, folder) of every finished checkpoint, oldest first."""
     numbers = [(path.name.removeprefix("step-"), path) for path in folder.glob("step-*")]
-    return sorted((int(number), path) for number, path in numbers if number.isdigit())
+    return sorted((int(n), path) for n, path in numbers if n.isdigit() and path.is_dir())
 
 
 def digests(paths: Iterable[Path]) -> dict[str, dict]:
@@ -41,11 +41,16 @@ def seal(folder: Path, written: list[dict[str, dict]]) -> None:
 
 
 def read_marker(folder: Path) -> dict[str, dict]:
-    """What the marker promises; nothing if it cannot be read."""
+    """What the marker promises; nothing if it cannot be read, whatever has happened to it."""
     try:
-        return json.loads((folder / MARKER).read_text(encoding="utf-8"))["files"]
-    except (FileNotFoundError, ValueError, KeyError):
+        content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
+    files = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(files, dict):
+        return {}
+    whole = all(isinstance(f, dict) and f.keys() == {"size", "sha256"} for f in files.values())
+    return files if whole else {}
 
 
 def difference(path: Path, promised: dict) -> str | None:

@@ -1,0 +1,124 @@
+"""What must be the same, and what may differ, for a run that was begun to go on."""
+
+import json
+import shutil
+
+import pytest
+
+from conf.schema import LAUNCH_FIELDS, MOVABLE_FIELDS
+from tests.runs import configure, losses, tiny
+from train import train
+
+RUN = ["+experiment=tspt_stage1", "curriculum.stages.adaptation.tokens=4096", "name=run"]
+
+
+@pytest.fixture(scope="module")
+def begun(sample, tmp_path_factory):
+    """A folder with data and a run that has all of its checkpoints, and its end still to do."""
+    folder = tmp_path_factory.mktemp("begun")
+    shutil.copytree(sample, folder / "sample")
+    train(configure(*RUN, *tiny(folder / "sample", folder)))
+    shutil.rmtree(folder / "run" / "model")
+    return folder
+
+
+@pytest.fixture
+def place(begun, tmp_path):
+    """All of it elsewhere; `go_on` continues the run there."""
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def go_on(place, *overrides):
+    train(configure(*RUN, *tiny(place / "sample", place), *overrides))
+
+
+def test_the_declared_list_of_harmless_keys():
+    """Whoever adds a key here has made sure that no figure of a run depends on it."""
+    assert LAUNCH_FIELDS == (
+        "name",
+        "runs_folder",
+        "resume",
+        "device",
+        "logging",
+        "evaluation.every",
+        "batch.micro_batch_rows",
+        "batch.prefetch",
+        "checkpoint.every",
+        "checkpoint.keep_last",
+        "checkpoint.keep_every",
+        "checkpoint.asynchronous",
+        "checkpoint.export_every",
+        "parallel.strategy",
+        "parallel.shard_ranks",
+        "parallel.attention",
+        "parallel.checkpointing",
+        "parallel.compile",
+    )
+    assert MOVABLE_FIELDS == ("data.root", "data.tokenizer")
+
+
+def test_data_may_be_moved_if_it_stays_what_it_is(place, begun, capsys):
+    before = configure(*RUN, *tiny(begun / "sample", place))
+    after = configure(*RUN, *tiny(place / "sample", place))
+    assert before.data.root != after.data.root
+    assert before.digest != after.digest  # a run without a name is another one
+    logged = losses(place / "run")
+    train(after)
+    assert "continuing after step 8" in capsys.readouterr().out
+    assert (place / "run" / "model").is_dir()
+    assert losses(place / "run") == logged
+    assert str(place / "sample") in (place / "run" / "config.yaml").read_text()
+
+
+def test_other_data_at_the_new_place_is_refused(place):
+    shutil.rmtree(place / "sample" / "geo_zh")
+    shutil.copytree(place / "sample" / "geo_en", place / "sample" / "geo_zh")
+    with pytest.raises(ValueError, match=r"^data\.sources geo_zh, geo_zh/held_out changed since"):
+        go_on(place)
+
+
+def test_held_out_text_that_changed_is_refused(place):
+    path = place / "sample" / "geo_en" / "held_out.jsonl"
+    text, environment = path.read_bytes(), place / "run" / "environment.json"
+    before = environment.read_bytes()
+    path.write_bytes(text + text.splitlines(keepends=True)[0])
+    with pytest.raises(ValueError, match=r"^data\.sources geo_en/held_out changed since .*/run "):
+        go_on(place)
+    assert environment.read_bytes() == before
+    path.unlink()
+    with pytest.raises(ValueError, match=r"geo_en/held_out\.jsonl: missing; restore it"):
+        go_on(place)
+    path.write_bytes(text)
+    go_on(place)
+
+
+def test_a_run_begun_without_a_record_of_the_held_out_text_goes_on_and_gets_one(place):
+    environment = place / "run" / "environment.json"
+    content = json.loads(environment.read_text())
+    recorded = content["data_fingerprints"]
+    content["data_fingerprints"] = {k: v for k, v in recorded.items() if "/" not in k}
+    assert len(content["data_fingerprints"]) == len(recorded) // 2
+    environment.write_text(json.dumps(content))
+    go_on(place)
+    assert json.loads(environment.read_text())["data_fingerprints"] == recorded
+
+
+@pytest.mark.parametrize(
+    "names", [["config.yaml"], ["environment.json"], ["config.yaml", "environment.json"]]
+)
+def test_checkpoints_of_which_nothing_tells_the_run_are_refused(place, names):
+    for name in names:
+        (place / "run" / name).unlink()
+    missing = " and no ".join(names)
+    with pytest.raises(ValueError, match=rf"checkpoints up to step 8, but no {missing} to tell"):
+        go_on(place)
+    assert not any((place / "run" / name).exists() for name in names)
+    shutil.rmtree(place / "run" / "checkpoints")  # nothing of another run can be taken for ours
+    go_on(place)
+
+
+def test_an_environment_that_is_damaged_is_refused(place):
+    (place / "run" / "environment.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"environment\.json is damaged, .*; restore it, or set"):
+        go_on(place)

@@ -1,0 +1,171 @@
+"""What a run claims: its logged steps and its starts, and whether a step found again is the same.
+
+Nothing here writes to the run folder.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.run_folder import read_starts
+
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Records:
+    """What stands in the folder of a run.
+
+    Attributes:
+        environment: environment.json.
+        starts: starts.jsonl; empty if the run is older than that file.
+        steps: rows of steps as they stand in metrics.jsonl.
+        reached: newest step of any row, evaluations included.
+    """
+
+    environment: dict[str, Any]
+    starts: list[dict[str, Any]]
+    steps: list[dict[str, Any]]
+    reached: int
+
+    @property
+    def logged(self) -> dict[int, dict[str, Any]]:
+        """Rows of steps by number."""
+        return {row["step"]: row for row in self.steps}
+
+
+def read_records(run: Path) -> Records:
+    """Read what a run has written of itself; it may be growing.
+
+    Raises:
+        ValueError: a file is missing, or a line is no row of a log.
+    """
+    for name in ("environment.json", "metrics.jsonl"):
+        if not (run / name).is_file():
+            raise ValueError(f"run={run}: no {name}; the run has not begun, or lost it")
+    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    with (run / "metrics.jsonl").open(encoding="utf-8") as lines:
+        rows = [json_row(line) for line in lines if line.endswith("\n")]
+    for number, row in enumerate(rows, start=1):
+        if type(row.get("step")) is not int:
+            raise ValueError(f"{run / 'metrics.jsonl'}, line {number}: no row of a log")
+    steps = [row for row in rows if "loss_nats" in row]
+    reached = max((row["step"] for row in rows), default=0)
+    return Records(environment, read_starts(run), steps, reached)
+
+
+def json_row(line: str) -> dict[str, Any]:
+    """The object that a line holds, or an empty one if it holds none."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def check_log(
+    records: Records, kept: Iterable[int], last: int, every: int, within: int = SHOWN
+) -> list[str]:
+    """Steps that stand twice, that the run does not have, or that it must have logged.
+
+    Args:
+        kept: checkpoints seen before the log was read; the log is on disk before they are.
+        last: steps of the whole run.
+        every: steps between rows where no start tells.
+        within: how many missing steps to name.
+    """
+    counts = Counter(row["step"] for row in records.steps)
+    problems = [f"step {step}: logged {n} times" for step, n in sorted(counts.items()) if n > 1]
+    problems += [
+        f"step {step}: logged, but the run has steps 1 to {last}"
+        for step in sorted(counts)
+        if not 1 <= step <= last
+    ]
+    reached = min(max([records.reached, *kept]), last)
+    # Later starts have logged anew whatever lies after the step that they began from.
+    every_after = {-1: every}
+    for start in records.starts:
+        every_after = {step: n for step, n in every_after.items() if step < start["step"]}
+        every_after[start["step"]] = start.get("logging_every", every)
+    missing = []
+    for step in range(1, reached + 1):
+        begun = max((first for first in every_after if first < step), default=-1)
+        promised = step == last or step % every_after.get(begun, every) == 0
+        if promised and step not in counts:
+            missing.append(step)
+    if missing:
+        more = f" and {len(missing) - within} more" if missing[within:] else ""
+        named = ", ".join(map(str, missing[:within]))
+        problems.append(f"steps {named}{more}: not in the log, where logging.every promises them")
+    return problems
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of a step, as logged and as found.
+
+    Attributes:
+        name: with dots, as in `sources.geo_en.loss_nats`.
+        relative: for figures that rounding may change; None for those that must be equal.
+    """
+
+    name: str
+    logged: Any
+    found: Any
+    relative: float | None
+
+    def passes(self, tolerance: float) -> bool:
+        """Whether the two are the same, or near enough."""
+        if self.relative is None:
+            return type(self.logged) is type(self.found) and self.logged == self.found
+        return self.relative <= tolerance
+
+    def __str__(self) -> str:
+        sentence = f"{self.name} logged {self.logged!r}, found {self.found!r}"
+        if self.relative is None:
+            return sentence
+        return f"{sentence} (relative difference {self.relative:.1e})"
+
+
+def compare(logged: dict[str, Any], found: dict[str, Any]) -> list[Difference]:
+    """Every figure of a step: all that `found` has, but losses of rows only if they were logged."""
+    names = [name for name in found if name != "rows" or name in logged]
+    was, now = (_leaves({name: row.get(name) for name in names}) for row in (logged, found))
+    result = []
+    for name in list(now) + [name for name in was if name not in now]:
+        a, b = was.get(name), now.get(name)
+        relative = None
+        if isinstance(b, float) and name != "lr":
+            # The logits round by what they are, not by the loss: a row that is known by heart, of
+            # loss near 0, is held to the loss of its step.
+            part = name.startswith(("sources.", "rows."))
+            relative = _relative(a, b, found["loss_nats"] if part else 0.0)
+        result.append(Difference(name, a, b, relative))
+    return result
+
+
+def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        items: Collection[tuple[Any, Any]] = value.items()
+    elif isinstance(value, list | tuple) and value:
+        items = list(enumerate(value))
+    else:
+        return {prefix[:-1]: value}
+    leaves: dict[str, Any] = {}
+    for key, part in items:
+        leaves |= _leaves(part, f"{prefix}{key}.")
+    return leaves
+
+
+def _relative(a: Any, b: float, least: float) -> float:
+    """Difference relative to the larger of both and `least`; infinite if one is no number."""
+    if type(a) not in (int, float):
+        return math.inf
+    if a == b:
+        return 0.0
+    difference = abs(a - b) / max(abs(a), abs(b), abs(least))
+    return difference if math.isfinite(difference) else math.inf
