@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The study of docs/vocabulary.md: which way to begin new rows, three seeds, against no growth.
 #   bash docs/vocabulary_study.sh CORPUS OUT
-# CORPUS holds general_en, general_zh, geo_en and geo_zh as .jsonl.zst. About an hour on two cores.
+# CORPUS holds general_en, general_zh, geo_en and geo_zh as .jsonl.zst. One to two hours on two cores.
 set -euo pipefail
 corpus=$1 out=$2
 

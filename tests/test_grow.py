@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,15 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from data.prepare import PrepareConfig, prepare
 from data.sample.corpus import documents
 from model.embeddings import EMBEDDING, HEAD, METHODS, GrownWeights, Init, NewPieces, new_rows
 from model.similarity import company, neighbours, sparsemax
 from model.transformer import Mistral
 from model.weights import PretrainedFolder, fill, load_pretrained, write_folder
+from tests.runs import ROOT, configure, metrics, tiny
 from tests.toy import random_tokens, toy_config, toy_model
 from tokenizer.candidates import read_model
 from tokenizer.rules import Rules, main_script
 from tokenizer.tokenizer import Tokenizer
+from train import train
 from training.grow import grow
 from training.growth_inputs import GrowConfig
 from training.growth_measures import NO_GROWTH, ways_to_begin
@@ -161,6 +166,8 @@ def test_pieces_are_known_by_their_company():
 
 
 # ---- the whole
+
+RECIPE = ("new_rows", "embeddings", "adaptation")
 
 
 @pytest.fixture(scope="session")
@@ -384,6 +391,11 @@ def test_refusals(base_folder, sample, tmp_path):
         ({"out": str(base_folder)}, "out=.* exists; choose another folder"),
         ({"corpus": [write(tmp_path, "digits.txt", b"12 34")]}, "'none' is none of Arabic"),
         ({"measure": [gbk]}, "gbk.txt, record 1: invalid UTF-8"),
+        ({"measure": [write(tmp_path, "blank.jsonl", b'{"text": ""}\n')]}, "blank has no text"),
+        ({"candidates": [write(tmp_path, "learnt.txt", b"a")]}, "'learnt' is the name of another"),
+        ({"candidates": [str(tmp_path / "no.txt")]}, "there is no file"),
+        ({"device": "gpu"}, "device='gpu': one of auto, cpu, cuda"),
+        ({"out": words + "/out"}, "words.csv is no folder that can be written to"),
         ({"init": "best"}, "init='best': one of"),
         ({"candidates": [words]}, "words.csv; give sentencepiece .model files or .txt"),
         ({"candidates": [write(tmp_path, "gbk2.txt", "岩".encode("gbk"))]}, "in UTF-8"),
@@ -427,6 +439,60 @@ def test_a_base_without_its_tokenizer(base_folder, sample, tmp_path):
         grow(other, lambda _: None)
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "out.tmp").exists()
+
+
+def test_tokens_behind_the_pieces_are_not_overwritten(base_folder, sample, tmp_path):
+    tokenizer = Tokenizer.open(base_folder)
+    larger = toy_config(vocab_size=tokenizer.vocab_size + 2)
+    write_folder(tmp_path / "a", larger, toy_model(larger).named_parameters(), tokenizer=tokenizer)
+    added = {"<|im_start|>": tokenizer.vocab_size, "<s>": 1}
+    (tmp_path / "a" / "added_tokens.json").write_text(json.dumps(added))
+    with pytest.raises(ValueError, match=r"<\|im_start\|> stand behind the 2048 pieces"):
+        grow(settings_of(tmp_path / "a", sample, tmp_path / "out"), lambda _: None)
+
+
+def test_from_the_command_to_training(base_folder, sample, tmp_path):
+    """The folder that the command leaves trains, in all three stages of its recipe."""
+    out, corpus = tmp_path / "out", sample / "corpus" / "geo_zh.jsonl"
+    arguments = [f"base={base_folder}", f"root={sample}", "corpus=[geo_zh]", f"out={out}"]
+    subprocess.run(
+        [sys.executable, "-m", "scripts.expand_tokenizer", *arguments, "target_vocab_size=2200",
+         "reserved=4", "loss_bytes=0"],
+        cwd=ROOT, check=True,
+    )  # fmt: skip
+    prepare(
+        PrepareConfig(
+            name="geo_zh",
+            inputs=[str(corpus)],
+            out=str(tmp_path / "prepared" / "geo_zh"),
+            tokenizer=str(out),
+            held_out_fraction=0.05,
+            workers=1,
+        ),
+        progress=False,
+    )
+    steps = [f"curriculum.stages.{name}.tokens=1024" for name in RECIPE]
+    overrides = ["+experiment=tspt_stage1_grown", *tiny(sample, tmp_path), *steps]
+    overrides = [o for o in overrides if not o.startswith("model.")]
+    config = configure(*overrides, f"init_from={out}", "name=run")
+    only = {"geo_zh": 1.0}
+    data = replace(
+        config.data,
+        root=str(tmp_path / "prepared"),
+        tokenizer=str(out),
+        sources={"geo_zh": "geo_zh"},
+        general=only,
+        domain=only,
+        sample_scale=None,
+    )
+    for stage in config.curriculum.stages.values():
+        stage.weights = only
+    train(replace(config, data=data))
+    log = metrics(tmp_path / "run")
+    assert [row["stage"] for row in log if "loss_nats" in row] == [n for n in RECIPE for _ in "12"]
+    before, after = load_pretrained(out), load_pretrained(tmp_path / "run" / "model")
+    assert after.config.num_base_ids == 2048
+    assert not torch.equal(before.lm_head.weight[2048:], after.lm_head.weight[2048:])
 
 
 def test_main_script():

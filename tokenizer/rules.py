@@ -46,8 +46,8 @@ class Rules:
         for script in self.scripts or ():
             if script not in SCRIPTS:
                 raise ValueError(
-                    f"scripts={self.scripts}: {script!r} is none of {', '.join(SCRIPTS)}; name "
-                    "some of these, or [] for any letters or none"
+                    f"rules.scripts={self.scripts}: {script!r} is none of {', '.join(SCRIPTS)}; "
+                    "name some of these, or [] for any letters or none"
                 )
         for name in ("max_characters", "min_frequency"):
             if getattr(self, name) < 1:
@@ -85,7 +85,7 @@ def main_script(texts: Iterable[str]) -> str:
     for character, n in counts.items():
         if _is_letter(character):
             scripts[script_of(character)] += n
-    return max(scripts, key=lambda name: (scripts[name], name), default="none")
+    return max(scripts, key=lambda name: (scripts[name], name), default="") or "none"
 
 
 def _is_letter(character: str) -> bool:

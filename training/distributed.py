@@ -98,7 +98,7 @@ def start_world(device: str) -> Iterator[World]:
         ValueError: the device is unknown or absent.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = _choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     # torchrun sets one thread per process; we share out all cores instead.
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     threads = max(1, _usable_cores() // local_size)
@@ -123,7 +123,8 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _choose_device(name: str, local_rank: int) -> torch.device:
+def choose_device(name: str, local_rank: int) -> torch.device:
+    """The device that a name stands for; ValueError if there is none."""
     if name not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device={name!r}: one of auto, cpu, cuda")
     if name == "cuda" and not torch.cuda.is_available():

@@ -19,12 +19,13 @@ from tokenizer.expand import Expansion, check_room, expand, padded_rows
 from tokenizer.rules import main_script
 from tokenizer.tokenizer import Tokenizer
 from training.growth_inputs import (
+    LEARNT,
     Base,
     GrowConfig,
     draw_sample,
+    named_candidates,
     open_base,
     open_corpora,
-    read_candidates,
 )
 from training.growth_measures import (
     Growth,
@@ -48,7 +49,7 @@ def grow(config: GrowConfig, say: Callable[[str], None] = print) -> Summary:
     room = check_room(base.model, config.target_vocab_size, config.reserved)
     rows = padded_rows(config.target_vocab_size, config.pad_to_multiple_of)
     corpora = open_corpora(config, base.tokenizer)
-    candidates = {Path(path).stem: read_candidates(Path(path)) for path in config.candidates}
+    candidates = named_candidates(config.candidates)
 
     # 2. Pieces: learnt and taken, then chosen by what they save on a sample.
     say(f"reading {', '.join(config.corpus)}")
@@ -64,7 +65,7 @@ def grow(config: GrowConfig, say: Callable[[str], None] = print) -> Summary:
         say(f"learning pieces from {sum(len(text.encode()) for text in texts):,} bytes")
         # Twice as many as there is room for: others may save more than those learnt first.
         size = learnt_size(texts, merges=2 * room)
-        candidates = {"learnt": learn_pieces(texts, base.model, vocab_size=size), **candidates}
+        candidates = {LEARNT: learn_pieces(texts, base.model, vocab_size=size), **candidates}
     say(f"choosing from {sum(map(len, candidates.values())):,} candidates")
     expansion = expand(
         base.model,
@@ -111,6 +112,7 @@ def grow(config: GrowConfig, say: Callable[[str], None] = print) -> Summary:
         )
     summary = Summary(
         init=base.init,
+        origins=list(candidates),
         expansion=expansion,
         growth=growth,
         compressions=[

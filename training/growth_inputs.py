@@ -1,6 +1,8 @@
 """What a vocabulary is grown from: the command's fields, and everything they name, opened."""
 
+import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +27,11 @@ from tokenizer.candidates import (
 from tokenizer.rules import Rules
 from tokenizer.spans import bare_processor
 from tokenizer.tokenizer import Tokenizer
+from training.distributed import choose_device
 from training.inputs import open_weights
+
+LEARNT = "learnt"
+"""The name of the candidates that are learnt from the corpora."""
 
 
 @dataclass(kw_only=True)
@@ -118,9 +124,8 @@ class Base:
 
 def open_base(config: GrowConfig) -> Base:
     """Open the base; ValueError if it cannot be grown, or `out` exists."""
-    out = Path(config.out)
-    if out.exists():
-        raise ValueError(f"out={out} exists; choose another folder or remove it")
+    _check_out(Path(config.out))
+    choose_device(config.device, local_rank=0)
     try:
         weights = open_weights(config.base)
     except ValueError as error:
@@ -138,6 +143,7 @@ def open_base(config: GrowConfig) -> Base:
             f"base={config.base}: the model has {weights.config.vocab_size} rows, its tokenizer "
             f"{tokenizer.vocab_size} pieces; they do not belong together"
         )
+    _check_added_tokens(weights.folder, tokenizer.vocab_size)
     with torch.device("meta"):
         weights.check(Mistral(weights.config))
     init = Init.parse(config.init, config.head_init, tied=weights.config.tie_word_embeddings)
@@ -160,7 +166,33 @@ class Corpora:
             measures[corpus.name] = kind, corpus.held_out or sample[corpus.name]
         for corpus in self.measured:
             measures[corpus.name] = "only measured", corpus.first_texts()
+            if not any(measures[corpus.name][1]):
+                raise ValueError(f"measure: {corpus.name} has no text; leave it out")
         return measures
+
+
+def _check_out(out: Path) -> None:
+    if out.exists():
+        raise ValueError(f"out={out} exists; choose another folder or remove it")
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise ValueError(f"out={out}: {parent} is no folder that can be written to; choose another")
+
+
+def _check_added_tokens(folder: Path, pieces: int) -> None:
+    """Refuse tokens that HF files have added behind the pieces: new ones would take their rows."""
+    added = {}
+    if (folder / "added_tokens.json").is_file():
+        added = json.loads((folder / "added_tokens.json").read_text(encoding="utf-8"))
+    if (folder / "tokenizer.json").is_file():
+        tokens = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        added |= {token["content"]: token["id"] for token in tokens.get("added_tokens", [])}
+    if lost := sorted(token for token, id in added.items() if id >= pieces):
+        raise ValueError(
+            f"base={folder}: {', '.join(lost)} stand behind the {pieces} pieces of tokenizer.model "
+            "and would lose their rows; take the model without them, or put them into "
+            "tokenizer.model"
+        )
 
 
 def open_corpora(config: GrowConfig, tokenizer: Tokenizer) -> Corpora:
@@ -202,8 +234,22 @@ def draw_sample(
     return sample_texts(sources, byte_budget=config.byte_budget, seed=config.seed)
 
 
+def named_candidates(paths: list[str]) -> dict[str, list[str]]:
+    """The lists of candidates by the names of their files; ValueError if two have one name."""
+    candidates: dict[str, list[str]] = {}
+    for path in map(Path, paths):
+        if path.stem in (LEARNT, *candidates):
+            raise ValueError(
+                f"candidates: {path}: {path.stem!r} is the name of another list; rename the file"
+            )
+        candidates[path.stem] = read_candidates(path)
+    return candidates
+
+
 def read_candidates(path: Path) -> list[str]:
     """The pieces of a sentencepiece model, or the words of a list."""
+    if not path.is_file():
+        raise ValueError(f"candidates: there is no file {path}")
     if path.suffix == ".model":
         return model_pieces(path)
     if path.suffix != ".txt":

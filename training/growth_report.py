@@ -21,11 +21,13 @@ class Summary:
 
     Attributes:
         init: how the new rows that were written begin.
+        origins: the lists that gave candidates.
         compressions: one per corpus.
         losses: way to begin -> corpus -> bits per byte before any training; may be empty.
     """
 
     init: Init
+    origins: list[str]
     expansion: Expansion
     growth: Growth
     compressions: list[Compression]
@@ -110,8 +112,7 @@ def _changes(compressions: Iterable[Compression]) -> list[str]:
 def _candidates(summary: Summary) -> list[str]:
     expansion = summary.expansion
     rows: list[Sequence[object]] = []
-    origins = {origin: 0 for new in expansion.pieces for origin in new.origins}
-    for origin in origins:
+    for origin in summary.origins:
         taken = [new.piece for new in expansion.pieces if origin in new.origins]
         rows.append((f"accepted, from {origin}", len(taken), _examples(taken)))
     parts = [new.piece for new in expansion.pieces if not new.origins]
