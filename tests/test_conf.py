@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conf.schema import check_same_run, to_yaml
+from conf.schema import check_same_run, register, to_yaml
 from conf.suggest import CONF, check_overrides
 from data.stages import TRAINS
 from model.transformer import Mistral
@@ -176,4 +176,5 @@ def test_the_readme_names_only_what_exists():
     ]
     shown = [word for word in keys if "<" not in word and "." in word.split("=")[0]]
     assert len(shown) >= 8
+    register()
     check_overrides("train", shown)

@@ -109,7 +109,8 @@ def test_for_chinese_and_geoscience_english(shared, base, tmp_path):
             for line in text.split("\n")
         }
     )
-    real = random.Random(0).sample(lines, min(STRINGS, len(lines)))
+    assert len(lines) >= STRINGS
+    real = random.Random(0).sample(lines, STRINGS)
     print(json.dumps({"real strings": len(real)}))
     odd = [piece.piece for piece in summary.expansion.pieces] + summary.expansion.reserved
     for text in (*real, *adversarial(processor, odd, STRINGS)):
