@@ -108,7 +108,8 @@ def test_a_run_killed_again_and_again_arrives(sample, straight, tmp_path):
 
 
 def test_other_world_sizes_read_the_same_rows_and_reach_the_same_losses(sample, straight, tmp_path):
-    again = arguments(sample, tmp_path, "run")
+    # Written at once, or a kill may come before the checkpoint is on the disk.
+    again = [*arguments(sample, tmp_path, "run"), "checkpoint.asynchronous=false"]
     assert run_training(again, 2, ("train:train_step", 6, 0)) == -9  # continues after step 4
     assert run_training(again, 1, ("train:train_step", 6, 0)) == -9  # continues after step 8
     assert run_training(again, 3) == 0
@@ -133,6 +134,7 @@ def test_other_world_sizes_read_the_same_rows_and_reach_the_same_losses(sample, 
 
 def test_a_resumed_run_says_where_and_continues_its_wandb_run(sample, tmp_path):
     again = [*arguments(sample, tmp_path, "run"), "logging.wandb=offline"]
+    again.append("checkpoint.asynchronous=false")  # the kill comes after step 4 is on the disk
     assert run_training(again, 1, ("train:train_step", 7, 0)) == -9
     assert run_training(again, 1, output=tmp_path / "output") == 0
     assert "continuing after step 4" in (tmp_path / "output").read_text()
