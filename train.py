@@ -27,13 +27,15 @@ from conf.command import command
 from conf.schema import Config, check_same_run, load, register, to_yaml
 from data.curriculum import Plan
 from data.loader import Batch, Loader
+from data.random import derive
 from data.sample.build import build_sample
 from data.shards import Source
 from data.stages import REPLAY
 from model.attention import describe_backend, resolve_backend
 from model.documents import Documents
+from model.lora import InitialAdapter, add_lora, seed_dropout
 from model.transformer import Mistral
-from model.weights import InitialWeights, WeightSource
+from model.weights import InitialWeights, PretrainedFolder, WeightSource
 from tokenizer.tokenizer import Tokenizer
 from training.checkpoint import Checkpointer
 from training.distributed import World, start_world
@@ -42,6 +44,7 @@ from training.export import export
 from training.freeze import check_stages, freeze, frozen_rows_held, zero_frozen_gradients
 from training.inputs import (
     fingerprints_of,
+    frozen_base,
     network_shape,
     open_sources,
     open_tokenizer,
@@ -53,6 +56,7 @@ from training.parallelize import build_mesh, compute_dtype, materialize, paralle
 from training.plots import plot_run
 from training.profiler import profiler
 from training.run_folder import (
+    FINAL_FOLDERS,
     check_records,
     check_same_data,
     describe_environment,
@@ -84,7 +88,7 @@ def train(config: Config) -> None:
         world.on_main(lambda: check_records(run, saved))
         world.on_main(lambda: check_same_run(run / "config.yaml", config))
         world.on_main(lambda: check_same_data(run / "environment.json", parts.fingerprints))
-        if world.from_main((run / "model").exists()):
+        if world.from_main(any((run / final).exists() for final in FINAL_FOLDERS)):
             world.say(f"{run} is finished; remove it or set another name to train again")
             return
         check_resume(config, checkpointer)
@@ -145,7 +149,8 @@ def train(config: Config) -> None:
             )
 
         def save_export(target: Path) -> None:
-            export(model, target, parts.tokenizer, config.checkpoint.export_dtype, world)
+            dtype = config.checkpoint.export_dtype
+            export(model, target, parts.tokenizer, dtype, world, base=parts.base)
 
         trace = stack.enter_context(profiler(run, config.logging.profile, world))
         if step is None:
@@ -187,10 +192,10 @@ def train(config: Config) -> None:
         checkpointer.wait()
         log.say(checkpointer.summary())
 
-        # 6. What remains: curves, and a folder that the HF ecosystem opens.
+        # 6. What remains: curves, and a folder that the HF ecosystem opens: a model or an adapter.
         if world.is_main:
             plot_run(run / "metrics.jsonl", run / "loss.png")
-        save_export(run / "model")
+        save_export(run / ("model" if config.lora is None else "adapter"))
         log.say(f"done: {run}")
 
 
@@ -204,6 +209,7 @@ class Parts:
         spans: over which steps each learning-rate schedule runs.
         model: on the meta device, spread over the processes.
         weights: what fills it.
+        base: the frozen model under an adapter, if one is trained.
         dtype: what it computes in.
     """
 
@@ -215,12 +221,14 @@ class Parts:
     spans: list[Span]
     model: Mistral
     weights: WeightSource
+    base: PretrainedFolder | None
     dtype: torch.dtype
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """What identifies the data."""
-        return fingerprints_of(self.sources)
+        """What identifies the data, and the base that no checkpoint holds."""
+        base = {} if self.base is None else {"init_from": self.base.digest}
+        return fingerprints_of(self.sources) | base
 
 
 def assemble(config: Config, world: World) -> Parts:
@@ -260,6 +268,11 @@ def assemble(config: Config, world: World) -> Parts:
     if folder is not None:
         folder.check(model)
     weights = folder or InitialWeights(model, config.seed)
+    base = None
+    if config.lora is not None:
+        base = frozen_base(folder)
+        add_lora(model, config.lora, dtype)
+        weights = InitialAdapter(base, model, config.seed)
     parallelize(model, config.parallel, mesh)
     return Parts(
         config=replace(config, model=shape),
@@ -270,6 +283,7 @@ def assemble(config: Config, world: World) -> Parts:
         spans=spans_of(plan.stages, config.optim.lr),
         model=model,
         weights=weights,
+        base=base,
         dtype=dtype,
     )
 
@@ -327,6 +341,7 @@ def train_step(
         raise ValueError("a step without a supervised token; make batch.tokens_per_step larger")
     pairs, row_losses = 0, []
     for batch in batches:
+        seed_dropout(model, [derive(config.seed, "dropout", row) for row in batch.rows])
         documents = Documents.from_segments(batch.segments)
         pairs += documents.count_pairs(model.config.sliding_window)
         losses = model(
@@ -337,6 +352,7 @@ def train_step(
         # FSDP averages gradients over ranks; the factor turns that into the sum.
         (losses.total * (world.size / supervised)).backward()
         row_losses.append(losses.rows)
+    seed_dropout(model, None)
     zero_frozen_gradients(optimizer)
     norm = clip_grad_norm_(model.parameters(), config.optim.clip_norm)
     grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
@@ -355,6 +371,7 @@ def train_step(
             config.batch.tokens_per_step,
             int(all_pairs),
             frozen_layers=not model.model.norm.weight.requires_grad,
+            frozen_head=not model.lm_head.weight.requires_grad,
         ),
         sources={
             name: {"loss_nats": nats / tokens, "tokens": int(tokens)}
@@ -442,6 +459,12 @@ def describe_run(world: World, parts: Parts, peak_flops: float, step: int | None
         f"{describe_backend(backend)}, {weights:,} weights, matrix rate "
         f"{peak_flops / 1e12:.3g} TFLOP/s per device"
     ]
+    if lora := parts.config.lora:
+        trained = sum(p.numel() for p in parts.model.parameters() if p.requires_grad)
+        lines.append(
+            f"LoRA of rank {lora.rank} and scale {lora.scale:g}: {trained:,} of the weights are "
+            f"trained, on a frozen base in {parts.dtype} ({parts.config.init_from})"
+        )
     lines += [
         f"stage {stage.name}: steps {stage.first_step} to {stage.first_step + stage.steps - 1}, "
         f"{stage.rows * plan.row_length:,} tokens, trains {stage.config.trains}"

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from data.curriculum import Plan
 from data.stages import CurriculumConfig
 from model.config import ModelConfig
+from model.lora import LoraConfig
 from training.checkpoint import CheckpointConfig
 from training.evaluate import EvaluationConfig
 from training.metrics import LoggingConfig
@@ -110,6 +111,8 @@ class Config:
     """auto, cpu or cuda."""
     model: ModelConfig | None = None
     """Shape of the network; null takes that of `init_from`."""
+    lora: LoraConfig | None = None
+    """Train an adapter on frozen weights; null trains the weights themselves."""
     data: DataConfig
     curriculum: CurriculumConfig
     batch: BatchConfig = field(default_factory=BatchConfig)
@@ -125,6 +128,11 @@ class Config:
             raise ValueError(f"resume={self.resume!r}: one of auto, required, never")
         if self.model is None and self.init_from is None:
             raise ValueError("model=pretrained takes its shape from init_from, which is not given")
+        if self.lora is not None and self.init_from is None:
+            raise ValueError(
+                "lora adapts a trained model, and init_from is not given; name its folder, or set "
+                "lora=none to train fresh weights"
+            )
         order = list(self.curriculum.stages)
         first = order.index(self.curriculum.run[0]) if self.curriculum.run else 0
         if first and self.init_from is None:

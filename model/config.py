@@ -112,19 +112,23 @@ class ModelConfig:
         per_layer = self.hidden_size * (heads * self.head_size + 3 * self.intermediate_size)
         return self.num_hidden_layers * per_layer + self.num_tokens * self.hidden_size
 
-    def training_flops(self, tokens: int, pairs: int, *, frozen_layers: bool = False) -> int:
-        """FLOPs of one forward and backward pass, recomputation not counted.
+    def training_flops(
+        self, tokens: int, pairs: int, *, frozen_layers: bool = False, frozen_head: bool = False
+    ) -> int:
+        """FLOPs of one forward and backward pass, recomputation and adapters not counted.
 
         Args:
             tokens: tokens processed.
             pairs: (query, key) pairs inside the window and the documents, see
                 `Documents.count_pairs`.
             frozen_layers: no gradients of weights inside the layers are computed.
+            frozen_head: nor of the head's.
         """
         attention = 12 * self.num_hidden_layers * self.num_attention_heads * self.head_size * pairs
         head = self.num_tokens * self.hidden_size
         layers = self.num_matrix_weights - head
-        return (6 * head + (4 if frozen_layers else 6) * layers) * tokens + attention
+        per_token = (4 if frozen_head else 6) * head + (4 if frozen_layers else 6) * layers
+        return per_token * tokens + attention
 
 
 # Options of HF's Mistral and Llama that change the network, with the one value we implement.

@@ -5,7 +5,7 @@ Dims: B rows, T tokens, D model, H query heads, K key heads, E head width, F fee
 Jiang et al. 2023 (Mistral 7B), section 2.
 """
 
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,9 @@ from model.attention import attention, prepare_documents
 from model.config import ModelConfig
 from model.documents import Documents
 from model.loss import Losses, linear_cross_entropy
+
+if TYPE_CHECKING:
+    from model.lora import LoraConfig
 
 
 class Rotary(NamedTuple):
@@ -139,6 +142,7 @@ class Mistral(nn.Module):
         super().__init__()
         self.config = config
         self.backend = backend
+        self.lora: LoraConfig | None = None  # model.lora.add_lora sets it
         self.model = Decoder(config, backend)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tie_weights()

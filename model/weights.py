@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
@@ -53,6 +54,8 @@ class PretrainedFolder:
     Attributes:
         config: the shape of the network.
         shapes: the shape of every tensor in the folder.
+        digest: sha256 over names, shapes and the outer rows of every tensor: tells one model from
+            another, but not a damaged file from a sound one.
 
     Raises:
         ValueError: no config.json, no safetensors, a file of the index missing or unreadable.
@@ -117,6 +120,20 @@ class PretrainedFolder:
     def read(self, name: str, rows: slice) -> Tensor:
         """Rows of one tensor; only they are read from disk."""
         return self._file_of[name].get_slice(name)[rows]
+
+    def dtype(self, name: str) -> torch.dtype:
+        """What a tensor is stored in."""
+        return self.read(name, slice(0, 0)).dtype
+
+    @cached_property
+    def digest(self) -> str:
+        digest = hashlib.sha256()
+        for name, shape in sorted(self.shapes.items()):
+            digest.update(f"{name} {tuple(shape)}".encode())
+            for rows in (slice(0, 1), slice(shape[0] - 1, shape[0])):
+                row = self.read(name, rows).contiguous().reshape(-1)
+                digest.update(row.view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
 
 class InitialWeights:
@@ -216,6 +233,7 @@ def write_folder(
         shards.append((path, list(shard)))
         total_bytes += sum(tensor.nbytes for tensor in shard.values())
         dtypes |= {str(tensor.dtype).removeprefix("torch.") for tensor in shard.values()}
+        del shard  # or it would be held while the next one fills
     _name_shards(partial, shards, total_bytes)
     extra: dict[str, Any] = {"dtype": dtypes.pop()} if len(dtypes) == 1 else {}
     generation: dict[str, Any] = {}

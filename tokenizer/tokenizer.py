@@ -124,6 +124,12 @@ class Tokenizer(ABC):
             raise ValueError(f"id {wrong} is outside the vocabulary of {self.vocab_size}")
         return self._decode(ids)
 
+    def piece(self, id: int) -> str:
+        """What an id stands for, as the vocabulary spells it. ValueError for an id out of range."""
+        if not 0 <= id < self.vocab_size:
+            raise ValueError(f"id {id} is outside the vocabulary of {self.vocab_size}")
+        return self._piece(id)
+
     def check_exportable(self) -> None:
         """ValueError if `save` could not write files that agree with this tokenizer."""
         self._files()
@@ -143,6 +149,9 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _decode(self, ids: list[int]) -> str: ...
+
+    @abstractmethod
+    def _piece(self, id: int) -> str: ...
 
     @abstractmethod
     def _files(self) -> dict[str, bytes]: ...
@@ -183,6 +192,9 @@ class _SentencePiece(Tokenizer):
 
     def _decode(self, ids: list[int]) -> str:
         return self._processor.decode(ids)
+
+    def _piece(self, id: int) -> str:
+        return self._model.pieces[id].piece
 
     def _files(self) -> dict[str, bytes]:
         files = {"tokenizer.model": self._serialized}
@@ -239,6 +251,9 @@ class _TokenizerJson(Tokenizer):
 
     def _decode(self, ids: list[int]) -> str:
         return self._backend.decode(ids, skip_special_tokens=True)
+
+    def _piece(self, id: int) -> str:
+        return self._backend.id_to_token(id) or ""
 
     def _files(self) -> dict[str, bytes]:
         paths = [self._folder / name for name in HF_FILES]

@@ -24,9 +24,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed.checkpoint as dcp
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
+from model.transformer import Mistral
 from model.weights import make_durable
 from training.distributed import World
 from training.parallelize import local_bytes
@@ -89,7 +90,7 @@ class Checkpointer:
         finally:
             self._thread.shutdown()
 
-    def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def save(self, step: int, model: Mistral, optimizer: torch.optim.Optimizer) -> None:
         """Begin to write the state after `step` updates; every process must call it.
 
         Raises:
@@ -124,7 +125,7 @@ class Checkpointer:
                 "mend that, and the same command continues from the one before"
             ) from error
 
-    def check_space(self, model: nn.Module, saves: int) -> None:
+    def check_space(self, model: Mistral, saves: int) -> None:
         """Refuse a run whose checkpoints will not fit on the disk; every process must call it.
 
         Args:
@@ -181,7 +182,7 @@ class Checkpointer:
         make_durable(self.folder)
         self._prune()
 
-    def load_latest(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> int | None:
+    def load_latest(self, model: Mistral, optimizer: torch.optim.Optimizer) -> int | None:
         """Restore the newest sound checkpoint; returns its step, or None if there is none at all.
 
         Damaged ones are reported, and put aside as `.damaged` once an older one is loaded.
@@ -214,7 +215,7 @@ class Checkpointer:
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
 
-    def load(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def load(self, step: int, model: Mistral, optimizer: torch.optim.Optimizer) -> None:
         """Restore one checkpoint, without `damage`'s look at it; every process must call it.
 
         Moments that it does not have are forgotten.
@@ -227,9 +228,7 @@ class Checkpointer:
         self._read(step, state)
         assert int(state["step"]) == step
 
-    def differences(
-        self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> list[str]:
+    def differences(self, step: int, model: Mistral, optimizer: torch.optim.Optimizer) -> list[str]:
         """Tensors of a checkpoint that are not the state in hand, bit for bit.
 
         Every process must call it; all get the same answer. One tensor is read at a time.

@@ -1,37 +1,71 @@
-"""A trained, possibly sharded model as an HF folder."""
+"""A trained, possibly sharded model as an HF folder, or as a PEFT one where only an adapter was
+trained."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from model.adapter import save_adapter
 from model.transformer import Mistral
-from model.weights import SavedTokenizer, write_folder
+from model.weights import PretrainedFolder, SavedTokenizer, write_folder
 from training.distributed import World
-from training.parallelize import DTYPES, clean_named_parameters
+from training.parallelize import DTYPES
+from training.state import state_parameters
 
 
 def export(
-    model: Mistral, folder: Path, tokenizer: SavedTokenizer, dtype: str, world: World
+    model: Mistral,
+    folder: Path,
+    tokenizer: SavedTokenizer,
+    dtype: str,
+    world: World,
+    *,
+    base: PretrainedFolder | None = None,
+    files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Gather one tensor at a time and let process 0 write the folder; all processes must call it.
 
-    An existing folder is left as it is: a resumed run may pass the same step again.
+    A model with LoRA is written as an adapter, in fp32. An existing folder is left as it is: a
+    resumed run may pass the same step again.
+
+    Args:
+        base: what an adapter was trained on.
+        files: what else belongs into the folder, by name.
     """
     if not world.from_main(folder.exists()):
         tensors = _full_tensors(model)
-        if world.is_main:
-            write_folder(folder, model.config, tensors, tokenizer=tokenizer, dtype=DTYPES[dtype])
-        else:
+        if not world.is_main:
             for _ in tensors:
                 pass
+        elif model.lora is None:
+            write_folder(
+                folder,
+                model.config,
+                tensors,
+                tokenizer=tokenizer,
+                dtype=DTYPES[dtype],
+                files=files,
+            )
+        else:
+            assert base is not None
+            save_adapter(
+                folder,
+                model,
+                tensors,
+                base=base.folder.absolute(),
+                base_digest=base.digest,
+                tokenizer=tokenizer,
+                files=files,
+            )
     world.barrier()
 
 
 @torch.no_grad()
 def _full_tensors(model: Mistral) -> Iterator[tuple[str, Tensor]]:
-    for name, parameter in clean_named_parameters(model):
+    for name, parameter in state_parameters(model):
         full = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
         yield name, full

@@ -14,6 +14,7 @@ from sentencepiece.sentencepiece_model_pb2 import (
 
 from data.corpus import Corpus, open_corpus
 from model.embeddings import Init
+from model.merge import MergedAdapters
 from model.transformer import Mistral
 from model.weights import PretrainedFolder
 from tokenizer.candidates import (
@@ -128,6 +129,11 @@ def open_base(config: GrowConfig) -> Base:
     choose_device(config.device, local_rank=0)
     try:
         weights = open_weights(config.base)
+        if isinstance(weights, MergedAdapters):
+            raise ValueError(
+                f"base={config.base} is an adapter; merge it first (python -m scripts.export "
+                f"folder={config.base} out=<folder>) and name that folder"
+            )
     except ValueError as error:
         raise ValueError(f"base{str(error).removeprefix('init_from')}") from None
     assert weights is not None

@@ -4,10 +4,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from data.shards import Source, sha256_of
+from model.adapter import CONFIG, AdapterFolder
 from model.config import ModelConfig
+from model.merge import MergedAdapters
 from model.weights import PretrainedFolder
 from tokenizer.tokenizer import Tokenizer
-from training.run_folder import HELD_OUT
+from training.run_folder import FINAL_FOLDERS, HELD_OUT
 
 
 def open_tokenizer(path: str) -> Tokenizer:
@@ -59,25 +61,84 @@ def fingerprints_of(sources: dict[str, Source]) -> dict[str, str]:
     }
 
 
-def open_weights(init_from: str | None) -> PretrainedFolder | None:
-    """The folder that `init_from` means: an HF folder, or the final one of a run."""
+Folder = PretrainedFolder | MergedAdapters
+
+
+def open_weights(init_from: str | None) -> Folder | None:
+    """The weights that `init_from` means: an HF folder, an adapter merged into its base, or what a
+    run has ended with."""
     if init_from is None:
         return None
-    folder = Path(init_from)
-    is_run = (folder / "config.yaml").exists()
-    if is_run and not (folder / "model").exists():
-        raise ValueError(
-            f"init_from={folder} is a run that has not finished; continue it, or name one of its "
-            "exports"
-        )
     try:
-        return PretrainedFolder(folder / "model" if is_run else folder)
+        return open_folder(init_from)
     except ValueError as error:
-        raise ValueError(f"init_from={folder}: {error}") from None
+        raise ValueError(f"init_from={init_from}: {error}") from None
+
+
+def open_folder(path: Path | str, base: Path | str | None = None) -> Folder:
+    """The weights in an HF folder, an adapter folder or a finished run.
+
+    Args:
+        base: of an adapter, where it does not lie where the adapter says.
+
+    Raises:
+        ValueError: there are none, or they do not fit together.
+    """
+    folder = final_folder(path)
+    if not (folder / CONFIG).exists():
+        return PretrainedFolder(folder)
+    adapter = AdapterFolder(folder)
+    return MergedAdapters(open_base(adapter, base), [(adapter, 1.0)])
+
+
+def final_folder(path: Path | str) -> Path:
+    """What holds the weights: the folder itself, or `model/` or `adapter/` of a run.
+
+    Raises:
+        ValueError: the run has not finished.
+    """
+    folder = Path(path)
+    if not (folder / "config.yaml").exists():
+        return folder
+    for final in FINAL_FOLDERS:
+        if (folder / final).exists():
+            return folder / final
+    raise ValueError(
+        f"{folder} is a run that has not finished; continue it, or name one of its exports"
+    )
+
+
+def open_base(adapter: AdapterFolder, base: Path | str | None = None) -> PretrainedFolder:
+    """The model that an adapter was trained on.
+
+    Raises:
+        ValueError: it is not where the adapter says.
+    """
+    path = Path(base or adapter.base or "")
+    if not (path / "config.json").is_file():
+        raise ValueError(
+            f"{adapter.folder} is an adapter of {path or 'an unnamed base'}, and there is no model "
+            "there; name its base (base=<HF folder>)"
+        )
+    return PretrainedFolder(path)
+
+
+def frozen_base(folder: Folder | None) -> PretrainedFolder:
+    """What an adapter is trained on.
+
+    Raises:
+        ValueError: it is itself an adapter, of which there is no folder that others could open.
+    """
+    if not isinstance(folder, PretrainedFolder):
+        raise ValueError(
+            "init_from is an adapter, and an adapter on an adapter has no base to be named; merge "
+            "it first (python -m scripts.export folder=<it> out=<folder>), then name that folder"
+        )
+    return folder
 
 
 def network_shape(
-    asked: ModelConfig | None, folder: PretrainedFolder | None, tokenizer: Tokenizer
+    asked: ModelConfig | None, folder: Folder | None, tokenizer: Tokenizer
 ) -> ModelConfig:
     """The shape of the network, asked for or that of the initial weights; both must agree.
 

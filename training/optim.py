@@ -42,20 +42,24 @@ def build_optimizer(model: Mistral, config: OptimConfig) -> torch.optim.AdamW:
     """Fused AdamW over the trainable parameters.
 
     Each group has the `name` of the multiplier of its learning rate (`data.stages.LrMultipliers`),
-    those of embedding and head also the `rows` that may move (`training.freeze`).
+    those of embedding and head also the `rows` that may move (`training.freeze`), that of LoRA's B
+    the `lr_ratio` of LoRA+.
     """
     decay, rows = config.weight_decay, (0, model.config.num_tokens)
     embeddings = {"name": "embeddings", "weight_decay": 0.0, "rows": rows, "params": []}
     head = {"name": "head", "weight_decay": decay, "rows": rows, "params": []}
     matrices = {"name": "layers", "weight_decay": decay, "params": []}
     norms = {"name": "layers", "weight_decay": 0.0, "params": []}
+    ratio = model.lora.lr_ratio if model.lora else 1.0
+    lora_b = {"name": "layers", "weight_decay": decay, "lr_ratio": ratio, "params": []}
     named = {"model.embed_tokens.weight": embeddings, "lm_head.weight": head}
     for name, parameter in clean_named_parameters(model):
         if parameter.requires_grad:
-            group = named.get(name, matrices if parameter.ndim >= 2 else norms)
+            by_shape = matrices if parameter.ndim >= 2 else norms
+            group = lora_b if ".lora_B." in name else named.get(name, by_shape)
             group["params"].append(parameter)
     return torch.optim.AdamW(
-        [group for group in (embeddings, head, matrices, norms) if group["params"]],
+        [group for group in (embeddings, head, matrices, norms, lora_b) if group["params"]],
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
@@ -68,4 +72,4 @@ def set_learning_rates(
 ) -> None:
     """Give each group its rate for the next update."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * getattr(multipliers, group["name"])
+        group["lr"] = lr * getattr(multipliers, group["name"]) * group.get("lr_ratio", 1.0)

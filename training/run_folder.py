@@ -1,6 +1,7 @@
 """The folder of a run: what is in force is written before the first step.
 
-    config.yaml environment.json starts.jsonl metrics.jsonl checkpoints/ exports/ model/ loss.png
+    config.yaml environment.json starts.jsonl metrics.jsonl checkpoints/ exports/ loss.png
+    model/ or, where an adapter was trained, adapter/
 
 Process 0 owns it. A lock keeps a second run out; the kernel drops it with the process, so a killed
 run needs no cleaning.
@@ -24,6 +25,8 @@ from training.distributed import World
 
 _PACKAGES = ("torch", "numpy", "safetensors", "sentencepiece", "hydra-core", "triton", "flash-attn")
 
+FINAL_FOLDERS = ("model", "adapter")
+"""What a run leaves when it has finished: one of them."""
 HELD_OUT = "/held_out"
 """Ends the name under which the held-out text of a source has its fingerprint."""
 
@@ -106,8 +109,8 @@ def check_same_data(path: Path, fingerprints: dict[str, str]) -> None:
     ]
     if changed:
         raise ValueError(
-            f"data.sources {', '.join(changed)} changed since {path.parent} was begun; restore "
-            "them, or set another name"
+            f"{', '.join(changed)} (of data.sources, or init_from) changed since {path.parent} was "
+            "begun; restore what it was, or set another name"
         )
 
 

@@ -1,0 +1,232 @@
+"""Low-rank adaptation: W x + s B A x, with W frozen and A (R, in), B (out, R) trained.
+
+Hu et al. 2021 (LoRA), section 4.1; scale s = alpha / R, or alpha / sqrt(R) (rsLoRA, Kalajdzievski
+2023); B may learn faster than A (LoRA+, Hayou et al. 2024). `add_lora` replaces linears in place by
+a subclass that keeps `<name>.weight`, so that names stay HF's and, but for a prefix, are PEFT's.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from model.transformer import Mistral
+from model.weights import WeightSource
+
+EMBEDDING, HEAD = "embed_tokens", "lm_head"
+SAVED_NAMES = {EMBEDDING: "model.embed_tokens.weight", HEAD: "lm_head.weight"}
+_PLAIN_NAME = re.compile(r"[\w.]+")
+
+
+@dataclass(kw_only=True)
+class LoraConfig:
+    """What is adapted, and how."""
+
+    rank: int
+    """R: the rank of each update."""
+    alpha: float
+    """Scale of the updates: alpha / rank, or alpha / sqrt(rank) with `rslora`."""
+    dropout: float = 0.0
+    """Share of the inputs of A that training zeroes; the choice follows from (seed, row)."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank), which keeps the size of updates equal at any rank."""
+    targets: list[str] = field(default_factory=lambda: ["all"])
+    """Linears of the layers to adapt: `all`; the end of a name (`q_proj`, `mlp.up_proj`); or a
+    regular expression for the whole name (`.*layers\\.[0-3]\\..*_proj`)."""
+    modules_to_save: list[str] = field(default_factory=list)
+    """`embed_tokens`, `lm_head`: trained whole beside the updates and saved with them, as a grown
+    vocabulary needs it."""
+    lr_ratio: float = 1.0
+    """Learning rate of B relative to that of A (LoRA+); 1 is plain LoRA."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"lora.rank={self.rank}: must be at least 1")
+        for name in ("alpha", "lr_ratio"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"lora.{name}={value}: must be positive and finite")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"lora.dropout={self.dropout}: must lie in [0, 1)")
+        if not self.targets and not self.modules_to_save:
+            raise ValueError("lora.targets: empty; name linears, or leave lora out")
+        for name in self.modules_to_save:
+            if name not in SAVED_NAMES:
+                raise ValueError(
+                    f"lora.modules_to_save: {name!r}; only {', '.join(SAVED_NAMES)} can be trained "
+                    "whole (all else is a target)"
+                )
+
+    @property
+    def scale(self) -> float:
+        """What B A is multiplied with."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+
+class LoraLinear(nn.Linear):
+    """A linear layer with a trained low-rank update beside its frozen weight.
+
+    Attributes:
+        lora_A, lora_B: the factors, in fp32 until somebody converts them.
+        seeds: (B,) one number per row of the batch that decides what dropout zeroes; None: nothing.
+    """
+
+    def __init__(self, base: nn.Linear, config: LoraConfig, salt: int) -> None:
+        nn.Module.__init__(self)  # nn.Linear's own would allocate and draw a weight
+        assert base.bias is None
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.weight = base.weight.requires_grad_(False)
+        self.register_parameter("bias", None)
+        options = {"bias": False, "device": base.weight.device, "dtype": torch.float32}
+        self.lora_A = nn.Linear(base.in_features, config.rank, **options)
+        self.lora_B = nn.Linear(config.rank, base.out_features, **options)
+        self.scale = config.scale
+        self.dropout = config.dropout
+        self.salt = salt
+        self.seeds: Tensor | None = None
+
+    def forward(self, input: Float[Tensor, "*any I"]) -> Float[Tensor, "*any O"]:
+        x = kept = input
+        if self.seeds is not None:
+            keep = dropout_mask(self.seeds, self.salt, x.shape[-2], x.shape[-1], self.dropout)
+            kept = x * keep / (1 - self.dropout)
+        return F.linear(x, self.weight) + self.scale * self.lora_B(self.lora_A(kept))
+
+
+def dropout_mask(
+    seeds: Int[Tensor, " B"], salt: int, length: int, width: int, rate: float
+) -> Bool[Tensor, "B T I"]:
+    """What dropout keeps: a hash of (seed of the row, layer, token, feature), so that it depends on
+    neither batch nor rank, and recomputation in the backward pass finds the same."""
+    token, feature = (torch.arange(n, device=seeds.device) for n in (length, width))
+    per_token = _mix(seeds[:, None] + _mix(token + _MIX * salt))
+    return _mix(per_token[..., None] + _mix(feature)) >= int(rate * 2**32)
+
+
+_MIX = 0x45D9F3B  # odd and below 2^31, so that no product of it leaves 63 bits
+
+
+def _mix(x: Tensor) -> Tensor:
+    """Scramble 32-bit numbers held in int64: xor-shift and multiply, twice."""
+    x = x & 0xFFFFFFFF
+    for _ in range(2):
+        x = ((x ^ (x >> 16)) * _MIX) & 0xFFFFFFFF
+    return x ^ (x >> 16)
+
+
+def add_lora(model: Mistral, config: LoraConfig, dtype: torch.dtype = torch.float32) -> None:
+    """Freeze a model and give it updates to train, in place; before it is spread over ranks.
+
+    Args:
+        dtype: what the frozen base is kept in; what is trained is fp32.
+
+    Raises:
+        ValueError: a target matches no linear, or modules_to_save does not fit a tied model.
+    """
+    names = match_targets(model, config.targets)
+    if model.config.tie_word_embeddings and HEAD in config.modules_to_save:
+        raise ValueError(
+            "lora.modules_to_save: lm_head is the embedding of this model (tied); name "
+            "embed_tokens, which stands for both"
+        )
+    model.to(dtype).requires_grad_(False)
+    for salt, name in enumerate(names):
+        parent, _, leaf = name.rpartition(".")
+        linear = model.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        setattr(model.get_submodule(parent), leaf, LoraLinear(linear, config, salt))
+    for name in config.modules_to_save:
+        path, _, _ = SAVED_NAMES[name].rpartition(".")
+        model.get_submodule(path).float().requires_grad_(True)
+    model.tie_weights()
+    model.lora = config
+
+
+def match_targets(model: Mistral, targets: Sequence[str]) -> list[str]:
+    """Names of the linears that are adapted, in the order of the network.
+
+    Raises:
+        ValueError: a target matches none.
+    """
+    linears = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name != HEAD
+    ]
+    matched: set[str] = set()
+    for target in targets:
+        found = [name for name in linears if _matches(target, name)]
+        if not found:
+            leaves = sorted({name.rpartition(".")[2] for name in linears})
+            advice = f"the linears of a layer are {', '.join(leaves)}"
+            if target == HEAD:
+                advice = "the head is trained whole, with lora.modules_to_save=[lm_head]"
+            raise ValueError(f"lora.targets: {target!r} matches no linear; {advice}")
+        matched.update(found)
+    return [name for name in linears if name in matched]
+
+
+def _matches(target: str, name: str) -> bool:
+    if target == "all":
+        return True
+    if _PLAIN_NAME.fullmatch(target):
+        return f".{name}".endswith(f".{target}")
+    try:
+        return re.fullmatch(target, name) is not None
+    except re.error as error:
+        raise ValueError(f"lora.targets: {target!r} is no regular expression: {error}") from None
+
+
+def adapter_names(model: Mistral) -> set[str] | None:
+    """Names of the parameters that an adapter consists of; None for a model without one."""
+    if model.lora is None:
+        return None
+    names = {SAVED_NAMES[name] for name in model.lora.modules_to_save}
+    for name, module in model.named_modules():
+        if isinstance(module, LoraLinear):
+            clean = name.replace("_checkpoint_wrapped_module.", "")
+            names |= {f"{clean}.lora_A.weight", f"{clean}.lora_B.weight"}
+    return names
+
+
+def seed_dropout(model: Mistral, seeds: Sequence[int] | None) -> None:
+    """Let the rows of the next forward and backward pass drop by these seeds; None: no dropout."""
+    if model.lora is None or not model.lora.dropout:
+        return
+    low = None if seeds is None else torch.tensor([seed & 0xFFFFFFFF for seed in seeds])
+    for module in _adapted(model):
+        module.seeds = None if low is None else low.to(module.weight.device)
+
+
+def _adapted(model: Mistral) -> Iterator[LoraLinear]:
+    return (module for module in model.modules() if isinstance(module, LoraLinear))
+
+
+class InitialAdapter:
+    """A base with a fresh adapter: `WeightSource` of a model that went through `add_lora`.
+
+    A is uniform within 1 / sqrt(in), as in PEFT, and follows from (seed, name) alone; B is zero, so
+    that training starts from the base itself.
+    """
+
+    def __init__(self, base: WeightSource, model: Mistral, seed: int) -> None:
+        self._base, self._seed = base, seed
+        self._shapes = {name: p.shape for name, p in model.named_parameters() if ".lora_" in name}
+
+    def read(self, name: str, rows: slice) -> Tensor:
+        """Rows of one tensor."""
+        if name not in self._shapes:
+            return self._base.read(name, rows)
+        shape = self._shapes[name]
+        if ".lora_B." in name:
+            return torch.zeros(shape)[rows]
+        digest = hashlib.sha256(f"{self._seed}/{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+        bound = shape[1] ** -0.5
+        return torch.empty(shape).uniform_(-bound, bound, generator=generator)[rows]

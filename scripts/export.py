@@ -1,0 +1,32 @@
+"""Merge into one HF folder, tensor by tensor: an adapter into its base, several adapters, a chat
+vector; or copy a model to another dtype.
+
+    python -m scripts.export folder=runs/<LoRA run> out=merged
+    python -m scripts.export folder=base merge=adapters adapters='[runs/a, runs/b]' \\
+        weights='[0.7, 0.3]' out=merged
+    python -m scripts.export folder=domain merge=chat_vector chat=Mistral-7B-Instruct-v0.1 \\
+        base=Mistral-7B-v0.1 out=domain-chat
+"""
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from conf.command import command
+from training.merge_folders import ExportConfig, export_folder
+
+ConfigStore.instance().store("export_schema", ExportConfig)
+
+
+@command("export")
+def main(composed: DictConfig) -> None:
+    """Write one folder."""
+    if missing := OmegaConf.missing_keys(composed):
+        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, ExportConfig)
+    export_folder(config)
+    print(f"written: {config.out}")
+
+
+if __name__ == "__main__":
+    main()

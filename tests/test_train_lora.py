@@ -1,0 +1,265 @@
+"""Training an adapter: the same at any number of ranks, after any crash, and the base untouched."""
+
+import json
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from safetensors.torch import load_file
+
+from model.adapter import CONFIG, WEIGHTS, AdapterFolder, load_adapter
+from model.lora import adapter_names
+from model.weights import PretrainedFolder, load_pretrained
+from tests.kills import run_training
+from tests.ranks import run_ranks
+from tests.runs import configure, evaluations, losses, tiny
+from tests.test_lora import largest_difference, peft_model
+from tests.test_resume import figures
+from tests.toy import random_tokens
+from train import assemble, begin_step, train, train_step
+from training.inputs import open_weights
+from training.optim import build_optimizer, set_learning_rates
+from training.parallelize import clean_named_parameters, local_bytes, local_rows, materialize
+
+# Sizes that neither 2 nor 3 divides; the last three of 2,051 rows stand for no token, those from
+# 1,901 on for pieces that a growth has added.
+SHAPE = (
+    *("model.vocab_size=2051", "model.num_padded_ids=3", "model.num_base_ids=1901"),
+    *("model.hidden_size=43", "model.head_dim=10", "model.intermediate_size=67"),
+)
+LORA = (
+    *("lora=r8", "lora.rank=5", "lora.alpha=10", "lora.dropout=0.1", "lora.rslora=true"),
+    "lora.lr_ratio=4",
+)
+TABLES = "lora.modules_to_save=[embed_tokens,lm_head]"
+
+
+@pytest.fixture(scope="module")
+def base(sample, tmp_path_factory):
+    """A folder with a grown vocabulary to adapt."""
+    folder = tmp_path_factory.mktemp("base")
+    steps = ("curriculum.stages.adaptation.tokens=1024", "evaluation.every=100", "name=base")
+    config = configure("+experiment=tspt_stage1", *tiny(sample, folder), *SHAPE, *steps)
+    train(config)
+    return config.folder / "model"
+
+
+def options(sample, base, folder, name, *more):
+    """Adapt in 20 steps, a checkpoint after every fourth."""
+    return [
+        "+experiment=tspt_stage1",
+        "model=pretrained",
+        *(x for x in tiny(sample, folder) if not x.startswith("model.")),
+        *(f"init_from={base}", f"name={name}", *LORA),
+        "curriculum.stages.adaptation.tokens=10240",
+        *("batch.micro_batch_rows=2", "evaluation.every=10", "logging.row_losses=true"),
+        "checkpoint.asynchronous=false",
+        *more,
+    ]
+
+
+def twenty_steps(world, arguments):
+    """The trained tensors after 20 steps, whole, and whether the base in memory is what it was."""
+    config = configure(*arguments)
+    parts = assemble(config, world)
+    materialize(parts.model, parts.weights, world.device)
+    optimizer = build_optimizer(parts.model, config.optim)
+    from data.loader import Loader
+
+    split = {"rank": world.rank, "world_size": world.size, "seed": config.seed}
+    with Loader(parts.plan, parts.sources, micro_batch_rows=2, **split) as loader:
+        for step in range(20):
+            begin_step(step, parts, optimizer)
+            train_step(parts.model, optimizer, loader.step(step), parts.config, world)
+    trained, untouched = {}, True
+    for name, parameter in clean_named_parameters(parts.model):
+        if name in adapter_names(parts.model):
+            full = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
+            trained[name] = full.detach().clone()
+        else:
+            stored = parts.base.read(name, local_rows(parameter)).to(parts.dtype)
+            untouched &= torch.equal(local_bytes(parameter.detach()), local_bytes(stored))
+    return trained, untouched
+
+
+@pytest.mark.distributed
+def test_one_two_and_three_ranks_train_the_same_adapter(sample, base, tmp_path):
+    # A larger eps: Adam would divide elements of almost no gradient by as little, and show their
+    # rounding as a difference of weights.
+    more = ("parallel.checkpointing=selective", TABLES, "optim.eps=1e-5")
+    before = {path: path.read_bytes() for path in base.iterdir()}
+    arguments = options(sample, base, tmp_path, "run", *more)
+    results = [run_ranks(twenty_steps, ranks, arguments) for ranks in (1, 2, 3)]
+    assert all(untouched for ranks in results for _, untouched in ranks)
+    (expected, _), worst = results[0][0], 0.0
+    assert all(tensor.abs().max() > 0 for tensor in expected.values())
+    for ranks in results[1:]:
+        for trained, _ in ranks:
+            assert trained.keys() == expected.keys()
+            for name, tensor in trained.items():
+                difference = (tensor - expected[name]).abs().max() / expected[name].abs().max()
+                worst = max(worst, float(difference))
+    print(f"1, 2, 3 ranks: largest difference relative to the largest weight {worst:.1e}")
+    assert worst < 1e-4
+    assert before == {path: path.read_bytes() for path in base.iterdir()}
+
+
+def test_a_base_in_bfloat16_is_frozen_bit_for_bit(sample, base, tmp_path):
+    arguments = options(sample, base, tmp_path, "run", "parallel.dtype=bfloat16", TABLES)
+    ((trained, untouched),) = run_ranks(twenty_steps, 1, arguments)
+    assert untouched
+    assert all(tensor.dtype == torch.float32 for tensor in trained.values())
+
+
+@pytest.fixture(scope="module")
+def straight(sample, base, tmp_path_factory):
+    """Uninterrupted runs of 1 and 2 ranks."""
+    folder = tmp_path_factory.mktemp("straight")
+    for ranks in (1, 2):
+        assert run_training(options(sample, base, folder, f"{ranks}", TABLES), ranks) == 0
+    return folder
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_killed_run_continues_bit_for_bit(sample, base, straight, tmp_path, ranks):
+    """Inside accumulation, between gradient and update, inside the last export."""
+    again = options(sample, base, tmp_path, "run", TABLES)
+    for kill in (
+        ("torch:Tensor.backward", 21, ranks - 1),
+        ("torch.optim:AdamW.step", 6, ranks - 1),
+        ("training.export:save_adapter", 1, 0),
+    ):
+        assert run_training(again, ranks, kill) == -9
+    assert not (tmp_path / "run" / "adapter").exists()
+    assert run_training(again, ranks) == 0
+    run, expected = tmp_path / "run", straight / f"{ranks}"
+    assert figures(run) == figures(expected)
+    assert (run / "adapter" / WEIGHTS).read_bytes() == (expected / "adapter" / WEIGHTS).read_bytes()
+
+
+def test_what_a_run_leaves(sample, base, straight):
+    run = straight / "1"
+    assert not (run / "model").exists()
+    assert {path.name for path in (run / "adapter").iterdir()} >= {
+        CONFIG,
+        WEIGHTS,
+        "tokenizer.json",
+    }
+    adapter = AdapterFolder(run / "adapter")
+    assert adapter.base == str(base.absolute())
+    assert adapter.base_digest == PretrainedFolder(base).digest
+    config = json.loads((run / "adapter" / CONFIG).read_text())
+    assert config["target_modules"] == sorted(
+        [f"{x}_proj" for x in ("q", "k", "v", "o", "gate", "up", "down")]
+    )
+    assert config["modules_to_save"] == ["embed_tokens", "lm_head"]
+    # A checkpoint holds what is trained and its moments, not the base.
+    reader = dcp.FileSystemReader(run / "checkpoints/step-00000020")
+    names = {
+        name.removeprefix("base_model.model.") for name in load_file(run / "adapter" / WEIGHTS)
+    }
+    moments = {f"optimizer.{name}.{x}" for name in names for x in ("step", "exp_avg", "exp_avg_sq")}
+    expected = {"step"} | {f"model.{name}" for name in names} | moments
+    assert reader.read_metadata().state_dict_metadata.keys() == expected
+
+
+def test_padded_rows_never_train(base, straight):
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        before = PretrainedFolder(base).read(name, slice(None))
+        after = load_file(straight / "1/adapter" / WEIGHTS)[f"base_model.model.{name}"]
+        assert torch.equal(before[2048:], after[2048:])
+        assert (before[1901:2048] != after[1901:2048]).any()
+
+
+def test_peft_opens_what_a_run_leaves(base, straight):
+    """A grown vocabulary whose rows were trained beside the updates: equal logits, also merged."""
+    twin = peft_model(base, straight / "1/adapter")
+    model = load_pretrained(base)
+    load_adapter(model, AdapterFolder(straight / "1/adapter"), PretrainedFolder(base))
+    tokens = random_tokens(model.config, 2, 40)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = model(tokens)
+        theirs = twin(input_ids=tokens, use_cache=False).logits
+        assert largest_difference(theirs, expected) < 1e-5
+        merged = twin.merge_and_unload()(tokens, use_cache=False).logits
+        assert largest_difference(merged, expected) < 1e-5
+
+
+def test_a_run_goes_on_from_an_adapter_merged(sample, base, straight, tmp_path):
+    """Full training from a run of LoRA starts where that has ended."""
+    source = open_weights(str(straight / "1"))
+    name = "model.layers.1.mlp.up_proj.weight"
+    a, b = (
+        AdapterFolder(straight / "1/adapter").read(
+            f"model.layers.1.mlp.up_proj.lora_{x}.weight", slice(None)
+        )
+        for x in "AB"
+    )
+    expected = PretrainedFolder(base).read(name, slice(None)) + 10 / 5**0.5 * b @ a
+    torch.testing.assert_close(source.read(name, slice(None)), expected)
+    more = ("lora=none", f"init_from={straight / '1'}", "curriculum.stages.adaptation.tokens=512")
+    arguments = [x for x in options(sample, base, tmp_path, "next") if not x.startswith("lora")]
+    config = configure(*arguments, *more[1:])
+    train(config)
+    before, after = evaluations(straight / "1")[20], evaluations(config.folder)[0]
+    for name in before:
+        assert after[name]["loss_nats"] == pytest.approx(before[name]["loss_nats"], rel=1e-5)
+
+
+def test_lora_plus_gives_b_its_own_rate(sample, base, tmp_path):
+    def rates(world, arguments):
+        parts = assemble(configure(*arguments), world)
+        optimizer = build_optimizer(parts.model, parts.config.optim)
+        set_learning_rates(optimizer, 1e-3, parts.plan.stages[0].config.lr_multipliers)
+        names = {id(p): name for name, p in clean_named_parameters(parts.model)}
+        return {names[id(p)]: g["lr"] for g in optimizer.param_groups for p in g["params"]}
+
+    from training.distributed import start_world
+
+    with start_world("cpu") as world:
+        found = rates(world, options(sample, base, tmp_path, "run", TABLES))
+    for name, rate in found.items():
+        assert rate == pytest.approx(4e-3 if ".lora_B." in name else 1e-3)
+
+
+def test_refusals(sample, base, straight, tmp_path):
+    cases = {
+        ("lora.targets=[q_prj]",): r"lora\.targets: 'q_prj' matches no linear",
+        (f"init_from={straight / '1'}",): "is an adapter, and an adapter on an adapter",
+        (f"init_from={tmp_path}",): "init_from",
+    }
+    for more, message in cases.items():
+        with pytest.raises(ValueError, match=message):
+            train(configure(*options(sample, base, tmp_path, "run", *more)))
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="init_from is not given"):
+        configure("+experiment=tspt_stage1", "lora=r8")
+
+
+def test_another_base_under_a_begun_run_is_refused(sample, base, tmp_path):
+    arguments = options(sample, base, tmp_path, "run")
+    assert run_training(arguments, 1, ("train:train_step", 7, 0)) == -9
+    other = configure(
+        "+experiment=tspt_stage1",
+        *tiny(sample, tmp_path),
+        *SHAPE,
+        "seed=5",
+        "curriculum.stages.adaptation.tokens=512",
+        "evaluation.every=100",
+        "name=other",
+    )
+    train(other)
+    moved = replace(configure(*arguments), init_from=str(other.folder / "model"))
+    with pytest.raises(ValueError, match="begun with other settings"):
+        train(moved)
+    environment = tmp_path / "run" / "environment.json"
+    recorded = json.loads(environment.read_text())
+    recorded["data_fingerprints"]["init_from"] = PretrainedFolder(other.folder / "model").digest
+    environment.write_text(json.dumps(recorded))
+    with pytest.raises(ValueError, match=r"init_from.* changed since"):
+        train(configure(*arguments))
+    assert max(losses(tmp_path / "run")) == 6
