@@ -29,18 +29,20 @@ from data.curriculum import Plan
 from data.loader import Batch, Loader
 from data.random import derive
 from data.sample.build import build_sample
-from data.shards import Source
+from data.sample.instructions import INSTRUCTIONS
+from data.sources import AnySource, rows_of_run
 from data.stages import REPLAY
 from model.attention import describe_backend, resolve_backend
 from model.documents import Documents
+from model.initial import InitialWeights
 from model.lora import InitialAdapter, add_lora, seed_dropout
 from model.transformer import Mistral
-from model.weights import InitialWeights, PretrainedFolder, WeightSource
+from model.weights import PretrainedFolder, WeightSource
 from tokenizer.tokenizer import Tokenizer
 from training.checkpoint import Checkpointer
 from training.distributed import World, start_world
-from training.evaluate import HeldOutSet, build_set, evaluate
-from training.export import export
+from training.evaluate import HeldOutSet, evaluate, held_out_sets
+from training.export import chat_files, export
 from training.freeze import check_stages, freeze, frozen_rows_held, zero_frozen_gradients
 from training.inputs import (
     fingerprints_of,
@@ -150,7 +152,8 @@ def train(config: Config) -> None:
 
         def save_export(target: Path) -> None:
             dtype = config.checkpoint.export_dtype
-            export(model, target, parts.tokenizer, dtype, world, base=parts.base)
+            files = chat_files(parts.sources[name] for name in plan.sources)
+            export(model, target, parts.tokenizer, dtype, world, base=parts.base, files=files)
 
         trace = stack.enter_context(profiler(run, config.logging.profile, world))
         if step is None:
@@ -206,6 +209,7 @@ class Parts:
     Attributes:
         config: with the shape of the network filled in.
         tokenizer, sources, plan, held_out: the data.
+        epoch_tokens: how many tokens an epoch of each source has, padding included.
         spans: over which steps each learning-rate schedule runs.
         model: on the meta device, spread over the processes.
         weights: what fills it.
@@ -215,9 +219,10 @@ class Parts:
 
     config: Config
     tokenizer: Tokenizer
-    sources: dict[str, Source]
+    sources: dict[str, AnySource]
     plan: Plan
     held_out: list[HeldOutSet]
+    epoch_tokens: dict[str, int]
     spans: list[Span]
     model: Mistral
     weights: WeightSource
@@ -248,17 +253,16 @@ def assemble(config: Config, world: World) -> Parts:
 
     # Data: row n of the run is a pure function of the configuration and n.
     if config.data.sample_scale is not None:
-        scale = config.data.sample_scale
-        world.on_main(lambda: build_sample(Path(config.data.root), scale=scale))
+        root, scale = Path(config.data.root), config.data.sample_scale
+        asks = any(folder in INSTRUCTIONS for folder in config.data.sources.values())
+        world.on_main(lambda: build_sample(root, scale=scale, conversations=asks))
     tokenizer = open_tokenizer(config.data.tokenizer)
     recorded = world.from_main(recorded_fingerprints(config.folder / "environment.json"))
     sources = open_sources(config.data.root, config.data.sources, tokenizer, recorded)
     plan = config.plan()
-    held_out = [
-        build_set(name, source.held_out(), tokenizer, config.evaluation, batch.row_length)
-        for name, source in sources.items()
-        if source.manifest["held_out"]["documents"]
-    ]
+    # Here, so that a conversation that fits no row is refused before anything is written.
+    rows = {n: rows_of_run(sources[n], n, config.seed, batch.row_length) for n in plan.sources}
+    held_out = held_out_sets(sources, tokenizer, config.evaluation, batch.row_length)
 
     # Network: on the meta device, spread, and later filled, each rank with what it keeps.
     shape = network_shape(config.model, folder, tokenizer)
@@ -280,6 +284,7 @@ def assemble(config: Config, world: World) -> Parts:
         sources=sources,
         plan=plan,
         held_out=held_out,
+        epoch_tokens={name: found.epoch_tokens for name, found in rows.items()},
         spans=spans_of(plan.stages, config.optim.lr),
         model=model,
         weights=weights,
@@ -471,7 +476,7 @@ def describe_run(world: World, parts: Parts, peak_flops: float, step: int | None
         for stage in plan.stages
     ]
     lines += [
-        f"source {name}: {rows * plan.row_length / sources[name].tokens:.2f} epochs of "
+        f"source {name}: {rows * plan.row_length / parts.epoch_tokens[name]:.2f} epochs of "
         f"{sources[name].tokens:,} tokens read by the end"
         for name, rows in plan.consumed().items()
     ]
@@ -484,7 +489,7 @@ def describe_run(world: World, parts: Parts, peak_flops: float, step: int | None
     lines += [
         f"source {name} has no held-out text and is not evaluated"
         for name, source in sources.items()
-        if not source.manifest["held_out"]["documents"]
+        if not source.held_out_documents
     ]
     lines.append("starting at step 0" if step is None else f"continuing after step {step}")
     return lines

@@ -206,7 +206,7 @@ def open_draft(out: Path, plan: dict) -> Iterator[Draft]:
     ValueError: `out` exists or is not what should grow, another process is at it, or the
     unfinished work has another plan.
     """
-    with _locked(out) as held_out, (draft_folder(out) / "skipped.jsonl").open("ab") as skipped:
+    with locked(out) as held_out, (draft_folder(out) / "skipped.jsonl").open("ab") as skipped:
         if not plan.get("appends"):
             refuse_existing(out)
         elif fingerprint_of(read_manifest(out)) != work_of(plan).fingerprint_before:
@@ -222,7 +222,7 @@ def settle(out: Path) -> bool:
     """Finish an append that was cut off after the source had grown; whether there was one."""
     if not is_published(out, draft_folder(out)):
         return False
-    with _locked(out):
+    with locked(out):
         if is_published(out, draft_folder(out)):
             clear_published(out, draft_folder(out))
     return True
@@ -234,7 +234,7 @@ def draft_folder(out: Path) -> Path:
 
 
 @contextmanager
-def _locked(out: Path) -> Iterator[BinaryIO]:
+def locked(out: Path) -> Iterator[BinaryIO]:
     """Be the only process that works on a draft; gives its held_out.jsonl, opened to append."""
     path = draft_folder(out) / "held_out.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ up with padding rows, so that any world size works and collectives stay in step.
 computed ahead by one thread, which changes nothing but the time that `step` takes.
 """
 
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,9 +16,8 @@ from jaxtyping import Int32, Int64
 from torch import Tensor
 
 from data.curriculum import Plan
-from data.packing import IGNORED, Row, cut_row, empty_row
-from data.shards import Source
-from data.stream import stream_of_run
+from data.packing import IGNORED, Row, empty_row
+from data.sources import AnySource, rows_of_run
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,17 @@ class Batch:
 
 
 class Loader:
-    """The batches of one rank."""
+    """The batches of one rank, from sources of documents, of conversations, or both.
+
+    Raises:
+        ValueError: the plan reads a source that is not there, sources do not share a tokenizer, or
+            a conversation does not fit a row.
+    """
 
     def __init__(
         self,
         plan: Plan,
-        sources: dict[str, Source],
+        sources: Mapping[str, AnySource],
         *,
         micro_batch_rows: int,
         rank: int,
@@ -60,7 +65,9 @@ class Loader:
         assert micro_batch_rows > 0
         _check_sources(plan.sources, sources)
         self._plan = plan
-        self._streams = {name: stream_of_run(sources[name], name, seed) for name in plan.sources}
+        self._rows = {
+            name: rows_of_run(sources[name], name, seed, plan.row_length) for name in plan.sources
+        }
         self._micro_batch_rows = micro_batch_rows
         self._rank = rank
         self._world_size = world_size
@@ -71,7 +78,7 @@ class Loader:
     def row(self, n: int) -> Row:
         """Row n of the run."""
         address = self._plan.row(n)
-        return cut_row(self._streams[address.source], address.index, self._plan.row_length)
+        return self._rows[address.source].row(address.index)
 
     def step(self, step: int) -> list[Batch]:
         """This rank's micro-batches of a step."""
@@ -116,7 +123,7 @@ class Loader:
         )
 
 
-def _check_sources(names: list[str], sources: dict[str, Source]) -> None:
+def _check_sources(names: list[str], sources: Mapping[str, AnySource]) -> None:
     for name in names:
         if name not in sources:
             raise ValueError(

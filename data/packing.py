@@ -1,15 +1,16 @@
 """A row: `T` consecutive tokens of a source's stream with what the model must know about them.
 
-Row n of a source holds stream tokens [nT, nT + T), so rows laid end to end are the stream and
-nothing is dropped. Labels look one token further, across the row border too, but never into
-another document. Segments number the documents in a row from 1; 0 is padding. A document that a
-row border cuts starts again at position 0 in the next row, where its beginning cannot be seen.
+Row n of a source of documents holds tokens [nT, nT + T) of its stream, so rows laid end to end are
+the stream and nothing is dropped. Labels look one token further, across the row border too, but
+never into another document. Segments number the documents in a row from 1; 0 is padding. A document
+that a row border cuts starts again at position 0 in the next row, where its beginning cannot be
+seen. Conversations are never cut; their rows are made in `data.conversations`.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int32, Int64
+from jaxtyping import Int32, Int64, Integer
 
 from data.stream import Stream
 
@@ -50,6 +51,34 @@ def cut_row(stream: Stream, n: int, row_length: int) -> Row:
         positions=positions[:-1],
         documents=span.documents[: segments[-2]],
     )
+
+
+class StreamRows:
+    """The rows that a run reads from a source of documents."""
+
+    def __init__(self, stream: Stream, row_length: int) -> None:
+        self.source = stream.source
+        self.row_length = row_length
+        self._stream = stream
+
+    @property
+    def epoch_tokens(self) -> int:
+        """Tokens of an epoch, which need not be whole rows."""
+        return self.source.tokens
+
+    def row(self, n: int) -> Row:
+        """Row n of the source."""
+        return cut_row(self._stream, n, self.row_length)
+
+    def pieces(self, n: int) -> list[tuple[int, int, Integer[np.ndarray, " tokens"]]]:
+        """What row n holds of each document: its number, where in it the piece begins, tokens."""
+        span = self._stream.read(n * self.row_length, self.row_length)
+        parts = np.split(span.tokens, np.cumsum(span.lengths)[:-1])
+        return list(zip(span.documents.tolist(), span.offsets.tolist(), parts, strict=True))
+
+    def place(self, document: int, epoch: int) -> range:
+        """The tokens that a document fills in an epoch, of all rows laid end to end."""
+        return self._stream.place(document, epoch)
 
 
 def empty_row(row_length: int) -> Row:

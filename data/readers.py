@@ -52,7 +52,9 @@ class Record(NamedTuple):
     is_json: bool
 
 
-def find_inputs(patterns: list[str], text_field: str) -> list[str]:
+def find_inputs(
+    patterns: list[str], text_field: str, formats: tuple[str, ...] = FORMATS
+) -> list[str]:
     """The files that paths and globs stand for, sorted; ValueError before anything is read."""
     paths = []
     for pattern in patterns:
@@ -71,10 +73,10 @@ def find_inputs(patterns: list[str], text_field: str) -> list[str]:
                 f"inputs: {path!r} is matched twice (as {twin!r}); its documents would be read "
                 "twice, so narrow one of the patterns"
             )
-        if not path.endswith(FORMATS):
+        if not path.endswith(formats):
             raise ValueError(
                 f"inputs: {path!r} is in no known format; the name must end in one of "
-                + ", ".join(FORMATS)
+                + ", ".join(formats)
             )
         if path.endswith(".parquet"):
             _check_parquet(path, text_field)

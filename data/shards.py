@@ -164,6 +164,17 @@ class Source:
         within = number - int(self.block_documents[block])
         return tokens[stops[within - 1] if within else 0 : stops[within]]
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """sha256 of each file that training reads, by its name in the folder."""
+        shards = self.manifest["shards"]
+        return {name: digest for shard in shards for name, digest in shard["sha256"].items()}
+
+    @property
+    def held_out_documents(self) -> int:
+        """How many documents are held out."""
+        return self.manifest["held_out"]["documents"]
+
     def held_out(self) -> Iterator[str]:
         """The texts that no training row can touch, in the order they were met."""
         path = self.folder / "held_out.jsonl"
@@ -181,15 +192,15 @@ class _Shard:
         documents = entry["documents"]
         blocks = -(-documents // BLOCK_DOCUMENTS)
         path = folder / entry["name"]
-        index = _map(path.with_suffix(".index"), 8 * blocks + (8 + 4) * documents)
-        tokens = _map(path.with_suffix(".tokens"), entry["tokens"] * dtype.itemsize)
+        index = map_file(path.with_suffix(".index"), 8 * blocks + (8 + 4) * documents)
+        tokens = map_file(path.with_suffix(".tokens"), entry["tokens"] * dtype.itemsize)
         self.tokens = tokens.view(dtype)
         self.block_stops = index[: 8 * blocks].view("<i8")
         self.stops = index[8 * blocks : 8 * (blocks + documents)].view("<i8")
 
 
-def read_manifest(folder: Path) -> dict:
-    """Parse and check `manifest.json`; ValueError if this is not a finished source."""
+def read_manifest(folder: Path, kind: str = "documents") -> dict:
+    """Parse and check `manifest.json`; ValueError if this is no finished source of this kind."""
     path = folder / "manifest.json"
     if not path.is_file():
         raise ValueError(
@@ -201,6 +212,11 @@ def read_manifest(folder: Path) -> dict:
         raise ValueError(
             f"{path}: format_version {manifest.get('format_version')!r}, this code reads "
             f"{FORMAT_VERSION}; prepare the source again"
+        )
+    if (found := manifest.get("kind", "documents")) != kind:
+        raise ValueError(
+            f"{folder} is a source of {found}, and one of {kind} is needed here; prepare one with "
+            f"`python -m scripts.prepare_data kind={kind}`"
         )
     return manifest
 
@@ -243,7 +259,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _map(path: Path, expected: int) -> np.ndarray:
+def map_file(path: Path, expected: int) -> np.ndarray:
     """The bytes of a file; ValueError unless there are exactly as many as expected."""
     actual = path.stat().st_size if path.exists() else -1
     if actual != expected:

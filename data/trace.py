@@ -1,18 +1,17 @@
 """Which text stands behind a row of a run, and which rows of a run read a document.
 
-Row n is a pure function of (configuration, data, n), so both follow from the plan and the streams:
-nothing has to have been logged.
+Row n is a pure function of (configuration, data, n), so both follow from the plan and the sources:
+nothing has to have been logged. A conversation is traced like a document.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64, Integer
 
 from data.curriculum import Plan, StagePlan
-from data.shards import Source
-from data.stream import stream_of_run
+from data.sources import AnySource, rows_of_run
 
 
 @dataclass(kw_only=True)
@@ -70,7 +69,7 @@ class Passage:
     """A document in one epoch of its source.
 
     Attributes:
-        tokens: where it lies in the stream.
+        tokens: where it lies in the rows of the source, laid end to end.
         rows: the rows of the source that it touches.
         readings: the rows of the run that are one of these.
     """
@@ -82,11 +81,13 @@ class Passage:
 
 
 class Trace:
-    """The rows of a run and the documents behind them."""
+    """The rows of a run and the documents or conversations behind them."""
 
-    def __init__(self, plan: Plan, sources: dict[str, Source], seed: int) -> None:
+    def __init__(self, plan: Plan, sources: Mapping[str, AnySource], seed: int) -> None:
         self.plan = plan
-        self._streams = {name: stream_of_run(sources[name], name, seed) for name in plan.sources}
+        self._rows = {
+            name: rows_of_run(sources[name], name, seed, plan.row_length) for name in plan.sources
+        }
 
     def rows_of_step(self, step: int) -> range:
         """The rows that update number `step` saw; the first is number 1.
@@ -110,14 +111,11 @@ class Trace:
 
     def pieces(self, row: int) -> list[Piece]:
         """The documents in a row, in order."""
-        address, length = self.plan.row(row), self.plan.row_length
-        stream = self._streams[address.source]
-        span = stream.read(address.index * length, length)
-        parts = np.split(span.tokens, np.cumsum(span.lengths)[:-1])
-        places = zip(span.documents.tolist(), span.offsets.tolist(), parts, strict=True)
+        address = self.plan.row(row)
+        rows = self._rows[address.source]
         return [
-            Piece(number, start, start + len(part), len(stream.source.document(number)), part)
-            for number, start, part in places
+            Piece(number, start, start + len(part), len(rows.source.document(number)), part)
+            for number, start, part in rows.pieces(address.index)
         ]
 
     def find(self, document: str) -> tuple[str, int]:
@@ -129,27 +127,26 @@ class Trace:
         name, _, number = document.rpartition(":")
         if not name or not number.isdecimal():
             raise ValueError(f"document={document!r}: give source:number, such as geo_en:123")
-        if name not in self._streams:
+        if name not in self._rows:
             raise ValueError(
-                f"document={document}: no source {name!r}; this run reads "
-                f"{', '.join(self._streams)}"
+                f"document={document}: no source {name!r}; this run reads {', '.join(self._rows)}"
             )
-        count = self._streams[name].source.documents
+        count = self._rows[name].source.documents
         if int(number) >= count:
             raise ValueError(f"document={document}: {name} has documents 0 to {count - 1}")
         return name, int(number)
 
     def document(self, source: str, number: int) -> Integer[np.ndarray, " tokens"]:
         """The tokens of a document, BOS and EOS included."""
-        return self._streams[source].source.document(number)
+        return self._rows[source].source.document(number)
 
     def passages(self, source: str, number: int) -> Iterator[Passage]:
         """A document in each epoch of its source that is begun by the end of the run."""
-        stream, length = self._streams[source], self.plan.row_length
+        read_from, length = self._rows[source], self.plan.row_length
         read = [(stage, *self._rows_of(stage, source)) for stage in self.plan.stages]
         consumed = self.plan.consumed()[source] * length
-        for epoch in range(-(-consumed // stream.source.tokens)):
-            tokens = stream.place(number, epoch)
+        for epoch in range(-(-consumed // read_from.epoch_tokens)):
+            tokens = read_from.place(number, epoch)
             rows = range(tokens.start // length, (tokens.stop - 1) // length + 1)
             readings = []
             for stage, numbers, replayed, indices in read:

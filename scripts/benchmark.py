@@ -24,7 +24,7 @@ from model.attention import attention, describe_backend, prepare_documents, reso
 from model.config import ModelConfig
 from model.documents import Documents
 from model.transformer import Mistral
-from model.weights import InitialWeights
+from model.initial import InitialWeights
 from training.distributed import World, start_world
 from training.metrics import measure_peak_flops
 from training.optim import OptimConfig, build_optimizer

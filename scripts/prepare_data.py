@@ -1,31 +1,39 @@
-"""Turn documents into a prepared source.
+"""Turn documents, or conversations, into a prepared source.
 
     python -m scripts.prepare_data name=geo_en inputs='[corpus/geo_en.jsonl.zst]' \\
         tokenizer=path/to/tokenizer.model out=prepared/geo_en
+    python -m scripts.prepare_data kind=conversations name=alpaca inputs='[sft/alpaca.json]' \\
+        tokenizer=path/to/tokenizer.model out=prepared/alpaca max_tokens=2048
 
-Run again, the same command continues what was cut off. With `append=true` and other inputs, the
-source that `out` is grows by them.
+Documents: run again, the same command continues what was cut off. With `append=true` and other
+inputs, the source that `out` is grows by them.
 """
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from data.prepare import PrepareConfig, prepare
+from data.prepare_conversations import PrepareConversationsConfig, prepare_conversations
 from data.shards import Source
+from scripts.conversation_summary import summarize_conversations
 from tokenizer.tokenizer import Tokenizer
 
-ConfigStore.instance().store("prepare_data_schema", PrepareConfig)
+ConfigStore.instance().store("prepare_documents_schema", PrepareConfig)
+ConfigStore.instance().store("prepare_conversations_schema", PrepareConversationsConfig)
 
 
 def main(composed: DictConfig) -> None:
     if missing := OmegaConf.missing_keys(composed):
         raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
-    assert isinstance(config, PrepareConfig)
     try:
+        if isinstance(config, PrepareConversationsConfig):
+            summarize_conversations(prepare_conversations(config), config)
+            return
+        assert isinstance(config, PrepareConfig)
         manifest = prepare(config)
     except KeyboardInterrupt:
-        raise SystemExit("interrupted; the same command goes on from here") from None
+        raise SystemExit("interrupted; the same command goes on, or begins anew") from None
     summarize(manifest, config)
 
 

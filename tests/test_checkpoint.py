@@ -13,14 +13,14 @@ from torch.distributed.tensor import DTensor
 
 import training.checkpoint
 import training.sealed
+from model.initial import InitialWeights
 from model.transformer import Mistral
-from model.weights import InitialWeights
 from tests.kills import count_file_operations
 from tests.ranks import run_ranks, start_ranks, wait_for_all
 from tests.toy import toy_config
 from training.checkpoint import CheckpointConfig, Checkpointer
 from training.distributed import World, start_world
-from training.evaluate import HeldOutSet, evaluate
+from training.evaluate import HeldOutSet, after_bos, evaluate
 from training.export import export
 from training.optim import OptimConfig, build_optimizer
 from training.parallelize import (
@@ -446,7 +446,7 @@ def evaluate_then_save(world, folder):
     model, optimizer = build(world, dtype="bfloat16")
     update(model, optimizer, 1)
     before = everything(model, optimizer)
-    held_out = [HeldOutSet("a", [[1, 5, 9, 2]], utf8_bytes=3)]
+    held_out = [HeldOutSet("a", [after_bos([1, 5, 9, 2])], utf8_bytes=3)]
     evaluate(model, held_out, row_length=12, micro_batch_rows=1, world=world)
     checkpointer(folder, world).save(1, model, optimizer)
     other, fresh = build(world, seed=1)

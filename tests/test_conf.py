@@ -39,7 +39,8 @@ def test_every_model_builds(model):
 @pytest.mark.parametrize("curriculum", options("curriculum"))
 def test_every_curriculum_composes(curriculum):
     config = configure(f"curriculum={curriculum}")
-    assert len(config.curriculum.stages) == (4 if curriculum == "tspt_grown" else 2)
+    numbers = {"tspt_grown": 4, "sft": 1, "sft_published": 1}
+    assert len(config.curriculum.stages) == numbers.get(curriculum, 2)
 
 
 def test_mistral_7b_has_its_published_size():

@@ -6,14 +6,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.initial import InitialWeights
 from model.transformer import Mistral
-from model.weights import InitialWeights, fill
+from model.weights import fill
 from tests.ranks import run_ranks
 from tests.toy import toy_config
 from training.distributed import World, start_world
 from training.evaluate import (
     EvaluationConfig,
     HeldOutSet,
+    after_bos,
     build_set,
     cut_text,
     evaluate,
@@ -44,7 +46,7 @@ def test_cuts_lose_nothing_and_split_no_character(text, chunk_bytes):
 @given(lengths=st.lists(st.integers(2, 20), min_size=1, max_size=30))
 def test_packing_keeps_every_piece_whole(lengths):
     pieces = [list(range(1000 * n, 1000 * n + length)) for n, length in enumerate(lengths)]
-    batch = pack_pieces(pieces, 20)
+    batch = pack_pieces([after_bos(piece) for piece in pieces], 20)
     found = []
     for row in range(len(batch.rows)):
         for segment in range(1, int(batch.segments[row].max()) + 1):
@@ -65,7 +67,8 @@ def toy_model(shape):
 
 def toy_set():
     generator = torch.Generator().manual_seed(1)
-    pieces = [torch.randint(60, (n,), generator=generator).tolist() for n in range(3, 22)]
+    drawn = (torch.randint(60, (n,), generator=generator).tolist() for n in range(3, 22))
+    pieces = [after_bos(ids) for ids in drawn]
     return HeldOutSet("toy", pieces, utf8_bytes=777)
 
 
@@ -81,14 +84,14 @@ def measure(world: World, layouts):
 def test_result_depends_on_neither_rows_batch_nor_ranks():
     model = toy_model(toy_config(vocab_size=60, sliding_window=8))
     nats = 0.0
-    for piece in toy_set().pieces:  # each alone
-        logits = model(torch.tensor([piece])).detach().log_softmax(-1)[0]
-        nats -= float(sum(logits[i, token] for i, token in enumerate(piece[1:])))
+    for ids, _ in toy_set().pieces:  # each alone
+        logits = model(torch.tensor([ids])).detach().log_softmax(-1)[0]
+        nats -= float(sum(logits[i, token] for i, token in enumerate(ids[1:])))
     expected = nats / math.log(2) / 777
     for size, layouts in {1: [(24, 3), (100, 1)], 3: [(24, 2), (50, 4)]}.items():
         for result in chain.from_iterable(run_ranks(measure, size, layouts)):
             assert result["toy"]["bits_per_byte"] == pytest.approx(expected, rel=1e-6)
-            assert result["toy"]["tokens"] == sum(len(p) - 1 for p in toy_set().pieces)
+            assert result["toy"]["tokens"] == sum(len(p.ids) - 1 for p in toy_set().pieces)
 
 
 def test_a_uniform_model_costs_the_logarithm_of_the_vocabulary():
@@ -102,14 +105,18 @@ def test_a_uniform_model_costs_the_logarithm_of_the_vocabulary():
 def test_sets_are_cut_from_the_beginning_and_bounded():
     config = EvaluationConfig(chunk_bytes=8, max_bytes=20)
     held_out = build_set("x", ["abcdefghij", "klmnopqrstuvwxyz"], Bytes(), config, 16)
-    assert [bytes(piece[1:-1]) for piece in held_out.pieces] == [b"abcdefgh", b"ij", b"klmnopqr"]
-    assert all(piece[0] == 256 and piece[-1] == 257 for piece in held_out.pieces)
+    assert [bytes(piece.ids[1:-1]) for piece in held_out.pieces] == [
+        b"abcdefgh",
+        b"ij",
+        b"klmnopqr",
+    ]
+    assert all(piece.ids[0] == 256 and piece.ids[-1] == 257 for piece in held_out.pieces)
     assert held_out.utf8_bytes == 18
 
 
 def test_a_piece_longer_than_a_row_is_refused():
     config = EvaluationConfig(chunk_bytes=30, max_bytes=100)
-    with pytest.raises(ValueError, match=r"evaluation\.chunk_bytes=30.*32 tokens, rows have 16"):
+    with pytest.raises(ValueError, match=r"32 tokens, rows have 16; .*evaluation\.chunk_bytes=30"):
         build_set("x", ["a" * 40], Bytes(), config, 16)
 
 

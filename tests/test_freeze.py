@@ -17,7 +17,7 @@ from tests.test_resume import EXACT, assert_equal_bit_for_bit
 from tests.toy import toy_config
 from train import train, train_step
 from training.distributed import World, start_world
-from training.evaluate import HeldOutSet, evaluate
+from training.evaluate import HeldOutSet, after_bos, evaluate
 from training.freeze import check_stages, freeze
 from training.inputs import network_shape
 from training.optim import set_learning_rates
@@ -137,7 +137,7 @@ def begin_frozen(world: World, shape, look_first):
     """Weights after a frozen and a whole step in 16 bits, with or without an evaluation before."""
     model, optimizer, batches, run = one_split(world, shape, {"dtype": "bfloat16"}, 3)
     if look_first:
-        held_out = [HeldOutSet("a", [[1, 5, 9, 2]], utf8_bytes=3)]
+        held_out = [HeldOutSet("a", [after_bos([1, 5, 9, 2])], utf8_bytes=3)]
         evaluate(model, held_out, row_length=12, micro_batch_rows=1, world=world)
     for trains in ("embeddings", "all", "embeddings", "all"):
         freeze(model, optimizer, trains)

@@ -9,8 +9,9 @@ from sentencepiece import SentencePieceProcessor
 
 from data.corpus import open_corpus
 from model.config import ModelConfig
+from model.initial import InitialWeights
 from model.transformer import Mistral
-from model.weights import InitialWeights, write_folder
+from model.weights import write_folder
 from tests.test_tokenizer import adversarial, assert_agree, backend, parse
 from tokenizer.tokenizer import Tokenizer
 from training.grow import grow

@@ -7,7 +7,9 @@ import pytest
 
 from conf.schema import Config
 from data.prepare import PrepareConfig
+from data.prepare_conversations import PrepareConversationsConfig
 from data.trace import TraceConfig
+from training.merge_folders import ExportConfig
 from training.reproduce import VerifyConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,6 +18,15 @@ LIBRARY = [
     for package in ("model", "kernels", "tokenizer", "data", "training", "conf", "scripts")
     for path in sorted((ROOT / package).rglob("*.py"))
 ]
+
+CONFIGS = (
+    Config,
+    PrepareConfig,
+    PrepareConversationsConfig,
+    TraceConfig,
+    VerifyConfig,
+    ExportConfig,
+)
 
 
 def imported_modules(path):
@@ -44,7 +55,10 @@ def test_files_stay_short(path):
     assert len(path.read_text().splitlines()) <= 300
 
 
-@pytest.mark.parametrize("root", [Config, PrepareConfig, TraceConfig, VerifyConfig])
+@pytest.mark.parametrize(
+    "root",
+    [Config, PrepareConfig, PrepareConversationsConfig, TraceConfig, VerifyConfig, ExportConfig],
+)
 def test_every_attribute_of_a_config_is_a_field(root):
     """An attribute without an annotation would silently not be configurable."""
     waiting, seen = [root], set()
@@ -72,7 +86,14 @@ def test_every_field_of_the_configuration_is_read_somewhere():
     nodes = ast.walk(ast.parse(text))
     attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     names = set()
-    waiting = [Config, PrepareConfig, TraceConfig, VerifyConfig]
+    waiting = [
+        Config,
+        PrepareConfig,
+        PrepareConversationsConfig,
+        TraceConfig,
+        VerifyConfig,
+        ExportConfig,
+    ]
     while waiting:
         for field in waiting.pop().__dataclass_fields__.values():
             names.add(field.name)

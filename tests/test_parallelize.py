@@ -7,13 +7,14 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from model.config import ModelConfig
+from model.initial import InitialWeights
 from model.transformer import Mistral
-from model.weights import InitialWeights, fill
+from model.weights import fill
 from tests.ranks import run_ranks
 from tests.toy import toy_config
 from train import train_step
 from training.distributed import World, start_world
-from training.evaluate import pack_pieces
+from training.evaluate import after_bos, pack_pieces
 from training.optim import OptimConfig, build_optimizer
 from training.parallelize import (
     ParallelConfig,
@@ -33,7 +34,7 @@ def rows_of_a_step(vocab_size, rows=6):
     generator = torch.Generator().manual_seed(0)
     lengths = [24, 3, 9, 12, 24, 5, 19, 24, 2, 2, 20]
     pieces = [torch.randint(vocab_size, (n,), generator=generator).tolist() for n in lengths]
-    batch = pack_pieces(pieces, ROW_LENGTH)
+    batch = pack_pieces([after_bos(piece) for piece in pieces], ROW_LENGTH)
     assert len(batch.rows) == rows
     batch.labels[2] = -100
     return batch
@@ -66,6 +67,7 @@ def one_split(world: World, shape: ModelConfig, settings: dict, micro: int):
     run = SimpleNamespace(
         data=SimpleNamespace(sources={"a": ""}),
         optim=OptimConfig(),
+        seed=0,
         batch=SimpleNamespace(tokens_per_step=6 * ROW_LENGTH),
     )
     step = rows_of_a_step(shape.num_tokens)
@@ -187,6 +189,7 @@ def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was():
     run = SimpleNamespace(
         data=SimpleNamespace(sources={"a": ""}),
         optim=OptimConfig(),
+        seed=0,
         batch=SimpleNamespace(tokens_per_step=6 * ROW_LENGTH),
     )
     batches = [some_rows(rows_of_a_step(37), range(6))]

@@ -19,8 +19,9 @@ from safetensors.torch import load_file, save_file
 from data.curriculum import Plan
 from data.loader import Loader
 from data.shards import Source
+from model.initial import InitialWeights
 from model.transformer import Mistral
-from model.weights import InitialWeights, fill, save_pretrained
+from model.weights import fill, save_pretrained
 from tests.runs import (
     ROOT,
     command,
@@ -382,7 +383,7 @@ def bigram_bits_per_byte(config, name, tokenizer):
         name, sources[name].held_out(), tokenizer, config.evaluation, config.batch.row_length
     )
     nats = -sum(
-        math.log(probability(a, b)) for piece in held_out.pieces for a, b in pairwise(piece)
+        math.log(probability(a, b)) for piece in held_out.pieces for a, b in pairwise(piece.ids)
     )
     return nats / math.log(2) / held_out.utf8_bytes
 

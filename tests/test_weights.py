@@ -10,10 +10,10 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from model.config import to_hf
+from model.initial import InitialWeights
 from model.transformer import Mistral
 from model.weights import (
     INDEX,
-    InitialWeights,
     PretrainedFolder,
     fill,
     load_pretrained,

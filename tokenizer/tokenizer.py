@@ -21,6 +21,7 @@ from sentencepiece.sentencepiece_model_pb2 import (
 )
 
 from tokenizer.fast import CONTROL, fast_files
+from tokenizer.text import check_text
 
 HF_FILES = (
     "tokenizer.json",
@@ -258,19 +259,6 @@ class _TokenizerJson(Tokenizer):
     def _files(self) -> dict[str, bytes]:
         paths = [self._folder / name for name in HF_FILES]
         return {path.name: path.read_bytes() for path in paths if path.is_file()}
-
-
-def check_text(text: object) -> None:
-    """ValueError unless this is a string that UTF-8 can hold."""
-    if not isinstance(text, str):
-        raise ValueError(f"a text must be a str, this is {type(text).__name__}: {text!r:.80}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"a text has the lone surrogate {text[error.start]!r} at character {error.start}, "
-            'which no UTF-8 holds; repair it, say with text.encode("utf-8", "replace").decode()'
-        ) from None
 
 
 def _fingerprint(model: ModelProto) -> str:

@@ -1,20 +1,25 @@
 """Held-out loss in nats per token and bits per UTF-8 byte.
 
-A set is a list of pieces of about `chunk_bytes` bytes, cut at character borders; a piece is
-BOS + ids + EOS and every id after BOS is predicted. The pieces do not depend on row length, batch
-or ranks, and bits per byte do not depend on the vocabulary, so that runs can be compared.
+A set of documents is a list of pieces of about `chunk_bytes` bytes, cut at character borders; a
+piece is BOS + ids + EOS and every id after BOS is predicted. A set of conversations is a list of
+them, whole, in which what training predicts is predicted: the answers. The pieces do not depend on
+row length, batch or ranks, and bits per byte do not depend on the vocabulary, so that runs can be
+compared.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from data.conversations import Conversations
 from data.loader import Batch
+from data.sources import AnySource
 from model.documents import Documents
 from model.loss import IGNORE
 from model.transformer import Mistral
+from tokenizer.chat import Encoded, encode_conversation
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import World
 from training.parallelize import reshard
@@ -41,16 +46,16 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class HeldOutSet:
-    """Pieces of one held-out text, tokenized.
+    """What a source has held out, tokenized.
 
     Attributes:
         name: of the source.
-        pieces: BOS + ids + EOS each.
-        utf8_bytes: size of the text.
+        pieces: ids, and which of them are to be predicted.
+        utf8_bytes: size of the text that is predicted.
     """
 
     name: str
-    pieces: list[list[int]]
+    pieces: list[Encoded]
     utf8_bytes: int
 
 
@@ -67,6 +72,27 @@ def cut_text(text: str, chunk_bytes: int) -> Iterator[str]:
         start = stop
 
 
+def held_out_sets(
+    sources: Mapping[str, AnySource],
+    tokenizer: Tokenizer,
+    config: EvaluationConfig,
+    row_length: int,
+) -> list[HeldOutSet]:
+    """What every source has held out, but for those that have held out nothing.
+
+    Raises:
+        ValueError: one is empty, or has a piece that does not fit a row.
+    """
+    options = (tokenizer, config, row_length)
+    return [
+        build_answer_set(name, source, *options)
+        if isinstance(source, Conversations)
+        else build_set(name, source.held_out(), *options)
+        for name, source in sources.items()
+        if source.held_out_documents
+    ]
+
+
 def build_set(
     name: str,
     texts: Iterable[str],
@@ -79,20 +105,62 @@ def build_set(
     Raises:
         ValueError: there is no text, or a piece does not fit a row.
     """
-    pieces = list(_first_pieces(texts, config))
-    encoded = [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in tokenizer.encode_batch(pieces)]
-    if not encoded:
+    cut = list(_first_pieces(texts, config))
+    encoded = tokenizer.encode_batch(cut)
+    pieces = [after_bos([tokenizer.bos_id, *ids, tokenizer.eos_id]) for ids in encoded]
+    built = HeldOutSet(name, pieces, sum(len(piece.encode()) for piece in cut))
+    _check_set(built, row_length, f"make evaluation.chunk_bytes={config.chunk_bytes} smaller")
+    return built
+
+
+def build_answer_set(
+    name: str,
+    source: Conversations,
+    tokenizer: Tokenizer,
+    config: EvaluationConfig,
+    row_length: int,
+) -> HeldOutSet:
+    """Tokenize held-out conversations, until what is predicted of them is `max_bytes` long.
+
+    Those that training would truncate are left out.
+
+    Raises:
+        ValueError: there is no conversation, or one does not fit a row.
+    """
+    settings = source.manifest["settings"]
+    train_on, pieces, size = settings["train_on"], [], 0
+    for messages in source.held_out():
+        encoded = encode_conversation(tokenizer, messages, train_on=train_on)
+        if len(encoded.ids) > settings["max_tokens"]:
+            continue
+        predicted = [m for m in messages if train_on == "all" or m.role == "assistant"]
+        more = sum(len(message.content.encode()) for message in predicted)
+        if size + more > config.max_bytes:
+            break
+        size += more
+        pieces.append(encoded)
+    built = HeldOutSet(name, pieces, size)
+    _check_set(built, row_length, "prepare it with a smaller max_tokens")
+    return built
+
+
+def after_bos(ids: list[int]) -> Encoded:
+    """A piece of which everything but the first id is predicted."""
+    return Encoded(ids, [False] + [True] * (len(ids) - 1))
+
+
+def _check_set(built: HeldOutSet, row_length: int, remedy: str) -> None:
+    if not built.pieces:
         raise ValueError(
-            f"the held-out text of {name} is empty; prepare the source with a larger "
+            f"the held-out text of {built.name} is empty; prepare the source with a larger "
             "held_out_fraction, or raise evaluation.max_bytes"
         )
-    longest = max(map(len, encoded))
+    longest = max(len(piece.ids) for piece in built.pieces)
     if longest > row_length:
         raise ValueError(
-            f"evaluation.chunk_bytes={config.chunk_bytes}: a piece of {name} has {longest} tokens, "
-            f"rows have {row_length}; make chunk_bytes smaller or batch.row_length larger"
+            f"a held-out piece of {built.name} has {longest} tokens, rows have {row_length}; "
+            f"{remedy}, or batch.row_length larger"
         )
-    return HeldOutSet(name, encoded, sum(len(piece.encode()) for piece in pieces))
 
 
 def _first_pieces(texts: Iterable[str], config: EvaluationConfig) -> Iterator[str]:
@@ -105,28 +173,29 @@ def _first_pieces(texts: Iterable[str], config: EvaluationConfig) -> Iterator[st
             yield piece
 
 
-def pack_pieces(pieces: Sequence[list[int]], row_length: int) -> Batch:
+def pack_pieces(pieces: Sequence[Encoded], row_length: int) -> Batch:
     """Pieces side by side as documents of their own, in order, in as few rows as that allows."""
-    rows: list[list[list[int]]] = []
+    rows: list[list[Encoded]] = []
     used = row_length + 1
     for piece in pieces:
-        if used + len(piece) > row_length:
+        if used + len(piece.ids) > row_length:
             rows.append([])
             used = 0
         rows[-1].append(piece)
-        used += len(piece)
+        used += len(piece.ids)
     shape = (len(rows), row_length)
     tokens, segments, positions = (torch.zeros(shape, dtype=torch.int64) for _ in range(3))
     labels = torch.full(shape, IGNORE)
     for row, documents in enumerate(rows):
         start = 0
-        for number, piece in enumerate(documents, 1):
-            span = slice(start, start + len(piece))
-            tokens[row, span] = torch.tensor(piece)
-            labels[row, span] = torch.tensor([*piece[1:], IGNORE])
+        for number, (ids, supervised) in enumerate(documents, 1):
+            span = slice(start, start + len(ids))
+            tokens[row, span] = torch.tensor(ids)
+            following = zip(ids[1:], supervised[1:], strict=True)
+            labels[row, span] = torch.tensor([*(i if s else IGNORE for i, s in following), IGNORE])
             segments[row, span] = number
-            positions[row, span] = torch.arange(len(piece))
-            start += len(piece)
+            positions[row, span] = torch.arange(len(ids))
+            start += len(ids)
     return Batch(
         tokens=tokens,
         labels=labels,
@@ -170,7 +239,7 @@ def evaluate(
             )
             nats += float(losses.total) if mine else 0.0
         (nats,) = world.sum([nats])
-        tokens = sum(len(piece) - 1 for piece in held_out.pieces)
+        tokens = sum(sum(piece.supervised[1:]) for piece in held_out.pieces)
         results[held_out.name] = {
             "loss_nats": nats / tokens,
             "bits_per_byte": nats / math.log(2) / held_out.utf8_bytes,

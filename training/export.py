@@ -1,7 +1,7 @@
 """A trained, possibly sharded model as an HF folder, or as a PEFT one where only an adapter was
 trained."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -9,12 +9,17 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from data.conversations import Conversations
+from data.sources import AnySource
 from model.adapter import save_adapter
 from model.transformer import Mistral
 from model.weights import PretrainedFolder, SavedTokenizer, write_folder
+from tokenizer.chat import CHAT_TEMPLATE
 from training.distributed import World
 from training.parallelize import DTYPES
 from training.state import state_parameters
+
+TEMPLATE_FILE = "chat_template.jinja"
 
 
 def export(
@@ -62,6 +67,13 @@ def export(
                 files=files,
             )
     world.barrier()
+
+
+def chat_files(sources: Iterable[AnySource]) -> dict[str, bytes]:
+    """The chat template, by its file name, for a model that was trained on conversations."""
+    if any(isinstance(source, Conversations) for source in sources):
+        return {TEMPLATE_FILE: CHAT_TEMPLATE.encode()}
+    return {}
 
 
 @torch.no_grad()

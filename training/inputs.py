@@ -3,7 +3,8 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from data.shards import Source, sha256_of
+from data.shards import sha256_of
+from data.sources import AnySource, open_source
 from model.adapter import CONFIG, AdapterFolder
 from model.config import ModelConfig
 from model.merge import MergedAdapters
@@ -24,7 +25,7 @@ def open_tokenizer(path: str) -> Tokenizer:
 
 def open_sources(
     root: str, folders: dict[str, str], tokenizer: Tokenizer, recorded: dict[str, str]
-) -> dict[str, Source]:
+) -> dict[str, AnySource]:
     """Open every source, and check that it was prepared with this tokenizer.
 
     Args:
@@ -35,7 +36,7 @@ def open_sources(
     sources = {}
     for name, folder in folders.items():
         try:
-            sources[name] = source = Source(Path(root) / folder, recorded.get(name))
+            sources[name] = source = open_source(Path(root) / folder, recorded.get(name))
         except ValueError as error:
             raise ValueError(f"data.sources.{name}: {error}") from None
         if source.manifest["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
@@ -46,7 +47,7 @@ def open_sources(
     return sources
 
 
-def fingerprints_of(sources: dict[str, Source]) -> dict[str, str]:
+def fingerprints_of(sources: dict[str, AnySource]) -> dict[str, str]:
     """What identifies the data of a run: the shards, and the held-out text that it is measured on.
 
     The text is read anew, since the manifest only tells what it was when it was prepared.
@@ -56,7 +57,7 @@ def fingerprints_of(sources: dict[str, Source]) -> dict[str, str]:
         **{
             f"{name}{HELD_OUT}": sha256_of(source.folder / "held_out.jsonl")
             for name, source in sources.items()
-            if source.manifest["held_out"]["documents"]
+            if source.held_out_documents
         },
     }
 

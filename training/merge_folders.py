@@ -18,10 +18,10 @@ from model.adapter import AdapterFolder
 from model.merge import ChatVector, MergedAdapters
 from model.weights import PretrainedFolder, write_folder
 from tokenizer.tokenizer import Tokenizer
+from training.export import TEMPLATE_FILE
 from training.inputs import final_folder, open_folder
 from training.parallelize import DTYPES
 
-CHAT_TEMPLATE_FILE = "chat_template.jinja"
 MERGES = ("none", "adapters", "chat_vector")
 
 
@@ -93,7 +93,7 @@ def export_folder(config: ExportConfig, *, progress: bool = True) -> None:
     places = [final_folder(folder) for folder in folders if folder is not None]
     # The tokenizer is ours, not that of the chat model.
     tokenizer = _find_tokenizer(places[1 if config.chat else 0 :])
-    templates = (folder / CHAT_TEMPLATE_FILE for folder in places)
+    templates = (folder / TEMPLATE_FILE for folder in places)
     template = next((path.read_bytes() for path in templates if path.is_file()), None)
     write_folder(
         out,
@@ -101,7 +101,7 @@ def export_folder(config: ExportConfig, *, progress: bool = True) -> None:
         _tensors(source, config.dtype, progress),
         tokenizer=tokenizer,
         max_shard_bytes=int(config.max_shard_gib * 2**30),
-        files={} if template is None else {CHAT_TEMPLATE_FILE: template},
+        files={} if template is None else {TEMPLATE_FILE: template},
     )
 
 

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from data.random import derive, permutation
-from data.shards import Source, sha256_of
+from data.shards import sha256_of
+from data.sources import AnySource
 from model.transformer import Mistral
 from training.checkpoint import Checkpointer
 from training.distributed import World
@@ -107,7 +108,7 @@ class Verdict:
         return bool(self.compared) and not self.problems
 
 
-def check_stored(sources: dict[str, Source], world: World) -> int:
+def check_stored(sources: dict[str, AnySource], world: World) -> int:
     """Compare every shard with the digest in its manifest; returns how many files there are.
 
     A fingerprint covers the digests, not the bytes. The processes share the reading.
@@ -118,8 +119,7 @@ def check_stored(sources: dict[str, Source], world: World) -> int:
     files = [
         (source.folder / name, digest)
         for source in sources.values()
-        for shard in source.manifest["shards"]
-        for name, digest in shard["sha256"].items()
+        for name, digest in source.digests.items()
     ]
     mine = files[world.rank :: world.size]
     found = world.gather([str(path) for path, digest in mine if sha256_of(path) != digest])

@@ -108,9 +108,10 @@ def check_same_data(path: Path, fingerprints: dict[str, str]) -> None:
         and (name in before or not name.endswith(HELD_OUT))
     ]
     if changed:
+        where = "" if changed == ["init_from"] else "data.sources "
         raise ValueError(
-            f"{', '.join(changed)} (of data.sources, or init_from) changed since {path.parent} was "
-            "begun; restore what it was, or set another name"
+            f"{where}{', '.join(changed)} changed since {path.parent} was begun; restore them, or "
+            "set another name"
         )
 
 

@@ -1,7 +1,7 @@
 """The embedded sample on disk: texts, tokenizer and prepared sources, written at first use.
 
 <root>/sample.json     what was built; a folder built otherwise is refused
-       corpus/         one .jsonl per source
+       corpus/         one .jsonl per source, of documents or of conversations
        tokenizer/      trained on the general English side only, so that there is something for
                        vocabulary growth to do
        <source>/       prepared shards
@@ -13,17 +13,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.prepare import PrepareConfig, prepare
+from data.prepare_conversations import PrepareConversationsConfig, prepare_conversations
 from data.sample.corpus import SOURCES, documents
+from data.sample.instructions import INSTRUCTIONS
+from data.sample.instructions import conversations as conversations_of
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.train import train_bpe
 
 VOCAB_SIZE = 2048
 HELD_OUT_FRACTION = 0.02
+MAX_TOKENS = 256
+"""Of a conversation; Chinese ones are long in tokens, for the tokenizer knows no Chinese."""
 _ENGLISH = ("general_en", "arithmetic")
 
 
-def build_sample(root: Path, *, scale: float) -> None:
+def build_sample(root: Path, *, scale: float, conversations: bool = False) -> None:
     """Build what is not there yet; an interrupted build continues.
+
+    Args:
+        conversations: build the instruction data too.
 
     Raises:
         ValueError: the folder holds a sample of another size.
@@ -40,15 +48,20 @@ def build_sample(root: Path, *, scale: float) -> None:
         partial = root / "sample.json.tmp"
         partial.write_text(json.dumps(wanted), encoding="utf-8")
         partial.replace(label)
-        missing = [name for name in SOURCES if not (root / name / "manifest.json").exists()]
+        wanted_sources = [*SOURCES, *(INSTRUCTIONS if conversations else ())]
+        missing = [name for name in wanted_sources if not (root / name / "manifest.json").exists()]
         if not missing:
             return
         print(f"building the embedded sample under {root} (once)", flush=True)
         for name in SOURCES:
-            _write_texts(root / "corpus" / f"{name}.jsonl", documents(name, scale=scale))
+            texts = ({"text": text} for text in documents(name, scale=scale))
+            _write_records(root / "corpus" / f"{name}.jsonl", texts)
         if not (root / "tokenizer").exists():
             _train_tokenizer(root)
         for name in missing:
+            if name in INSTRUCTIONS:
+                _prepare_instructions(root, name)
+                continue
             prepare(
                 PrepareConfig(
                     name=name,
@@ -62,14 +75,30 @@ def build_sample(root: Path, *, scale: float) -> None:
             )
 
 
-def _write_texts(path: Path, texts: Iterator[str]) -> None:
+def _prepare_instructions(root: Path, name: str) -> None:
+    path = root / "corpus" / f"{name}.jsonl"
+    _write_records(path, ({"messages": messages} for messages in conversations_of(name)))
+    prepare_conversations(
+        PrepareConversationsConfig(
+            name=name,
+            inputs=[str(path)],
+            out=str(root / name),
+            tokenizer=str(root / "tokenizer"),
+            max_tokens=MAX_TOKENS,
+            held_out_fraction=HELD_OUT_FRACTION,
+        ),
+        progress=False,
+    )
+
+
+def _write_records(path: Path, records: Iterator[dict]) -> None:
     if path.exists():
         return
     path.parent.mkdir(exist_ok=True)
     partial = path.with_name(path.name + ".tmp")
     with partial.open("w", encoding="utf-8") as file:
-        for text in texts:
-            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
     partial.replace(path)
 
 

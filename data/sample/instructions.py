@@ -1,0 +1,96 @@
+"""Questions and answers about the facts of the sample, as conversations for instruction tuning.
+
+Every fact that some document states (exposures > 0) is asked once in each of the frames of its
+language; the answer is the object of the fact. Facts that no document states are never asked
+either: they stay controls. The wordings reserved for `questions()` do not occur.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from data.sample.dice import Dice
+from data.sample.knowledge import Fact, facts
+from data.sample.prose import finish
+from data.sample.wordings import wordings
+
+
+class Topic(NamedTuple):
+    """What a source of conversations is about."""
+
+    domain: str
+    language: str
+
+
+INSTRUCTIONS = {
+    "qa_general_en": Topic("general", "en"),
+    "qa_general_zh": Topic("general", "zh"),
+    "qa_geo_en": Topic("geo", "en"),
+    "qa_geo_zh": Topic("geo", "zh"),
+}
+"""The sources of conversations that the sample has."""
+
+FRAMES = {
+    "en": (
+        "{ask}?",
+        "Question: {ask}?",
+        "I have forgotten something: {ask}?",
+        "A pupil wants to know: {ask}?",
+        "Tell me briefly: {ask}?",
+        "Answer in a few words. {ask}?",
+    ),
+    "zh": (
+        "{ask}？",
+        "问题：{ask}？",
+        "我忘了一件事：{ask}？",
+        "有个学生想知道：{ask}？",
+        "请简短地告诉我：{ask}？",
+        "请用几个字回答。{ask}？",
+    ),
+}
+"""How a question is put; {ask} is `wordings(language)[relation].ask`."""
+
+SYSTEM = {
+    "en": ("You are a helpful teacher.", "You answer questions shortly.", "You know many facts."),
+    "zh": ("你是一位乐于助人的老师。", "你简短地回答问题。", "你知道许多事实。"),
+}
+_STOP = {"en": ".", "zh": "。"}
+
+
+def conversations(source: str, *, seed: int = 0) -> Iterator[list[dict[str, str]]]:
+    """The conversations of a source, in mixed order, as OpenAI messages.
+
+    Every fourth begins with a system message, every fourth asks about a second fact.
+
+    Raises:
+        ValueError: unknown source.
+    """
+    if source not in INSTRUCTIONS:
+        raise ValueError(f"source {source!r} is not one of {', '.join(INSTRUCTIONS)}")
+    domain, language = INSTRUCTIONS[source]
+    dice = Dice(seed, "instructions", source)
+    known = [fact for fact in facts() if fact.domain == domain and fact.exposures]
+    asked = [(fact, frame) for fact in known for frame in range(len(FRAMES[language]))]
+    for fact, frame in dice.shuffled(asked):
+        messages = []
+        if not dice.below(4):
+            messages.append({"role": "system", "content": dice.pick(SYSTEM[language])})
+        messages += exchange(fact, language, frame)
+        if not dice.below(4):
+            messages += exchange(dice.pick(known), language, dice.below(len(FRAMES[language])))
+        yield messages
+
+
+def exchange(fact: Fact, language: str, frame: int) -> list[dict[str, str]]:
+    """A question about a fact and its answer."""
+    subject, object_ = fact.surface(language)
+    ask = wordings(language)[fact.relation].ask.replace("{s}", subject)
+    question = finish(FRAMES[language][frame].replace("{ask}", ask), language)
+    return [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer(object_, language)},
+    ]
+
+
+def answer(object_: str, language: str) -> str:
+    """The object of a fact as an answer."""
+    return finish(object_ + _STOP[language], language)

@@ -1,0 +1,71 @@
+"""What `scripts.prepare_data kind=conversations` prints: counts, what was rejected, samples."""
+
+import json
+import sys
+from pathlib import Path
+
+from data.conversations import Conversations
+from data.prepare_conversations import PrepareConversationsConfig
+from tokenizer.chat import Encoded, transcript
+from tokenizer.tokenizer import Tokenizer
+
+SHOWN_CHARACTERS = 600
+PLACES_PER_REASON = 3
+
+
+def summarize_conversations(manifest: dict, config: PrepareConversationsConfig) -> None:
+    """Print what was made, what was rejected and where, and conversations as training sees them."""
+    tokens, supervised = manifest["tokens"], manifest["supervised_tokens"]
+    rejected, held_out = manifest["rejected"], manifest["held_out"]
+    rows = {
+        "conversations": f"{manifest['conversations']:,}",
+        "tokens": f"{tokens:,}, BOS and EOS included",
+        "to be predicted": f"{supervised:,} tokens, {supervised / tokens:.1%}",
+        "held out": f"{held_out['conversations']:,} conversations",
+        f"cut off at max_tokens={config.max_tokens}": f"{manifest['truncated']:,}",
+        "rejected": f"{sum(rejected.values()):,}",
+    }
+    print(config.out)
+    for label, value in rows.items():
+        print(f"  {label:<52}{value}")
+    for reason, places in _first_places(Path(config.out)).items():
+        print(f"    {reason:<50}{rejected[reason]:,} ({', '.join(places)})")
+    if rejected:
+        print(f"  {config.out}/skipped.jsonl lists what was rejected, by file and line")
+    if held_out["fraction"] and not held_out["conversations"]:
+        print(
+            f"warning: nothing was held out, since none of so few conversations fell into the "
+            f"share of {held_out['fraction']}; raise held_out_fraction to measure loss on this "
+            "source"
+        )
+    _show(Conversations(config.out), Tokenizer.open(config.tokenizer), config.show)
+
+
+def _first_places(folder: Path) -> dict[str, list[str]]:
+    """The first few places of each reason, the reasons in the order they were met."""
+    found: dict[str, list[str]] = {}
+    with (folder / "skipped.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            place = json.loads(line)
+            places = found.setdefault(place["reason"], [])
+            if len(places) < PLACES_PER_REASON:
+                places.append(f"{Path(place['file']).name}:{place['line']}")
+            elif len(places) == PLACES_PER_REASON:
+                places.append("...")
+    return found
+
+
+def _show(source: Conversations, tokenizer: Tokenizer, count: int) -> None:
+    """The first conversations, what is to be predicted in green or between marks."""
+    is_terminal = sys.stdout.isatty()
+    opening, closing = ("\033[32m", "\033[0m") if is_terminal else ("«", "»")
+    shown = range(min(count, source.documents))
+    if shown:
+        print(f"what is to be predicted stands {'in green' if is_terminal else 'between « and »'}:")
+    for number in shown:
+        ids = source.document(number).tolist()
+        encoded = Encoded(ids, source.supervised(number).tolist())
+        text = transcript(tokenizer, encoded, opening, closing)
+        if len(text) > SHOWN_CHARACTERS:
+            text = f"{text[:SHOWN_CHARACTERS]}...{closing if is_terminal else ''}"
+        print(f"\nconversation {number}, {len(ids)} tokens:\n{text}")

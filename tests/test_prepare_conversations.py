@@ -1,0 +1,514 @@
+"""Preparing conversations: what is kept, what is rejected, and nothing by halves."""
+
+import fcntl
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.conversations import Conversations
+from data.held_out import is_held_out
+from data.messages import read_conversations
+from data.prepare_conversations import (
+    NO_ANSWER_LEFT,
+    SAME_TEXT,
+    TOO_LONG,
+    PrepareConversationsConfig,
+    prepare_conversations,
+    text_of,
+)
+from data.shards import Source, sha256_of
+from data.sources import open_source
+from tests.runs import ROOT
+from tokenizer.chat import Message, encode_conversation, encode_prompt
+from tokenizer.tokenizer import Tokenizer
+
+
+def question_and_answer(question, answer, **fields):
+    return {"instruction": question, "output": answer} | fields
+
+
+def many(count):
+    return [
+        question_and_answer(f"What is {n} plus {n}?", f"It is {2 * n}." + " So." * (n % 7))
+        for n in range(count)
+    ]
+
+
+@pytest.fixture
+def make(tmp_path, sample):
+    """Records, as a .json or .jsonl file, and how to prepare them."""
+
+    def make(records, file="a.json", **fields):
+        path = tmp_path / file
+        if isinstance(records, bytes):
+            path.write_bytes(records)
+        elif file.endswith(".json"):
+            path.write_text(json.dumps(records))
+        else:
+            path.write_text("".join(json.dumps(record) + "\n" for record in records))
+        options = {
+            "name": "sft",
+            "inputs": [str(path)],
+            "out": str(tmp_path / "out"),
+            "tokenizer": str(sample / "tokenizer"),
+            "max_tokens": 120,
+            "held_out_fraction": 0.0,
+        }
+        return PrepareConversationsConfig(**options | fields)
+
+    return make
+
+
+def run(config):
+    return prepare_conversations(config, progress=False)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def skipped(config):
+    lines = (Path(config.out) / "skipped.jsonl").read_text().splitlines()
+    return [(place["line"], place["reason"]) for place in map(json.loads, lines)]
+
+
+def answers(source, tokenizer, number):
+    """The text of each run of supervised tokens of a conversation."""
+    ids, supervised = source.document(number), source.supervised(number)
+    borders = np.flatnonzero(np.diff(supervised, prepend=False, append=False))
+    return [
+        tokenizer.decode(ids[start:stop].tolist())
+        for start, stop in zip(borders[::2], borders[1::2], strict=True)
+    ]
+
+
+def test_conversations_are_stored_as_they_are_encoded(make):
+    records = [
+        *many(20),
+        question_and_answer("and?", "c", history=[["one", "a"], ["two", "b"]], system="Be brief."),
+    ]
+    config = make(records)
+    manifest = run(config)
+    source, tokenizer = Conversations(config.out), Tokenizer.open(config.tokenizer)
+    entries = list(read_conversations(config.inputs))
+    assert source.documents == manifest["conversations"] == len(entries) == 21
+    for number, entry in enumerate(entries):
+        expected = encode_conversation(tokenizer, entry.messages)
+        assert source.document(number).tolist() == expected.ids
+        assert source.supervised(number).tolist() == expected.supervised
+        assert source.lengths[number] == len(expected.ids)
+        said = [content for role, content in entry.messages if role == "assistant"]
+        assert answers(source, tokenizer, number) == said
+    assert source.tokens == manifest["tokens"] == source.lengths.sum()
+    total = sum(int(source.supervised(n).sum()) for n in range(source.documents))
+    assert manifest["supervised_tokens"] == total
+
+
+def test_everything_but_bos_can_be_supervised(make):
+    config = make(many(3), train_on="all")
+    manifest = run(config)
+    assert manifest["supervised_tokens"] == manifest["tokens"] - 3
+    assert manifest["settings"]["train_on"] == "all"
+
+
+def test_the_manifest_says_what_was_made(make):
+    config = make([*many(200), {"x": 1}, many(1)[0]], "a.jsonl", held_out_fraction=0.1)
+    manifest = run(config)
+    out = Path(config.out)
+    assert manifest == json.loads((out / "manifest.json").read_text())
+    assert {path.name for path in out.iterdir()} == {
+        *("manifest.json", "tokens", "supervised", "stops", "held_out.jsonl", "skipped.jsonl")
+    }
+    assert manifest["kind"] == "conversations"
+    held_out = manifest["held_out"]["conversations"]
+    assert manifest["conversations"] + held_out == 200
+    assert manifest["rejected"] == {
+        "no instruction, conversations or messages": 1,
+        SAME_TEXT: 1,
+    }
+    assert skipped(config) == [
+        (201, "no instruction, conversations or messages"),
+        (202, SAME_TEXT),
+    ]
+    path = config.inputs[0]
+    assert manifest["inputs"] == [
+        {"path": path, "sha256": sha256_of(Path(path)), "conversations": 201}
+    ]
+    assert manifest["files"] == {
+        name: sha256_of(out / name) for name in ("tokens", "supervised", "stops")
+    }
+    tokenizer = Tokenizer.open(config.tokenizer)
+    assert manifest["tokenizer"] == {
+        "fingerprint": tokenizer.fingerprint,
+        "vocab_size": tokenizer.vocab_size,
+        "bos_id": tokenizer.bos_id,
+        "eos_id": tokenizer.eos_id,
+    }
+    source = open_source(out)
+    assert isinstance(source, Conversations)
+    assert source.digests == manifest["files"]
+    assert source.held_out_documents == held_out
+    assert source.later_shards == 0
+
+
+def test_the_hash_of_the_text_decides_what_is_held_out(make, tmp_path):
+    config = make(many(300), held_out_fraction=0.1)
+    run(config)
+    source = Conversations(config.out)
+    held_out = list(source.held_out())
+    assert 10 < len(held_out) < 60
+    assert all(isinstance(message, Message) for messages in held_out for message in messages)
+    everything = [entry.messages for entry in read_conversations(config.inputs)]
+    assert held_out == [m for m in everything if is_held_out(text_of(m), 0.1)]
+    # The file can be prepared in turn, and holds the same.
+    again = replace(
+        config,
+        inputs=[str(Path(config.out) / "held_out.jsonl")],
+        out=str(tmp_path / "again"),
+        held_out_fraction=0.0,
+    )
+    assert run(again)["conversations"] == len(held_out)
+
+
+def test_of_several_with_one_folded_text_the_first_is_kept(make):
+    records = [
+        question_and_answer("Name it!", "Loess"),
+        question_and_answer("name  IT", "loess."),
+        {
+            "conversations": [
+                {"from": "human", "value": "Name it"},
+                {"from": "gpt", "value": "LOESS"},
+            ]
+        },
+        question_and_answer("Name it", "Loam"),
+    ]
+    config = make(records)
+    assert run(config)["conversations"] == 2
+    assert skipped(config) == [(1, SAME_TEXT), (2, SAME_TEXT)]
+
+
+@pytest.mark.parametrize("overlong", ["reject", "truncate"])
+def test_the_longest_that_fits_and_the_shortest_that_does_not(make, sample, overlong):
+    tokenizer = Tokenizer.open(sample / "tokenizer")
+    conversation = [Message("user", "Why?"), Message("assistant", "Since it is so and not so.")]
+    size = len(encode_conversation(tokenizer, conversation).ids)
+    record = question_and_answer(*(content for _, content in conversation))
+    prompt = len(encode_prompt(tokenizer, conversation[:1]))
+    other = question_and_answer("Why?", "So.")
+    for max_tokens in (size, size - 1, prompt + 1, prompt):
+        config = make([record, other], max_tokens=max_tokens, overlong=overlong)
+        config = replace(config, out=f"{config.out}-{max_tokens}")
+        if max_tokens == prompt or (overlong == "reject" and max_tokens == prompt + 1):
+            with pytest.raises(ValueError, match="no conversation is left for training"):
+                run(config)
+            continue
+        manifest = run(config)
+        source = Conversations(config.out)
+        if max_tokens == size:
+            assert (source.lengths[0], manifest["truncated"]) == (size, 0)
+        elif overlong == "reject":
+            assert manifest["rejected"] == {TOO_LONG: 1}
+        else:
+            assert source.lengths[0] == max_tokens
+            assert manifest["truncated"] == (1 if max_tokens == size - 1 else 2)
+            assert source.supervised(0).sum() == max_tokens - prompt >= 1
+            assert source.document(0)[-1] != tokenizer.eos_id
+
+
+def test_what_has_no_answer_within_the_limit_is_rejected(make):
+    config = make([question_and_answer("so " * 300, "a"), *many(2)], overlong="truncate")
+    assert run(config)["rejected"] == {NO_ANSWER_LEFT: 1}
+
+
+def test_bad_records_are_fatal_if_asked_and_what_is_left_out_is_not(make):
+    fine = [*many(3), many(1)[0], question_and_answer("q", "so " * 300)]
+    manifest = run(make(fine, on_bad="fail"))
+    assert manifest["rejected"] == {SAME_TEXT: 1, TOO_LONG: 1}
+    bad = make([*many(3), {"x": 1}], on_bad="fail", out=f"{make([]).out}2")
+    with pytest.raises(ValueError, match=r"a\.json:3: no instruction.*; mend it"):
+        run(bad)
+    assert not Path(bad.out).exists()
+
+
+BAD = [
+    (b"", "a.jsonl", {}, "no conversation is left for training; 0 held out, rejected: none"),
+    (b"{}\n", "a.jsonl", {}, "rejected: 1 x no instruction, conversations or messages"),
+    ([], "a.json", {}, "no conversation is left"),
+    (b"{}", "a.json", {}, r"a\.json: not an array"),
+    (b"", "a.json", {}, r"a\.json: not JSON"),
+    (b"x", "a.txt", {}, r"a\.txt' is in no known format; .*\.json, \.jsonl"),
+    (many(4), "a.json", {"inputs": ["nothing-*.json"]}, "matches no file"),
+    (many(4), "a.json", {"held_out_fraction": 0.999999}, "4 held out"),
+    (many(4), "a.json", {"tokenizer": "nowhere"}, "nowhere is no tokenizer"),
+    (many(4), "a.json", {"max_tokens": 5}, f"4 x {TOO_LONG}"),
+]
+
+
+@pytest.mark.parametrize(("content", "name", "fields", "message"), BAD)
+def test_bad_inputs(make, content, name, fields, message):
+    config = make(content, name, **fields)
+    with pytest.raises(ValueError, match=message):
+        run(config)
+    assert not list(Path(config.out).parent.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "a/b"),
+        ("inputs", []),
+        ("out", ""),
+        ("tokenizer", ""),
+        ("max_tokens", 1),
+        ("overlong", "split"),
+        ("train_on", "user"),
+        ("held_out_fraction", 1.0),
+        ("on_bad", "warn"),
+        ("show", -1),
+    ],
+)
+def test_config_names_the_bad_field(make, field, value):
+    with pytest.raises(ValueError, match=f"^{field}: "):
+        make([], **{field: value})
+
+
+def test_what_exists_is_not_touched(make):
+    config = make(many(5))
+    run(config)
+    before = contents(config.out)
+    with pytest.raises(ValueError, match="is prepared already"):
+        run(config)
+    assert contents(config.out) == before
+    other = replace(config, out=f"{config.out}2")
+    Path(other.out).mkdir()
+    with pytest.raises(ValueError, match="exists and is not a prepared source"):
+        run(other)
+
+
+def test_unfinished_work_on_documents_is_not_touched(make):
+    config = make(many(5))
+    folder = Path(f"{config.out}.tmp")
+    folder.mkdir()
+    (folder / "journal.json").write_text("{}")
+    with pytest.raises(ValueError, match="unfinished work of kind=documents"):
+        run(config)
+    assert (folder / "journal.json").exists()
+
+
+def test_one_process_at_a_time(make):
+    config = make(many(5))
+    folder = Path(f"{config.out}.tmp")
+    folder.mkdir()
+    with (folder / "held_out.jsonl").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another process is preparing"):
+            run(config)
+    run(config)
+
+
+def test_inputs_that_change_while_they_are_read_are_refused(make, monkeypatch):
+    config = make(many(5))
+
+    def changing(paths):
+        yield from read_conversations(paths)
+        Path(paths[0]).write_text("[]")
+
+    monkeypatch.setattr("data.prepare_conversations.read_conversations", changing)
+    with pytest.raises(ValueError, match=r"a\.json has changed while it was read"):
+        run(config)
+    assert not Path(config.out).exists()
+
+
+def test_one_kind_is_not_taken_for_the_other(make, sample):
+    config = make(many(5))
+    run(config)
+    with pytest.raises(ValueError, match="a source of conversations, and one of documents"):
+        Source(config.out)
+    with pytest.raises(ValueError, match="a source of documents, and one of conversations"):
+        Conversations(sample / "geo_en")
+    assert isinstance(open_source(sample / "geo_en"), Source)
+    with pytest.raises(ValueError, match="not a prepared source"):
+        open_source(sample / "nothing")
+
+
+@pytest.mark.parametrize("name", ["tokens", "supervised", "stops"])
+def test_damaged_files_are_refused(make, name):
+    config = make(many(5))
+    run(config)
+    path = Path(config.out) / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=f"{name}: .* bytes, the manifest says"):
+        Conversations(config.out)
+    path.unlink()
+    with pytest.raises(ValueError, match=f"{name}: missing"):
+        Conversations(config.out)
+
+
+def test_a_missing_held_out_file_is_named(make):
+    config = make(many(5))
+    run(config)
+    (Path(config.out) / "held_out.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"held_out\.jsonl: missing"):
+        list(Conversations(config.out).held_out())
+
+
+def test_the_fingerprint_follows_what_training_reads(make, tmp_path):
+    config = make(many(30))
+    fingerprints = set()
+    for number, fields in enumerate(
+        ({}, {"train_on": "all"}, {"held_out_fraction": 0.3}, {"max_tokens": 36})
+    ):
+        config = replace(config, out=str(tmp_path / f"f{number}"), **fields)
+        run(config)
+        fingerprints.add(Conversations(config.out).fingerprint)
+    assert len(fingerprints) == 4
+    same = replace(make(many(30)), name="other", out=str(tmp_path / "same"))
+    run(same)
+    assert Conversations(same.out).fingerprint == Conversations(tmp_path / "f0").fingerprint
+
+
+HARNESS = """
+import json, os, shutil, sys
+from pathlib import Path
+import data.draft, data.durable, data.prepare_conversations as module
+
+os.fsync = lambda descriptor: None  # a killed process loses no page
+fields = json.loads(sys.argv[1])
+reference = {path.name: path.read_bytes() for path in Path(fields["out"]).iterdir()}
+traced = {data.draft.__file__, data.durable.__file__, module.__file__}
+
+def prepare(out, lines):
+    "In a process that is killed before so many lines; returns whether it lived, and its lines."
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        count = 0
+        def trace(frame, event, argument):
+            nonlocal count
+            if frame.f_code.co_filename not in traced:
+                return None
+            if event == "line":
+                count += 1
+                if count == lines:
+                    os._exit(9)
+            return trace
+        config = module.PrepareConversationsConfig(**fields | {"out": str(out)})
+        sys.settrace(trace)
+        module.prepare_conversations(config, progress=False)
+        os.write(writer, str(count).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as file:
+        count = file.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, 9), status
+    return status == 0, int(count or 0)
+
+def check(out):
+    found = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert found == reference, (out, found.keys(), reference.keys())
+    shutil.rmtree(out)
+
+folder = Path(fields["out"]).parent / "killed"
+_, total = prepare(folder / "never", -1)
+check(folder / "never")
+for lines in [*range(1, total, total // 25), *range(total - 40, total, 3)]:
+    out = folder / str(lines)
+    assert not prepare(out, lines)[0]
+    if not out.exists():
+        assert prepare(out, -1)[0]
+    check(out)
+    assert not out.with_name(out.name + ".tmp").exists()
+"""
+
+
+def test_killed_at_any_line_there_is_a_whole_folder_or_none(make):
+    config = make([*many(12), {"x": 1}], held_out_fraction=0.2)
+    run(config)
+    ended = subprocess.run(
+        [sys.executable, "-c", HARNESS, json.dumps(vars(config))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def command(*overrides):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "scripts.prepare_data", *overrides],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_reports(make):
+    long = question_and_answer("q", "so " * 300)
+    config = make([question_and_answer("Say x.", "x y z"), {"x": 1}, long, *many(9)])
+    given = [
+        "kind=conversations",
+        "name=sft",
+        f"inputs=[{config.inputs[0]}]",
+        f"tokenizer={config.tokenizer}",
+        f"out={config.out}",
+    ]
+    ended = command(*given, "max_tokens=120", "held_out_fraction=1e-9", "show=2")
+    assert ended.returncode == 0, ended.stderr
+    manifest = json.loads((Path(config.out) / "manifest.json").read_text())
+    for shown in (
+        f"{manifest['tokens']:,}, BOS and EOS included",
+        f"{manifest['supervised_tokens']:,} tokens",
+        "[BOS][INST] Say x. [/INST] «x y z[EOS]»",
+        "no instruction, conversations or messages         1 (a.json:1)",
+        "longer than max_tokens                            1 (a.json:2)",
+        "warning: nothing was held out",
+        "conversation 1,",
+    ):
+        assert shown in ended.stdout
+    assert "conversation 2," not in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["kind=conversations", "name=a"], "inputs, max_tokens, out, tokenizer: must be given"),
+        (["kind=conversation"], "no such option: kind=conversation; did you mean conversations"),
+        (["kind=conversations", "max_token=3"], "no such option: max_token; did you mean max_tok"),
+        (["kind=conversations", "append=true"], "no such option: append"),
+        (["kind=conversations", "max_tokens=many"], "Value 'many' of type 'str'"),
+    ],
+)
+def test_the_command_ends_with_one_message(arguments, message):
+    ended = command(*arguments)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: ")
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "conversations"), [("alpaca_en_demo", 1000), ("geo_glossary_faq_en", 383)]
+)
+def test_real_files(make, shared, name, conversations):
+    config = make(
+        [],
+        inputs=[str(shared / "sft" / f"{name}.json")],
+        tokenizer=str(shared / "tokenizers" / "mistral-7b-v0.1.tokenizer.model"),
+        max_tokens=512,
+        held_out_fraction=0.02,
+    )
+    manifest = run(config)
+    rejected = sum(manifest["rejected"].values())
+    held_out = manifest["held_out"]["conversations"]
+    assert manifest["conversations"] + held_out + rejected == conversations
+    assert set(manifest["rejected"]) <= {SAME_TEXT, TOO_LONG}
+    assert 0.5 < manifest["supervised_tokens"] / manifest["tokens"] < 1
