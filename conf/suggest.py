@@ -45,6 +45,10 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> None:
             continue
         key = override.key_or_group
         if key not in known and not key.startswith("hydra"):
+            root = _root(override)
+            if root in groups and not any(name.startswith(f"{root}.") for name in known):
+                options = ", ".join(sorted(path.stem for path in (CONF / root).glob("*.yaml")))
+                raise ValueError(f"{key}: {root} is null here; choose one first ({root}={options})")
             raise ValueError(f"no such option: {key}{_suggestion(key, sorted(known | groups))}")
     if not any(override.is_sweep_override() for override in overrides):
         _compose(config_name, texts)  # what is left: values of a wrong type

@@ -2,8 +2,8 @@
 
     python docs/answer_loss.py <prepared source> <base> <tuned> [<tuned> ...]
 
-Prints the mean loss in nats per answer token of each model, and for each but the first the mean over
-conversations of its difference to the first with a 95 % interval (normal, paired).
+Prints the mean loss in nats per answer token of each model, and for each but the first the mean
+over conversations of its difference to the first with a 95 % interval (normal, paired).
 """
 
 import math

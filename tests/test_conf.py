@@ -179,3 +179,11 @@ def test_the_readme_names_only_what_exists():
     assert len(shown) >= 8
     register()
     check_overrides("train", shown)
+
+
+def test_a_part_of_what_is_not_there_is_answered_with_how_to_get_it():
+    with pytest.raises(
+        ValueError, match=r"lora\.rank: lora is null here; .*\(lora=none, r64, r8\)"
+    ):
+        check_overrides("train", ["+experiment=tspt_stage1", "lora.rank=4"])
+    check_overrides("train", ["+experiment=tspt_stage1", "lora=r8", "lora.rank=4"])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import islice
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from tests.test_resume import figures
 from tokenizer.chat import encode_conversation
 from tokenizer.tokenizer import Tokenizer
 from train import train
+from training.merge_folders import ExportConfig, export_folder
 from training.reproduce import VerifyConfig
 
 SOURCES = ("qa_general_en", "qa_general_zh", "qa_geo_en", "qa_geo_zh")
@@ -85,6 +87,23 @@ def test_what_a_run_of_conversations_leaves(sample, straight):
     assert verdict.passed
     one, two = losses(run), losses(straight / "2")
     assert all(one[step] == pytest.approx(two[step], rel=1e-5) for step in one)
+
+
+def test_transformers_applies_the_template_that_a_run_leaves(sample, straight, tmp_path):
+    """Of the adapter folder, and of the folder that it is merged into."""
+    from transformers import AutoTokenizer
+
+    merged = tmp_path / "merged"
+    export_folder(ExportConfig(folder=str(straight / "1"), out=str(merged)), progress=False)
+    tokenizer = Tokenizer.open(sample / "tokenizer")
+    generation = json.loads((merged / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == tokenizer.eos_id
+    for folder in (straight / "1" / "adapter", merged):
+        theirs = AutoTokenizer.from_pretrained(folder)
+        for messages in islice(Conversations(sample / "qa_geo_en").held_out(), 20):
+            records = [message._asdict() for message in messages]
+            found = theirs.apply_chat_template(records, return_dict=False)
+            assert found == encode_conversation(tokenizer, messages).ids
 
 
 def test_only_answers_are_measured(sample, base, straight):

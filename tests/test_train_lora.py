@@ -17,7 +17,7 @@ from tests.ranks import run_ranks
 from tests.runs import configure, evaluations, losses, tiny
 from tests.test_lora import largest_difference, peft_model
 from tests.test_resume import figures
-from tests.toy import random_tokens
+from tests.toy import random_tokens, run_without_hook
 from train import assemble, begin_step, train, train_step
 from training.inputs import open_weights
 from training.optim import build_optimizer, set_learning_rates
@@ -263,3 +263,22 @@ def test_another_base_under_a_begun_run_is_refused(sample, base, tmp_path):
     with pytest.raises(ValueError, match=r"init_from.* changed since"):
         train(configure(*arguments))
     assert max(losses(tmp_path / "run")) == 6
+
+
+def losses_compiled_or_not(arguments):
+    """Print the losses of a few steps, compiled and not; outside the shape checks of pytest."""
+    found = []
+    for compiled in ("false", "true"):
+        config = configure(*arguments, f"parallel.compile={compiled}", f"name=compile-{compiled}")
+        train(config)
+        found.append([loss for loss, _ in losses(config.folder).values()])
+    print(json.dumps(found))
+
+
+@pytest.mark.slow
+def test_a_compiled_run_computes_the_same(sample, base, tmp_path):
+    """With dropout and recomputation; minutes of compiling on a CPU."""
+    more = ("curriculum.stages.adaptation.tokens=1536", "parallel.checkpointing=full")
+    arguments = [x for x in options(sample, base, tmp_path, "x", *more) if x != "name=x"]
+    one, other = json.loads(run_without_hook(losses_compiled_or_not, arguments).splitlines()[-1])
+    assert one == pytest.approx(other, rel=1e-5)
