@@ -20,6 +20,7 @@ from model.weights import PretrainedFolder, write_folder
 from tokenizer.tokenizer import Tokenizer
 from training.export import TEMPLATE_FILE
 from training.inputs import final_folder, open_folder
+from training.open_model import open_tokenizer_of
 from training.parallelize import DTYPES
 
 MERGES = ("none", "adapters", "chat_vector")
@@ -92,7 +93,8 @@ def export_folder(config: ExportConfig, *, progress: bool = True) -> None:
     folders = [config.chat, *config.adapters, config.folder, source.folder]
     places = [final_folder(folder) for folder in folders if folder is not None]
     # The tokenizer is ours, not that of the chat model.
-    tokenizer = _find_tokenizer(places[1 if config.chat else 0 :])
+    tokenizer = open_tokenizer_of(places[1 if config.chat else 0 :])
+    tokenizer.check_exportable()
     templates = (folder / TEMPLATE_FILE for folder in places)
     template = next((path.read_bytes() for path in templates if path.is_file()), None)
     write_folder(
@@ -152,16 +154,6 @@ def _check_same_pieces(folders: list[PretrainedFolder]) -> None:
 def _open_tokenizer(folder: Path) -> Tokenizer | None:
     files = ("tokenizer.model", "tokenizer.json")
     return Tokenizer.open(folder) if any((folder / name).is_file() for name in files) else None
-
-
-def _find_tokenizer(folders: list[Path]) -> Tokenizer:
-    for folder in folders:
-        if (tokenizer := _open_tokenizer(folder)) is not None:
-            tokenizer.check_exportable()
-            return tokenizer
-    raise ValueError(
-        f"no tokenizer in {', '.join(map(str, folders))}; copy its tokenizer.model there"
-    )
 
 
 def _tensors(source: Merged, dtype: str, progress: bool) -> Iterator[tuple[str, Tensor]]:

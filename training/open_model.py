@@ -1,0 +1,63 @@
+"""What generation needs, from whatever a folder is: a network in one process, and its tokenizer."""
+
+from pathlib import Path
+
+import torch
+
+from model.adapter import CONFIG, AdapterFolder, load_adapter
+from model.transformer import Mistral
+from model.weights import load_pretrained
+from tokenizer.tokenizer import Tokenizer
+from training.inputs import final_folder, open_base
+
+
+def open_model(
+    path: Path | str,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    *,
+    base: Path | str | None = None,
+) -> tuple[Mistral, Tokenizer]:
+    """Load an HF folder, a finished run or an adapter folder; an adapter is applied, not merged.
+
+    Args:
+        base: of an adapter, where it does not lie where the adapter says.
+
+    Raises:
+        ValueError: something does not exist, or does not fit.
+    """
+    folder = final_folder(path)
+    if not (folder / CONFIG).exists():
+        model = load_pretrained(folder, dtype=dtype, device=device)
+        return _checked(model, open_tokenizer_of([folder]), folder)
+    adapter = AdapterFolder(folder)
+    source = open_base(adapter, base)
+    model = load_pretrained(source.folder, dtype=dtype, device=device)
+    load_adapter(model, adapter, source)
+    return _checked(model, open_tokenizer_of([folder, source.folder]), folder)
+
+
+def open_tokenizer_of(folders: list[Path]) -> Tokenizer:
+    """The tokenizer in the first of some folders that has one.
+
+    Raises:
+        ValueError: none has.
+    """
+    for folder in folders:
+        if any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json")):
+            return Tokenizer.open(folder)
+    raise ValueError(
+        f"no tokenizer in {', '.join(map(str, folders))}; copy its tokenizer.model there"
+    )
+
+
+def _checked(model: Mistral, tokenizer: Tokenizer, folder: Path) -> tuple[Mistral, Tokenizer]:
+    """Ids that the tokenizer does not have become padding, which is never sampled."""
+    shape = model.config
+    if tokenizer.vocab_size > shape.vocab_size:
+        raise ValueError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} pieces, the model "
+            f"{shape.vocab_size} rows; they do not belong together"
+        )
+    shape.num_padded_ids = max(shape.num_padded_ids, shape.vocab_size - tokenizer.vocab_size)
+    return model, tokenizer
