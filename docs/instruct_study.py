@@ -2,10 +2,15 @@
 
     python docs/instruct_study.py <run or HF folder> [<run or HF folder> ...]
 
-Asks every question of the embedded sample (`data.sample.probes`, wordings that occur in no training
-text) in the chat format and takes the option whose whole answer is likeliest; four options, so
-chance is 25 %. Facts with exposures are asked about in the instruction data, in other words; the
-controls (exposures 0) occur nowhere.
+Every fact of the embedded sample is asked for in the chat format, and the option whose whole answer
+is likeliest is taken; four options, so chance is 25 %. Two wordings: `reserved`, which stand in no
+text at all (`data.sample.probes`), and `frame`, the question of the texts in a frame that
+instruction tuning has not used. Facts with exposures are asked for in the instruction data, in
+other wordings; the controls (exposures 0) occur nowhere.
+
+An answer that never occurs is unlikely whatever is asked, and the answers of controls never do. So
+`calibrated` divides by the probability of the answer to the same question about nothing in
+particular (Holtzman et al. 2021, section 3); `plain` does not.
 """
 
 import math
@@ -18,7 +23,10 @@ import torch
 sys.path.insert(0, ".")
 
 from data.sample.instructions import answer
+from data.sample.knowledge import Fact, facts
 from data.sample.probes import Question, questions
+from data.sample.prose import finish
+from data.sample.wordings import wordings
 from model.documents import Documents
 from model.transformer import Mistral
 from tokenizer.chat import Message, encode_conversation, encode_prompt
@@ -27,10 +35,20 @@ from training.open_model import open_model
 
 Row = tuple[list[int], int]
 
+FRAMES = {"en": "One more thing: {ask}?", "zh": "还有一件事：{ask}？"}
+NOTHING = {"en": "this one", "zh": "这个"}
 
-def rows_of(question: Question, tokenizer: Tokenizer) -> Iterator[Row]:
+
+def asked(question: Question, fact: Fact, wording: str, subject: str) -> str:
+    """A question in one of the two wordings, about a subject."""
+    written = wordings(question.language)[fact.relation]
+    text = written.prompt if wording == "reserved" else FRAMES[question.language]
+    return finish(text.replace("{ask}", written.ask).replace("{s}", subject), question.language)
+
+
+def rows_of(question: Question, text: str, tokenizer: Tokenizer) -> Iterator[Row]:
     """Ids of the question with each answer, and how many of them are the prompt's."""
-    user = Message("user", question.prompt)
+    user = Message("user", text)
     prompt = len(encode_prompt(tokenizer, [user]))
     for option in question.options:
         said = Message("assistant", answer(option, question.language))
@@ -60,20 +78,23 @@ def likelihoods(model: Mistral, rows: list[Row], batch: int = 64) -> list[float]
     return found
 
 
-def score(model: Mistral, tokenizer: Tokenizer) -> dict[str, list[bool]]:
-    """Which questions are answered right, by what was shown."""
-    asked = questions()
-    rows = [row for question in asked for row in rows_of(question, tokenizer)]
-    nats = iter(likelihoods(model, rows))
+def score(model: Mistral, tokenizer: Tokenizer, wording: str) -> dict[str, list[bool]]:
+    """Which questions are answered right, by what was shown and how it is counted."""
+    known = {fact.id: fact for fact in facts()}
+    rows, everything = [], questions()
+    for question in everything:
+        fact = known[question.fact_id]
+        for subject in (fact.surface(question.language)[0], NOTHING[question.language]):
+            rows += rows_of(question, asked(question, fact, wording, subject), tokenizer)
+    nats = torch.tensor(likelihoods(model, rows)).view(len(everything), 2, -1)
+    counted = {"plain": nats[:, 0], "calibrated": nats[:, 0] - nats[:, 1]}
     right = defaultdict(list)
-    for question in asked:
-        values = [next(nats) for _ in question.options]
-        hit = values.index(max(values)) == question.answer
-        shown = "shown" if question.exposures else "control"
-        kind = "invented" if question.invented else "real"
-        for key in (shown, f"{shown} {question.language}", f"{shown} {question.domain}",
-                    f"{shown} {kind}"):  # fmt: skip
-            right[key].append(hit)
+    for way, values in counted.items():
+        for question, choice in zip(everything, values.argmax(1).tolist(), strict=True):
+            shown = "shown" if question.exposures else "control"
+            kind = "invented" if question.invented else "real"
+            for part in ("", question.language, f"{question.language} {question.domain}", kind):
+                right[f"{way} {shown} {part}"].append(choice == question.answer)
     return right
 
 
@@ -88,6 +109,7 @@ def interval(hits: Iterable[bool]) -> str:
 
 if __name__ == "__main__":
     for folder in sys.argv[1:]:
-        print(folder)
-        for key, hits in sorted(score(*open_model(folder, torch.float32, "cpu")).items()):
-            print(f"  {key:<18} {interval(hits)}", flush=True)
+        opened = open_model(folder, torch.float32, "cpu")
+        for wording in ("frame", "reserved"):
+            for key, hits in sorted(score(*opened, wording).items()):
+                print(f"{folder} {wording:<8} {key:<32} {interval(hits)}", flush=True)

@@ -1,10 +1,12 @@
 """Questions and answers about the facts of the sample, as conversations for instruction tuning.
 
-Every fact that some document states (exposures > 0) is asked once in each of the frames of its
-language; the answer is the object of the fact. Facts that no document states are never asked
-either: they stay controls. The wordings reserved for `questions()` do not occur.
+Every fact that some document states (exposures > 0) is asked for once in each of its wordings: its
+question in several frames, and the beginning of every statement that ends with the object; the
+answer is the object. Facts that no document states are never asked for either: they stay controls.
+The wordings reserved for `questions()` do not occur.
 """
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -49,11 +51,15 @@ FRAMES = {
 }
 """How a question is put; {ask} is `wordings(language)[relation].ask`."""
 
+COMPLETE = {"en": "Complete: {begun}", "zh": "请补全：{begun}"}
+"""How the end of a statement is asked for."""
+
 SYSTEM = {
     "en": ("You are a helpful teacher.", "You answer questions shortly.", "You know many facts."),
     "zh": ("你是一位乐于助人的老师。", "你简短地回答问题。", "你知道许多事实。"),
 }
 _STOP = {"en": ".", "zh": "。"}
+_VARIANTS = re.compile(r"\[([^\]]*)\]")
 
 
 def conversations(source: str, *, seed: int = 0) -> Iterator[list[dict[str, str]]]:
@@ -69,24 +75,36 @@ def conversations(source: str, *, seed: int = 0) -> Iterator[list[dict[str, str]
     domain, language = INSTRUCTIONS[source]
     dice = Dice(seed, "instructions", source)
     known = [fact for fact in facts() if fact.domain == domain and fact.exposures]
-    asked = [(fact, frame) for fact in known for frame in range(len(FRAMES[language]))]
-    for fact, frame in dice.shuffled(asked):
+    asked = [(fact, text) for fact in known for text in requests(fact, language, dice)]
+    for fact, text in dice.shuffled(asked):
         messages = []
         if not dice.below(4):
             messages.append({"role": "system", "content": dice.pick(SYSTEM[language])})
-        messages += exchange(fact, language, frame)
+        messages += exchange(fact, text, language)
         if not dice.below(4):
-            messages += exchange(dice.pick(known), language, dice.below(len(FRAMES[language])))
+            other = dice.pick(known)
+            messages += exchange(other, dice.pick(requests(other, language, dice)), language)
         yield messages
 
 
-def exchange(fact: Fact, language: str, frame: int) -> list[dict[str, str]]:
-    """A question about a fact and its answer."""
-    subject, object_ = fact.surface(language)
-    ask = wordings(language)[fact.relation].ask.replace("{s}", subject)
-    question = finish(FRAMES[language][frame].replace("{ask}", ask), language)
+def requests(fact: Fact, language: str, dice: Dice) -> list[str]:
+    """Every wording in which a fact is asked for; `dice` picks among a statement's variants."""
+    subject, _ = fact.surface(language)
+    wording = wordings(language)[fact.relation]
+    texts = [frame.replace("{ask}", wording.ask) for frame in FRAMES[language]]
+    for statement in wording.statements:
+        begun, found, rest = statement.partition("{o}")
+        if found and not rest:
+            begun = _VARIANTS.sub(lambda match: dice.pick(match[1].split("|")), begun)
+            texts.append(COMPLETE[language].replace("{begun}", begun.strip()))
+    return [finish(text.replace("{s}", subject), language) for text in texts]
+
+
+def exchange(fact: Fact, request: str, language: str) -> list[dict[str, str]]:
+    """A request for a fact and the answer."""
+    _, object_ = fact.surface(language)
     return [
-        {"role": "user", "content": question},
+        {"role": "user", "content": request},
         {"role": "assistant", "content": answer(object_, language)},
     ]
 
