@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.attention import varlen
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from model.banded import banded_attention, visible_keys
+from model.banded import BAND_BLOCK, banded_attention, visible_keys
 from model.documents import Documents
 
 try:
@@ -98,6 +98,37 @@ def attention(
 ) -> Query:
     """Attention as the module docstring defines it, by the named backend."""
     return BACKENDS[backend](query, key, value, documents, window)
+
+
+def attention_after(
+    query: Float[Tensor, "T H E"],
+    key: Float[Tensor, "S K E"],
+    value: Float[Tensor, "S K E"],
+    window: int | None,
+) -> Float[Tensor, "T H E"]:
+    """The last T tokens of one document of S tokens: for a text that comes in pieces.
+
+    In blocks of queries against the keys that they can see, like `banded`; no gradients needed.
+    """
+    length, key_heads = query.shape[0], key.shape[1]
+    before = key.shape[0] - length
+    q = query.unflatten(1, (key_heads, -1)).movedim(0, 2)  # (K, H / K, T, E)
+    k, v = key.transpose(0, 1), value.transpose(0, 1)  # (K, S, E)
+    index = torch.arange(key.shape[0], device=key.device)
+    out = torch.empty_like(query)
+    for start in range(0, length, BAND_BLOCK):
+        stop = min(length, start + BAND_BLOCK)
+        first = 0 if window is None else max(0, before + start - window + 1)
+        i, j = index[before + start : before + stop, None], index[None, first : before + stop]
+        seen = i >= j if window is None else (i >= j) & (i - j < window)  # (t, keys)
+        block = torch.nn.functional.scaled_dot_product_attention(
+            q[:, :, start:stop].flatten(1, 2)[None],  # (1, K, H / K * t, E)
+            k[None, :, first : before + stop],
+            v[None, :, first : before + stop],
+            attn_mask=seen.repeat(q.shape[1], 1),
+        )
+        out[start:stop] = block[0].unflatten(1, (q.shape[1], -1)).movedim(2, 0).flatten(1, 2)
+    return out
 
 
 def _reference(

@@ -32,7 +32,7 @@ class ModelConfig:
     sliding_window: int | None = None
     """Keys that a query sees, itself included; null means all earlier ones."""
     max_position_embeddings: int = 32768
-    """Recorded for the tools that read the folder; the network itself has no table of positions."""
+    """Where generation stops without a sliding window; the network has no table of positions."""
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-5
     initializer_range: float = 0.02

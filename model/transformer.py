@@ -5,6 +5,8 @@ Dims: B rows, T tokens, D model, H query heads, K key heads, E head width, F fee
 Jiang et al. 2023 (Mistral 7B), section 2.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 import torch
@@ -13,12 +15,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from model.attention import attention, prepare_documents
+from model.cache import Cache, Step
 from model.config import ModelConfig
 from model.documents import Documents
 from model.loss import Losses, linear_cross_entropy
 
 if TYPE_CHECKING:
     from model.lora import LoraConfig
+
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Attention of one layer to what a cache holds and to the pass's own tokens."""
 
 
 class Rotary(NamedTuple):
@@ -72,13 +79,22 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], rotary: Rotary, documents: Documents
+        self,
+        x: Float[Tensor, "B T D"],
+        rotary: Rotary,
+        documents: Documents | None,
+        attend: Attend | None = None,
     ) -> Float[Tensor, "B T D"]:
         heads = (-1, self.head_size)
         query = rotate(self.q_proj(x).unflatten(-1, heads), rotary)  # (B, T, H, E)
         key = rotate(self.k_proj(x).unflatten(-1, heads), rotary)  # (B, T, K, E)
         value = self.v_proj(x).unflatten(-1, heads)
-        mixed = attention(query, key, value, documents, window=self.window, backend=self.backend)
+        if attend is not None:
+            mixed = attend(query, key, value)
+        else:
+            assert documents is not None
+            options = {"window": self.window, "backend": self.backend}
+            mixed = attention(query, key, value, documents, **options)
         return self.o_proj(mixed.flatten(-2))
 
 
@@ -106,9 +122,13 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], rotary: Rotary, documents: Documents
+        self,
+        x: Float[Tensor, "B T D"],
+        rotary: Rotary,
+        documents: Documents | None,
+        attend: Attend | None = None,
     ) -> Float[Tensor, "B T D"]:
-        x = x + self.self_attn(self.input_layernorm(x), rotary, documents)
+        x = x + self.self_attn(self.input_layernorm(x), rotary, documents, attend)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -122,11 +142,18 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(
-        self, tokens: Int[Tensor, "B T"], rotary: Rotary, documents: Documents
+        self,
+        tokens: Int[Tensor, "B T"],
+        rotary: Rotary,
+        documents: Documents | None,
+        step: Step | None = None,
     ) -> Float[Tensor, "B T D"]:
         x = self.embed_tokens(tokens)
-        for layer in self.layers:
-            x = layer(x, rotary, documents)
+        for number, layer in enumerate(self.layers):
+            if step is None:
+                x = layer(x, rotary, documents)
+            else:
+                x = layer(x, rotary, None, partial(step.attend, number))
         return self.norm(x)
 
 
@@ -154,7 +181,12 @@ class Mistral(nn.Module):
 
     @overload
     def forward(
-        self, tokens: Tensor, *, documents: Documents | None = None, labels: None = None
+        self,
+        tokens: Tensor,
+        *,
+        documents: Documents | None = None,
+        labels: None = None,
+        cache: Cache | None = None,
     ) -> Tensor: ...
     @overload
     def forward(
@@ -166,14 +198,20 @@ class Mistral(nn.Module):
         *,
         documents: Documents | None = None,
         labels: Int[Tensor, "B T"] | None = None,
-    ) -> Float[Tensor, "B T V"] | Losses:
+        cache: Cache | None = None,
+    ) -> Float[Tensor, "B T V"] | Float[Tensor, "N 1 V"] | Losses:
         """Raw logits, or the summed loss if labels are given.
 
         Args:
             documents: where documents lie in the rows; None means one document per row.
             labels: the id that each position should predict; -100 is not supervised. The loss is
                 computed here and not by the caller, so that it lies inside FSDP's forward.
+            cache: what came before; the tokens, one document or row per sequence, go on from it
+                and are added to it. The logits (N, 1, V) are those of each sequence's last token.
         """
+        if cache is not None:
+            assert labels is None, "a cache is for generating"
+            return self._continue(tokens, documents, cache)
         if documents is None:
             rows, length = tokens.shape
             documents = Documents.whole_rows(rows, length, tokens.device)
@@ -183,3 +221,12 @@ class Mistral(nn.Module):
         if labels is None:
             return self.lm_head(hidden)
         return linear_cross_entropy(hidden, self.lm_head.weight, labels, self.config.num_tokens)
+
+    def _continue(self, tokens: Tensor, documents: Documents | None, cache: Cache) -> Tensor:
+        step = cache.begin(tokens, documents, self.backend)
+        rotary = rotary_angles(step.positions, self.config.head_size, self.config.rope_theta)
+        hidden = self.model(tokens, rotary, None, step)
+        step.finish()
+        if step.last is not None:
+            hidden = hidden.flatten(0, 1)[step.last, None]  # (N, 1, D)
+        return self.lm_head(hidden)

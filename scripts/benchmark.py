@@ -23,8 +23,8 @@ from conf.schema import BatchConfig
 from model.attention import attention, describe_backend, prepare_documents, resolve_backend
 from model.config import ModelConfig
 from model.documents import Documents
-from model.transformer import Mistral
 from model.initial import InitialWeights
+from model.transformer import Mistral
 from training.distributed import World, start_world
 from training.metrics import measure_peak_flops
 from training.optim import OptimConfig, build_optimizer

@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 
 from model.adapter import CONFIG, AdapterFolder, load_adapter
+from model.attention import resolve_backend
 from model.transformer import Mistral
-from model.weights import load_pretrained
+from model.weights import PretrainedFolder, load_pretrained
 from tokenizer.tokenizer import Tokenizer
 from training.inputs import final_folder, open_base
 
@@ -28,13 +29,20 @@ def open_model(
     """
     folder = final_folder(path)
     if not (folder / CONFIG).exists():
-        model = load_pretrained(folder, dtype=dtype, device=device)
+        model = _load(folder, dtype, device)
         return _checked(model, open_tokenizer_of([folder]), folder)
     adapter = AdapterFolder(folder)
     source = open_base(adapter, base)
-    model = load_pretrained(source.folder, dtype=dtype, device=device)
+    model = _load(source.folder, dtype, device)
     load_adapter(model, adapter, source)
     return _checked(model, open_tokenizer_of([folder, source.folder]), folder)
+
+
+def _load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Mistral:
+    """The network, with the attention that suits the device."""
+    head_size = PretrainedFolder(folder).config.head_size
+    backend = resolve_backend("auto", torch.device(device), dtype, head_size)
+    return load_pretrained(folder, dtype=dtype, device=device, backend=backend)
 
 
 def open_tokenizer_of(folders: list[Path]) -> Tokenizer:

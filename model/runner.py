@@ -1,0 +1,99 @@
+"""A network ready to generate: prompts in, logits out, then one token per sequence and pass."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from model.cache import Cache
+from model.documents import Documents
+from model.packed import PackedMistral, can_pack
+from model.transformer import Mistral
+
+PREFILL_TOKENS = 4096
+"""Tokens of one prefill pass: bounds the activations, whatever comes."""
+
+
+class Runner:
+    """Prefill and decode; keep one while the weights stay as they are.
+
+    Args:
+        model: the network; it is called as it is, with whatever was wrapped or replaced in it.
+        pack: decode with a copy of the weights that a CPU reads faster, see `model.packed`; None:
+            where it helps. In fp32 no copy is made before two sequences are decoded at once.
+
+    Raises:
+        ValueError: packing was asked for where it cannot be had.
+    """
+
+    def __init__(self, model: Mistral, *, pack: bool | None = None) -> None:
+        if pack and not can_pack(model):
+            raise ValueError(
+                "pack=true needs a whole, unwrapped network on a CPU, in float32 or bfloat16, and "
+                "a PyTorch with MKL and oneDNN; use pack=false, or null to let it be decided"
+            )
+        self.model = model
+        self.packed = PackedMistral(model) if pack or (pack is None and can_pack(model)) else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return self.model.lm_head.weight.device
+
+    def new_cache(self, sequences: int, capacity: int) -> Cache:
+        """An empty cache with room for so many tokens per sequence."""
+        # What the projections put out, which need not be what the weights are kept in.
+        dtype = self.model.model.embed_tokens.weight.dtype
+        options = {"dtype": dtype, "device": self.device, "capacity": capacity}
+        return Cache(self.model.config, sequences, **options)
+
+    @torch.inference_mode()
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], cache: Cache, pass_tokens: int = PREFILL_TOKENS
+    ) -> Float[Tensor, "N V"]:
+        """Fill an empty cache with prompts; returns the logits after each.
+
+        Args:
+            pass_tokens: of one pass; several short prompts share one, a long one takes several.
+        """
+        logits: dict[int, Tensor] = {}
+        for pieces in _passes([len(prompt) for prompt in prompts], pass_tokens):
+            tokens: list[int] = []
+            segments: list[int] = []
+            for number, (n, place) in enumerate(pieces, start=1):
+                tokens += prompts[n][place]
+                segments += [number] * (place.stop - place.start)
+            documents = Documents.from_segments(torch.tensor([segments])).to(self.device)
+            part = cache.of([n for n, _ in pieces])
+            row = torch.tensor([tokens], device=self.device)
+            out = self.model(row, documents=documents, cache=part)
+            logits |= {n: x for (n, _), x in zip(pieces, out[:, 0], strict=True)}
+        return torch.stack([logits[n] for n in range(len(prompts))])
+
+    @torch.inference_mode()
+    def decode(self, ids: Int[Tensor, " N"], cache: Cache) -> Float[Tensor, "N V"]:
+        """Add one id to each sequence; returns the logits after it."""
+        tokens = ids[:, None]
+        if self.packed is not None:
+            return self.packed(tokens, cache)[:, 0]
+        return self.model(tokens, cache=cache)[:, 0]
+
+
+def _passes(lengths: list[int], budget: int) -> Iterator[list[tuple[int, slice]]]:
+    """Pieces (sequence, tokens of it) of each pass, in order; a pass goes on from no sequence
+    together with others, since packed attention is for documents that begin in it."""
+    waiting: list[tuple[int, slice]] = []
+    free = budget
+    for n, length in enumerate(lengths):
+        if length > free and waiting:
+            yield waiting
+            waiting, free = [], budget
+        if length > budget:
+            for start in range(0, length, budget):
+                yield [(n, slice(start, min(length, start + budget)))]
+        else:
+            waiting.append((n, slice(0, length)))
+            free -= length
+    if waiting:
+        yield waiting

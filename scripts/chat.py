@@ -1,0 +1,126 @@
+"""Talk with a model in the terminal: python -m scripts.chat folder=<HF folder | run | adapter>
+
+A backslash at the end of a line, or a block between two lines of triple quotes, makes a message of
+several lines. Ctrl-C stops an answer, Ctrl-D leaves. Commands:
+
+    /reset         begin a new conversation
+    /system TEXT   set the system message (without TEXT: remove it) and begin a new conversation
+    /save FILE     append the conversation to a .jsonl file
+    /help          this
+    /quit          leave
+"""
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from conf.command import command
+from training.conversation import ChatConfig, Conversation
+from training.speaker import open_speaker
+
+ConfigStore.instance().store("chat_schema", ChatConfig)
+QUOTES = '"""'
+NOTES = {
+    "length": "the answer reached max_new_tokens",
+    "context": "the context is full; /reset begins a new conversation",
+    "interrupted": "stopped",
+}
+"""What to say of an answer that did not end by itself."""
+
+
+def read_line(prompt: str) -> str:
+    """One line; from a pipe no prompt is shown."""
+    return input(prompt if sys.stdin.isatty() else "")
+
+
+def read_message() -> str:
+    """What the user says next, perhaps over several lines; EOFError at the end."""
+    line = read_line("> ")
+    if line.strip() == QUOTES:
+        lines = []
+        while (line := read_line(". ")).strip() != QUOTES:
+            lines.append(line)
+        return "\n".join(lines)
+    lines = []
+    while line.endswith("\\"):
+        lines.append(line[:-1])
+        line = read_line(". ")
+    return "\n".join([*lines, line])
+
+
+def obey(line: str, conversation: Conversation) -> bool:
+    """Carry out a command; returns whether to go on."""
+    name, _, rest = line.strip().partition(" ")
+    if name == "/quit":
+        return False
+    if name == "/reset":
+        conversation.reset()
+        print("(a new conversation)")
+    elif name == "/system":
+        conversation.system = rest.strip()
+        conversation.reset()
+        print("(a new conversation)")
+    elif name == "/save" and rest.strip():
+        conversation.save(Path(rest.strip()).expanduser())
+        print(f"(saved to {rest.strip()})")
+    elif name == "/help":
+        print(__doc__)
+    else:
+        print(f"(no such command: {line.strip()}; /help shows them)")
+    return True
+
+
+def show_answer(conversation: Conversation, question: str) -> None:
+    """Print an answer as it comes, until it ends or Ctrl-C."""
+    pieces = conversation.answer(question)
+    try:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+    except KeyboardInterrupt:
+        pieces.close()  # pyright: ignore[reportAttributeAccessIssue] it is a generator
+    print()
+    if note := NOTES.get(conversation.finished):
+        print(f"({note})")
+
+
+def talk(conversation: Conversation) -> None:
+    """Take turns until /quit or Ctrl-D."""
+    while True:
+        try:
+            message = read_message()
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            print("\n(Ctrl-D or /quit leaves)")
+            continue
+        if not message.strip():
+            continue
+        try:
+            if not message.startswith("/"):
+                show_answer(conversation, message)
+            elif not obey(message, conversation):
+                return
+        except (ValueError, OSError) as error:
+            print(f"({error})")
+
+
+@command("chat")
+def main(composed: DictConfig) -> None:
+    """Open the model and talk."""
+    if missing := OmegaConf.missing_keys(composed):
+        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, ChatConfig)
+    speaker = open_speaker(config)
+    if sys.stdin.isatty():
+        with suppress(ImportError):
+            import readline  # noqa: F401 input() then has history and editing
+        print(f"{config.folder}; /help shows the commands, Ctrl-D leaves")
+    talk(Conversation(speaker, config, config.system))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""A model opened to speak: what generates, its tokenizer, and what ends its answers."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.runner import Runner
+from model.sampling import SamplingConfig
+from tokenizer.tokenizer import Tokenizer
+from training.distributed import choose_device
+from training.inputs import final_folder
+from training.open_model import open_model
+from training.parallelize import DTYPES, compute_dtype
+
+
+@dataclass(kw_only=True)
+class SpeakerConfig(SamplingConfig):
+    """Which model speaks, on what, and how it samples."""
+
+    folder: str
+    """HF folder, finished run or adapter folder."""
+    base: str | None = None
+    """Of an adapter, where it does not lie where the adapter says."""
+    dtype: str = "auto"
+    """`float32`, `bfloat16`; `auto` is bfloat16 on CUDA, else float32."""
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`."""
+    pack: bool | None = None
+    """Decode with a copy of the weights that a CPU reads faster; null: where it helps."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dtype not in ("auto", *DTYPES):
+            raise ValueError(f"dtype={self.dtype!r}: one of auto, {', '.join(DTYPES)}")
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """What `open_speaker` returns.
+
+    Attributes:
+        eos_ids: the tokenizer's EOS, and what generation_config.json names.
+    """
+
+    runner: Runner
+    tokenizer: Tokenizer
+    eos_ids: list[int]
+
+
+def open_speaker(config: SpeakerConfig) -> Speaker:
+    """Open the model of a configuration.
+
+    Raises:
+        ValueError: there is no model, or its parts do not fit together.
+    """
+    device = choose_device(config.device, 0)
+    folder = final_folder(config.folder)
+    if not folder.is_dir():
+        raise ValueError(
+            f"folder={config.folder}: no such folder; name an HF folder, a run or an adapter"
+        )
+    dtype = compute_dtype(config.dtype, device)
+    model, tokenizer = open_model(config.folder, dtype, device, base=config.base)
+    model.requires_grad_(False)
+    runner = Runner(model, pack=config.pack)
+    return Speaker(runner, tokenizer, _eos_ids(folder / "generation_config.json", tokenizer))
+
+
+def _eos_ids(file: Path, tokenizer: Tokenizer) -> list[int]:
+    named: int | list[int] | None = None
+    if file.is_file():
+        try:
+            named = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file} is not JSON ({error}); the file is damaged") from None
+    more = [] if named is None else [named] if isinstance(named, int) else named
+    return sorted({tokenizer.eos_id, *more})
