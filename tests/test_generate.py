@@ -373,6 +373,7 @@ def test_answers_of_other_settings_are_refused(folder, prompts, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ('{"prompt": "  "}', "line 1: the prompt is empty"),
         ("{", "line 1: "),
         ("[]", "line 1: give an object with either"),
         ("{}", "line 1: give an object with either"),

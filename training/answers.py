@@ -20,6 +20,7 @@ from data.durable import fsync_folder, write_durably
 from model.generate import Answer, check_prompts, generate
 from model.transformer import Mistral
 from tokenizer.chat import Message, encode_prompt
+from tokenizer.text import check_text
 from tokenizer.tokenizer import Tokenizer
 from training.speaker import Speaker, SpeakerConfig
 
@@ -68,7 +69,10 @@ class Prompt:
 
 
 def encode_text(tokenizer: Tokenizer, text: str, chat: bool) -> list[int]:
-    """A text to continue, or a question to answer."""
+    """A text to continue, or a question to answer; ValueError if it is empty."""
+    check_text(text)
+    if not text.strip():
+        raise ValueError("the prompt is empty; give a text to continue or a question")
     if chat:
         return encode_prompt(tokenizer, [Message("user", text)])
     return [tokenizer.bos_id, *tokenizer.encode(text)]
@@ -82,15 +86,18 @@ def read_prompts(path: Path, tokenizer: Tokenizer, chat: bool) -> list[Prompt]:
     """
     if not path.is_file():
         raise ValueError(f"prompts={path}: no such file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompts={path} is not UTF-8 ({error})") from None
     prompts = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                prompts.append(_prompt(json.loads(line), tokenizer, chat))
-            except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(f"{path}, line {number}: {error}") from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            prompts.append(_prompt(json.loads(line), tokenizer, chat))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
     if not prompts:
         raise ValueError(f"prompts={path}: the file has no prompt")
     return prompts
