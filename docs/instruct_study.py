@@ -1,6 +1,6 @@
 """Does a toy answer, after instruction tuning, what it was shown, in words it was not?
 
-    python docs/instruct_study.py <run or HF folder> [<run or HF folder> ...]
+    python docs/instruct_study.py <en or zh> <run or HF folder> [<run or HF folder> ...]
 
 Every fact of the embedded sample is asked for in the chat format, and the option whose whole answer
 is likeliest is taken; four options, so chance is 25 %. Two wordings: `reserved`, which stand in no
@@ -78,10 +78,13 @@ def likelihoods(model: Mistral, rows: list[Row], batch: int = 64) -> list[float]
     return found
 
 
-def score(model: Mistral, tokenizer: Tokenizer, wording: str) -> dict[str, list[bool]]:
+def score(
+    model: Mistral, tokenizer: Tokenizer, language: str, wording: str
+) -> dict[str, list[bool]]:
     """Which questions are answered right, by what was shown and how it is counted."""
     known = {fact.id: fact for fact in facts()}
-    rows, everything = [], questions()
+    rows: list[Row] = []
+    everything = [question for question in questions() if question.language == language]
     for question in everything:
         fact = known[question.fact_id]
         for subject in (fact.surface(question.language)[0], NOTHING[question.language]):
@@ -92,9 +95,7 @@ def score(model: Mistral, tokenizer: Tokenizer, wording: str) -> dict[str, list[
     for way, values in counted.items():
         for question, choice in zip(everything, values.argmax(1).tolist(), strict=True):
             shown = "shown" if question.exposures else "control"
-            kind = "invented" if question.invented else "real"
-            for part in ("", question.language, f"{question.language} {question.domain}", kind):
-                right[f"{way} {shown} {part}"].append(choice == question.answer)
+            right[f"{way} {question.domain} {shown}"].append(choice == question.answer)
     return right
 
 
@@ -108,8 +109,9 @@ def interval(hits: Iterable[bool]) -> str:
 
 
 if __name__ == "__main__":
-    for folder in sys.argv[1:]:
+    _, language, *folders = sys.argv
+    for folder in folders:
         opened = open_model(folder, torch.float32, "cpu")
         for wording in ("frame", "reserved"):
-            for key, hits in sorted(score(*opened, wording).items()):
+            for key, hits in sorted(score(*opened, language, wording).items()):
                 print(f"{folder} {wording:<8} {key:<32} {interval(hits)}", flush=True)
