@@ -266,7 +266,7 @@ def assemble(config: Config, world: World) -> Parts:
 
     # Network: on the meta device, spread, and later filled, each rank with what it keeps.
     shape = network_shape(config.model, folder, tokenizer)
-    check_stages(plan.stages, shape)
+    check_stages(plan.stages, shape, config.lora)
     with torch.device("meta"):
         model = Mistral(shape, backend=backend)
     if folder is not None:
@@ -486,6 +486,11 @@ def describe_run(world: World, parts: Parts, peak_flops: float, step: int | None
         for name, source in sources.items()
         if source.later_shards
     ]
+    shares = {name: source.manifest["held_out"]["fraction"] for name, source in sources.items()}
+    if len(set(shares.values())) > 1:
+        lines.append(
+            f"sources hold out different shares ({shares}): what one has held out another may train"
+        )
     lines += [
         f"source {name} has no held-out text and is not evaluated"
         for name, source in sources.items()

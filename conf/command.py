@@ -6,8 +6,9 @@ is refused.
 """
 
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import wraps
 
@@ -19,8 +20,15 @@ from omegaconf import DictConfig
 from conf.suggest import CONF, check_overrides
 
 
-def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
-    """Turn a function of a composed configuration into a program."""
+def command(
+    config_name: str, *, texts: Collection[str] = ()
+) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Turn a function of a composed configuration into a program.
+
+    Args:
+        texts: fields whose values are taken as they are typed: any text, and nothing of Hydra's
+            grammar, which knows neither Chinese nor commas outside quotes.
+    """
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
         @wraps(task)
@@ -30,6 +38,7 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
                 task(composed)
 
         def program() -> None:
+            sys.argv[1:] = [_literal(argument, texts) for argument in sys.argv[1:]]
             with plain_errors():
                 check_overrides(config_name, sys.argv[1:])
             main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
@@ -38,6 +47,23 @@ def command(config_name: str) -> Callable[[Callable[[DictConfig], None]], Callab
         return program
 
     return decorate
+
+
+def _literal(argument: str, texts: Collection[str]) -> str:
+    """An override of a text field with its value in quotes."""
+    key, given, value = argument.partition("=")
+    if (
+        not given
+        or key not in texts
+        or value == "null"
+        or re.fullmatch(r"(['\"]).*\1", value, re.S)
+    ):
+        return argument
+    # In quotes, a backslash means something only before a quote, and `${` an interpolation.
+    quoted = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", value)
+    ending = len(quoted) - len(quoted.rstrip("\\"))
+    quoted += "\\" * ending
+    return f"{key}='{quoted}'".replace("${", "\\${")
 
 
 @contextmanager

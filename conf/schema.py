@@ -226,6 +226,8 @@ def check_same_run(path: Path, config: Config) -> None:
     if not path.exists():
         return
     free = LAUNCH_FIELDS + MOVABLE_FIELDS
+    if config.lora is not None:  # the digest in environment.json vouches for the base
+        free += ("init_from",)
     before = _without(free, OmegaConf.to_container(OmegaConf.load(path)))
     now = _without(free, OmegaConf.to_container(OmegaConf.create(asdict(config))))
     different = [

@@ -2,10 +2,10 @@
 
 One process reads, encodes and appends; the result is written to `<out>.tmp/` and renamed to `<out>`
 when all is durable. What was cut off is begun anew, so that the files follow from the inputs and
-the settings alone. A conversation is held out if the hash of its folded text says so
-(`data.held_out`), and of several with one folded text the first is kept: hence no text is on both
-sides. skipped.jsonl has {"file", "line", "reason"} for each record that was left out, where a line
-is counted from 1, but in an array (.json) an index from 0.
+the settings alone. A conversation is held out if the hash of its first question and answer says so
+(folded, as in `data.held_out`), so that no such pair begins conversations on both sides; of several
+with one folded text the first is kept. skipped.jsonl has {"file", "line", "reason"} for each record
+that was left out, where a line is counted from 1, but in an array (.json) an index from 0.
 """
 
 import json
@@ -113,8 +113,15 @@ def prepare_conversations(config: PrepareConversationsConfig, *, progress: bool 
     return manifest
 
 
+def side_of(messages: list[Message]) -> int:
+    """The hash that decides whether a conversation is held out: of its first question and answer,
+    so that they fall on one side whatever the system message is and whatever follows."""
+    said = [message for message in messages if message.role != "system"]
+    return folded_hash(normalize(text_of(said[:2])))
+
+
 def text_of(messages: Iterable[Message]) -> str:
-    """What decides whether two conversations are the same, and whether one is held out."""
+    """What decides whether two conversations are the same."""
     return "\n".join(message.content for message in messages)
 
 
@@ -219,7 +226,7 @@ class _Writer:
         if not any(encoded.supervised):
             return self._reject(entry, NO_ANSWER_LEFT)
         self._seen.add(number)
-        if number < self._config.held_out_fraction * 2**64:
+        if side_of(messages) < self._config.held_out_fraction * 2**64:
             self._counts["held_out"] += 1
             self._files["held_out.jsonl"].write(_json_line(openai_record(messages)))
             return None

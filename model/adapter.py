@@ -39,6 +39,8 @@ _UNUSED: dict[str, tuple[Any, ...]] = {
     "trainable_token_indices": (None,),
     "target_parameters": (None, []),
     "alora_invocation_tokens": (None,),
+    # Others change the base too, so that an adapter alone does not tell what it belongs to.
+    "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
 }
 
 
@@ -58,7 +60,8 @@ class AdapterFolder:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         raw = _read_config(self.folder)
-        self.base: str | None = raw.get("base_model_name_or_path")
+        base = raw.get("base_model_name_or_path")
+        self.base: str | None = base if isinstance(base, str) else None
         try:
             self._file: Any = safe_open(self.folder / WEIGHTS, framework="pt")
         except (SafetensorError, OSError) as error:
@@ -80,7 +83,7 @@ class AdapterFolder:
             if name.endswith(".lora_A.weight")
         )
         saved = [name for name, tensor in SAVED_NAMES.items() if tensor in self.shapes]
-        tied = raw.get("ensure_weight_tying") and EMBEDDING in saved
+        self._tied = tied = bool(raw.get("ensure_weight_tying")) and EMBEDDING in saved
         try:
             config = LoraConfig(
                 rank=raw["r"],
@@ -96,6 +99,8 @@ class AdapterFolder:
             self.shapes.pop(SAVED_NAMES[HEAD], None)
         wanted = {f"{name}.lora_{x}.weight" for name in targets for x in "AB"}
         wanted |= {SAVED_NAMES[name] for name in config.modules_to_save}
+        if any(name.startswith(f"{HEAD}.lora_") for name in self.shapes):
+            raise ValueError(f"{self.folder} adapts lm_head, which only modules_to_save can train")
         if different := sorted(wanted ^ self.shapes.keys()):
             raise ValueError(
                 f"{self.folder / WEIGHTS}: {different[0]} is missing or not what a linear's update "
@@ -116,6 +121,22 @@ class AdapterFolder:
     def read(self, name: str, rows: slice) -> Tensor:
         """Rows of one tensor; only they are read from disk."""
         return self._file.get_slice(PREFIX + name)[rows]
+
+    def add_to(self, model: Mistral, dtype: torch.dtype = torch.float32) -> None:
+        """`add_lora` with this adapter's configuration.
+
+        Raises:
+            ValueError: the model is not one that it can have been trained on.
+        """
+        if model.config.tie_word_embeddings and self.config.modules_to_save and not self._tied:
+            raise ValueError(
+                f"{self.folder} has trained embedding or head of a tied model apart "
+                "(ensure_weight_tying is not set); no network of ours holds both"
+            )
+        try:
+            add_lora(model, self.config, dtype)
+        except ValueError as error:
+            raise ValueError(f"{self.folder} was trained on another base: {error}") from None
 
     def check(self, model: Mistral, base: PretrainedFolder | None = None) -> None:
         """Compare with the model that went through `add_lora(model, self.config)`.
@@ -149,10 +170,7 @@ def load_adapter(model: Mistral, adapter: AdapterFolder, base: PretrainedFolder 
     """
     weight = model.lm_head.weight
     dtype, device = weight.dtype, weight.device
-    try:
-        add_lora(model, adapter.config, dtype)
-    except ValueError as error:
-        raise ValueError(f"{adapter.folder} was trained on another base: {error}") from None
+    adapter.add_to(model, dtype)
     adapter.check(model, base)
     model.to(device=device, dtype=dtype).requires_grad_(False)
     parameters: Mapping[str, nn.Parameter] = dict(model.named_parameters())
@@ -192,7 +210,8 @@ def save_adapter(
     partial = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(state, partial / WEIGHTS, metadata={"format": "pt", BASE_DIGEST: base_digest})
+    # One entry of metadata: safetensors writes several in an order that differs from run to run.
+    save_file(state, partial / WEIGHTS, metadata={BASE_DIGEST: base_digest})
     config = json.dumps(_peft_config(model, base), indent=2, sort_keys=True)
     (partial / CONFIG).write_text(config + "\n", encoding="utf-8")
     if tokenizer is not None:

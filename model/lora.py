@@ -54,8 +54,8 @@ class LoraConfig:
                 raise ValueError(f"lora.{name}={value}: must be positive and finite")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"lora.dropout={self.dropout}: must lie in [0, 1)")
-        if not self.targets and not self.modules_to_save:
-            raise ValueError("lora.targets: empty; name linears, or leave lora out")
+        if not self.targets:
+            raise ValueError("lora.targets: empty; name linears, or set lora=none")
         for name in self.modules_to_save:
             if name not in SAVED_NAMES:
                 raise ValueError(
@@ -77,7 +77,7 @@ class LoraLinear(nn.Linear):
         seeds: (B,) one number per row of the batch that decides what dropout zeroes; None: nothing.
     """
 
-    def __init__(self, base: nn.Linear, config: LoraConfig, salt: int) -> None:
+    def __init__(self, base: nn.Linear, config: LoraConfig) -> None:
         nn.Module.__init__(self)  # nn.Linear's own would allocate and draw a weight
         assert base.bias is None
         self.in_features, self.out_features = base.in_features, base.out_features
@@ -88,24 +88,23 @@ class LoraLinear(nn.Linear):
         self.lora_B = nn.Linear(config.rank, base.out_features, **options)
         self.scale = config.scale
         self.dropout = config.dropout
-        self.salt = salt
         self.seeds: Tensor | None = None
 
     def forward(self, input: Float[Tensor, "*any I"]) -> Float[Tensor, "*any O"]:
         x = kept = input
         if self.seeds is not None:
-            keep = dropout_mask(self.seeds, self.salt, x.shape[-2], x.shape[-1], self.dropout)
+            keep = dropout_mask(self.seeds, x.shape[-2], x.shape[-1], self.dropout)
             kept = x * keep / (1 - self.dropout)
         return F.linear(x, self.weight) + self.scale * self.lora_B(self.lora_A(kept))
 
 
 def dropout_mask(
-    seeds: Int[Tensor, " B"], salt: int, length: int, width: int, rate: float
+    seeds: Int[Tensor, " B"], length: int, width: int, rate: float
 ) -> Bool[Tensor, "B T I"]:
-    """What dropout keeps: a hash of (seed of the row, layer, token, feature), so that it depends on
-    neither batch nor rank, and recomputation in the backward pass finds the same."""
+    """What dropout keeps: a hash of (seed of the row and layer, token, feature), so that it depends
+    on neither batch nor rank, and recomputation in the backward pass finds the same."""
     token, feature = (torch.arange(n, device=seeds.device) for n in (length, width))
-    per_token = _mix(seeds[:, None] + _mix(token + _MIX * salt))
+    per_token = _mix(seeds[:, None] + _mix(token))
     return _mix(per_token[..., None] + _mix(feature)) >= int(rate * 2**32)
 
 
@@ -136,11 +135,11 @@ def add_lora(model: Mistral, config: LoraConfig, dtype: torch.dtype = torch.floa
             "embed_tokens, which stands for both"
         )
     model.to(dtype).requires_grad_(False)
-    for salt, name in enumerate(names):
+    for name in names:
         parent, _, leaf = name.rpartition(".")
         linear = model.get_submodule(name)
         assert isinstance(linear, nn.Linear)
-        setattr(model.get_submodule(parent), leaf, LoraLinear(linear, config, salt))
+        setattr(model.get_submodule(parent), leaf, LoraLinear(linear, config))
     for name in config.modules_to_save:
         path, _, _ = SAVED_NAMES[name].rpartition(".")
         model.get_submodule(path).float().requires_grad_(True)
@@ -200,8 +199,10 @@ def seed_dropout(model: Mistral, seeds: Sequence[int] | None) -> None:
     if model.lora is None or not model.lora.dropout:
         return
     low = None if seeds is None else torch.tensor([seed & 0xFFFFFFFF for seed in seeds])
-    for module in _adapted(model):
-        module.seeds = None if low is None else low.to(module.weight.device)
+    for number, module in enumerate(_adapted(model)):
+        # Data and not a constant of the layer, for each of which it would be compiled anew.
+        salted = None if low is None else _mix(low + _MIX * (number + 1))
+        module.seeds = None if salted is None else salted.to(module.weight.device)
 
 
 def _adapted(model: Mistral) -> Iterator[LoraLinear]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.adapter import AdapterFolder
 from model.config import ModelConfig
-from model.lora import SAVED_NAMES, add_lora
+from model.lora import SAVED_NAMES
 from model.transformer import Mistral
 from model.weights import PretrainedFolder
 
@@ -76,10 +76,7 @@ def check_fit(adapter: AdapterFolder, base: PretrainedFolder) -> None:
     """ValueError unless an adapter was trained on this base, as far as can be told."""
     with torch.device("meta"):
         model = Mistral(base.config)
-    try:
-        add_lora(model, adapter.config)
-    except ValueError as error:
-        raise ValueError(f"{adapter.folder} was trained on another base: {error}") from None
+    adapter.add_to(model)
     adapter.check(model, base)
 
 
@@ -103,6 +100,12 @@ class ChatVector:
         self._ours, self._chat, self._base, self._scale = ours, chat, base, scale
         for other in (chat, base):
             _check_same_architecture(ours, other)
+        for name in ("rope_theta", "num_attention_heads", "num_key_value_heads", "sliding_window"):
+            one, two = (getattr(folder.config, name) for folder in (chat, base))
+            if one != two:
+                raise ValueError(
+                    f"{chat.folder} was not tuned from {base.folder}: {name} is {one} and {two}"
+                )
         heights = [x.config.num_tokens for x in (ours, chat, base)]
         self.shared_rows = min(heights)
 

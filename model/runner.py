@@ -21,7 +21,8 @@ class Runner:
     Args:
         model: the network; it is called as it is, with whatever was wrapped or replaced in it.
         pack: decode with a copy of the weights that a CPU reads faster, see `model.packed`; None:
-            where it helps. In fp32 no copy is made before two sequences are decoded at once.
+            where it helps. In fp32 no copy is made before two sequences are decoded at once, but of
+            weights with an adapter, which is merged into the copy.
 
     Raises:
         ValueError: packing was asked for where it cannot be had.

@@ -41,9 +41,10 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={self.max_new_tokens}: must be at least 1")
-        if not 0 <= self.temperature < math.inf:
+        if self.temperature != 0 and not 1e-3 <= self.temperature < math.inf:
             raise ValueError(
-                f"temperature={self.temperature}: must be finite and positive, or 0 for greedy"
+                f"temperature={self.temperature}: must be finite and at least 0.001, or 0 for "
+                "greedy"
             )
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k={self.top_k}: must be at least 1; null switches it off")

@@ -99,15 +99,17 @@ def talk(conversation: Conversation) -> None:
         if not message.strip():
             continue
         try:
-            if not message.startswith("/"):
+            if not message.startswith("/") or "\n" in message:
                 show_answer(conversation, message)
             elif not obey(message, conversation):
                 return
+        except KeyboardInterrupt:
+            print("\n(stopped)")
         except (ValueError, OSError) as error:
             print(f"({error})")
 
 
-@command("chat")
+@command("chat", texts=("system",))
 def main(composed: DictConfig) -> None:
     """Open the model and talk."""
     if missing := OmegaConf.missing_keys(composed):

@@ -45,7 +45,7 @@ def answer_file(config: GenerateConfig) -> None:
     print(f"{config.out}: {written:,} answers written")
 
 
-@command("generate")
+@command("generate", texts=("prompt",))
 def main(composed: DictConfig) -> None:
     """Compose, then print or write."""
     if missing := OmegaConf.missing_keys(composed):

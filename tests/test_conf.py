@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
+from conf.command import _literal
 from conf.schema import check_same_run, register, to_yaml
 from conf.suggest import CONF, check_overrides
 from data.stages import TRAINS
@@ -179,6 +182,21 @@ def test_the_readme_names_only_what_exists():
     assert len(shown) >= 8
     register()
     check_overrides("train", ["lora=r8", *shown])  # which lora.* belong to
+
+
+TYPED = [
+    *("黄土是什么", "What's loess, and why?", "a = b (c)", "[INST] hi", "${x}", "'q"),
+    *("-1", "", "\\", "a\\'b"),
+]
+
+
+@pytest.mark.parametrize("text", TYPED)
+def test_a_text_is_taken_as_it_is_typed(text):
+    quoted = _literal(f"prompt={text}", ("prompt",))
+    (override,) = OverridesParser.create().parse_overrides([quoted])
+    assert OmegaConf.create({"prompt": override.value()}).prompt == text
+    assert _literal(f"other={text}", ("prompt",)) == f"other={text}"
+    assert _literal("prompt='a, b'", ("prompt",)) == "prompt='a, b'"
 
 
 def test_a_part_of_what_is_not_there_is_answered_with_how_to_get_it():

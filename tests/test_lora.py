@@ -215,7 +215,7 @@ def test_targets_that_match_nothing(targets, message):
         ("dropout", 1.0),
         ("lr_ratio", -1.0),
         ("modules_to_save", ["norm"]),
-        ("targets", []),
+        ("targets", []),  # PEFT opens no adapter without any
     ],
 )
 def test_bad_settings(field, value):
@@ -231,9 +231,9 @@ def test_the_head_of_a_tied_model_is_its_embedding():
 
 def test_dropout_depends_on_the_row_alone_and_keeps_the_mean():
     seeds = torch.tensor([3, 4, 5])
-    mask = dropout_mask(seeds, 7, 200, 300, 0.2)
-    assert torch.equal(mask[1:2], dropout_mask(seeds[1:2], 7, 200, 300, 0.2))
-    assert not torch.equal(mask, dropout_mask(seeds, 8, 200, 300, 0.2))
+    mask = dropout_mask(seeds, 200, 300, 0.2)
+    assert torch.equal(mask[1:2], dropout_mask(seeds[1:2], 200, 300, 0.2))
+    assert not torch.equal(mask, dropout_mask(seeds + 9, 200, 300, 0.2))
     # 180,000 draws: four standard deviations are 0.0038.
     assert mask.float().mean() == pytest.approx(0.8, abs=0.004)
     for x in (mask[0].float(), mask[0].float().T):
@@ -310,6 +310,43 @@ def test_a_chat_vector_moves_the_shared_rows_only(tmp_path):
         ChatVector(folders[0], other, folders[2], 1.0)
 
 
+def test_a_chat_model_of_another_rotary_base_is_refused(tmp_path):
+    ours, base = (PretrainedFolder(folder_of(tmp_path, name)) for name in ("ours", "base"))
+    chat = PretrainedFolder(folder_of(tmp_path, "chat", rope_theta=1e6))
+    with pytest.raises(ValueError, match=r"was not tuned from .*: rope_theta is 1000000\.0 and 1"):
+        ChatVector(ours, chat, base, 1.0)
+
+
+def test_a_tied_model_whose_embedding_was_trained_apart_is_refused(tmp_path):
+    """PEFT's default: the head then stays what it was, and the two are no longer one."""
+    base = folder_of(tmp_path, tie_word_embeddings=True)
+    config = LoraConfig(rank=2, alpha=2.0, modules_to_save=["embed_tokens"])
+    folder = save(adapted(base, config), tmp_path / "adapter", base)
+    raw = json.loads((folder / CONFIG).read_text())
+    assert raw["ensure_weight_tying"]
+    (folder / CONFIG).write_text(json.dumps(raw | {"ensure_weight_tying": False}))
+    with pytest.raises(ValueError, match=r"of a tied model apart|damaged"):
+        MergedAdapters(PretrainedFolder(base), [(AdapterFolder(folder), 1.0)])
+
+
+def test_a_digest_tells_models_apart_that_differ_in_new_rows_only(tmp_path):
+    digests = []
+    for change in (0.0, 1.0):
+        model = toy_model(toy_config(**GROWN))
+        with torch.no_grad():
+            model.lm_head.weight[60] += change  # the last id that stands for a token
+        save_pretrained(model, tmp_path / str(change))
+        digests.append(PretrainedFolder(tmp_path / str(change)).digest)
+    assert digests[0] != digests[1]
+
+
+def test_an_adapter_is_written_with_the_same_bytes(tmp_path):
+    base = folder_of(tmp_path)
+    model = adapted(base, LoraConfig(rank=2, alpha=2.0))
+    written = {(save(model, tmp_path / f"{n}", base) / WEIGHTS).read_bytes() for n in range(8)}
+    assert len(written) == 1
+
+
 def broken_adapter(tmp_path, damage):
     base = folder_of(tmp_path)
     folder = save(adapted(base, LoraConfig(rank=4, alpha=8.0)), tmp_path / "adapter", base)
@@ -353,6 +390,7 @@ def broken_adapter(tmp_path, damage):
         (("use_dora", True), "use_dora=True is not supported"),
         (("rank_pattern", {"q_proj": 8}), "rank_pattern=.* is not supported"),
         (("bias", "all"), "bias='all' is not supported"),
+        (("init_lora_weights", "pissa"), "init_lora_weights='pissa' is not supported"),
     ],
     ids=str,
 )

@@ -164,7 +164,7 @@ def test_the_hash_of_the_text_decides_what_is_held_out(make, tmp_path):
     assert 10 < len(held_out) < 60
     assert all(isinstance(message, Message) for messages in held_out for message in messages)
     everything = [entry.messages for entry in read_conversations(config.inputs)]
-    assert held_out == [m for m in everything if is_held_out(text_of(m), 0.1)]
+    assert held_out == [m for m in everything if is_held_out(text_of(m[:2]), 0.1)]
     # The file can be prepared in turn, and holds the same.
     again = replace(
         config,
@@ -512,3 +512,14 @@ def test_real_files(make, shared, name, conversations):
     assert manifest["conversations"] + held_out + rejected == conversations
     assert set(manifest["rejected"]) <= {SAME_TEXT, TOO_LONG}
     assert 0.5 < manifest["supervised_tokens"] / manifest["tokens"] < 1
+
+
+def test_a_question_and_its_answer_are_on_one_side_whatever_stands_around_them(make):
+    records = many(200)
+    told = [{"system": f"You are teacher {n}.", **record} for n, record in enumerate(records)]
+    config = make([*records, *told], "a.jsonl", held_out_fraction=0.1)
+    manifest = run(config)
+    assert manifest["rejected"] == {}
+    held_out = [[m for m in c if m.role != "system"] for c in Conversations(config.out).held_out()]
+    assert len(held_out) > 10
+    assert all(held_out.count(messages) == 2 for messages in held_out)

@@ -1,6 +1,7 @@
 """Training an adapter: the same at any number of ranks, after any crash, and the base untouched."""
 
 import json
+import shutil
 import warnings
 from dataclasses import replace
 
@@ -228,6 +229,7 @@ def test_lora_plus_gives_b_its_own_rate(sample, base, tmp_path):
 
 def test_refusals(sample, base, straight, tmp_path):
     cases = {
+        ("curriculum.stages.adaptation.trains=embeddings",): r"with lora embedding and head are",
         ("lora.targets=[q_prj]",): r"lora\.targets: 'q_prj' matches no linear",
         (f"init_from={straight / '1'}",): "is an adapter, and an adapter on an adapter",
         (f"init_from={tmp_path}",): "init_from",
@@ -254,8 +256,11 @@ def test_another_base_under_a_begun_run_is_refused(sample, base, tmp_path):
     )
     train(other)
     moved = replace(configure(*arguments), init_from=str(other.folder / "model"))
-    with pytest.raises(ValueError, match="begun with other settings"):
+    with pytest.raises(ValueError, match=r"^init_from changed since"):
         train(moved)
+    shutil.copytree(base, tmp_path / "elsewhere")  # the same base may lie where it likes
+    seven = ("train:train_step", 1, 0)
+    assert run_training([*arguments, f"init_from={tmp_path / 'elsewhere'}"], 1, seven) == -9
     environment = tmp_path / "run" / "environment.json"
     recorded = json.loads(environment.read_text())
     recorded["data_fingerprints"]["init_from"] = PretrainedFolder(other.folder / "model").digest

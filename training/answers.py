@@ -5,10 +5,12 @@ they were made from; the same command goes on where it stopped, and another one 
 answer does not depend on where the batches were cut.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from tqdm import tqdm
 from data.durable import fsync_folder, write_durably
 from model.generate import Answer, check_prompts, generate
 from model.transformer import Mistral
+from model.weights import telling_rows
 from tokenizer.chat import Message, encode_prompt
 from tokenizer.text import check_text
 from tokenizer.tokenizer import Tokenizer
@@ -107,6 +110,7 @@ def _prompt(line: Any, tokenizer: Tokenizer, chat: bool) -> Prompt:
     if not isinstance(line, dict) or ("prompt" in line) == ("messages" in line):
         raise ValueError("give an object with either `prompt` or `messages`")
     echo = {key: line[key] for key in ("id", "prompt", "messages") if key in line}
+    json.dumps(echo, ensure_ascii=False).encode()  # a lone surrogate could not be written again
     if "prompt" in line:
         return Prompt(encode_text(tokenizer, line["prompt"], chat), chat, echo)
     messages = line["messages"]
@@ -131,7 +135,30 @@ def write_answers(config: GenerateConfig, speaker: Speaker) -> int:
     prompts = read_prompts(Path(config.prompts), speaker.tokenizer, config.chat)
     check_prompts([prompt.ids for prompt in prompts], speaker.runner.model.config)
     out = Path(config.out)
-    done = _open(out, _settings(config, prompts, speaker))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(out):
+        done = _open(out, _settings(config, prompts, speaker))
+        _append(config, speaker, prompts, done, out)
+    return len(prompts) - done
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Be the only process that writes a file of answers; the kernel forgets those that died."""
+    with out.with_name(f".{out.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"out={out}: another process is writing it; wait, or choose another file"
+            ) from None
+        yield
+
+
+def _append(
+    config: GenerateConfig, speaker: Speaker, prompts: list[Prompt], done: int, out: Path
+) -> None:
+    """Answer the prompts from `done` on."""
     with out.open("a", encoding="utf-8") as file:
         for batch in tqdm(list(_batches(prompts, done, config.batch_size)), unit="batch"):
             answers = _answer(config, speaker, prompts, batch)
@@ -141,7 +168,6 @@ def write_answers(config: GenerateConfig, speaker: Speaker) -> int:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-    return len(prompts) - done
 
 
 def _batches(prompts: list[Prompt], first: int, size: int) -> Iterator[list[int]]:
@@ -186,10 +212,10 @@ def _settings(config: GenerateConfig, prompts: list[Prompt], speaker: Speaker) -
 
 
 def _digest(model: Mistral) -> str:
-    """sha256 over the outer rows of every tensor: tells one model from another."""
+    """sha256 over some rows of every tensor: tells one model from another."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
-        rows = parameter.detach()[[0, -1]].float().cpu()
+        rows = parameter.detach()[telling_rows(len(parameter), model.config)].float().cpu()
         digest.update(f"{name} {tuple(parameter.shape)}".encode())
         digest.update(rows.contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

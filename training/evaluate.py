@@ -125,7 +125,7 @@ def build_answer_set(
     Those that training would truncate are left out.
 
     Raises:
-        ValueError: there is no conversation, or one does not fit a row.
+        ValueError: no conversation is left, or one does not fit a row.
     """
     settings = source.manifest["settings"]
     train_on, pieces, size = settings["train_on"], [], 0
@@ -139,6 +139,12 @@ def build_answer_set(
             break
         size += more
         pieces.append(encoded)
+    if not pieces:
+        raise ValueError(
+            f"no held-out conversation of {name} fits max_tokens={settings['max_tokens']} and "
+            f"evaluation.max_bytes={config.max_bytes}; prepare it with a larger held_out_fraction, "
+            "or 0, or raise evaluation.max_bytes"
+        )
     built = HeldOutSet(name, pieces, size)
     _check_set(built, row_length, "prepare it with a smaller max_tokens")
     return built

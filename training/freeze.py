@@ -18,18 +18,27 @@ from torch.distributed.tensor import DTensor
 
 from data.curriculum import StagePlan
 from model.config import ModelConfig
+from model.lora import LoraConfig
 from model.transformer import Mistral
 from training.parallelize import local_rows
 
 
-def check_stages(stages: Sequence[StagePlan], shape: ModelConfig) -> None:
+def check_stages(
+    stages: Sequence[StagePlan], shape: ModelConfig, lora: LoraConfig | None = None
+) -> None:
     """Compare what stages train, and how fast, with the model.
 
     Raises:
-        ValueError: it has no new rows, or one tensor is asked to learn at two rates.
+        ValueError: it has no new rows, one tensor is asked to learn at two rates, or an adapter
+            leaves nothing to train.
     """
     for stage in stages:
         key, multipliers = f"curriculum.stages.{stage.name}", stage.config.lr_multipliers
+        if lora and stage.config.trains != "all" and not lora.modules_to_save:
+            raise ValueError(
+                f"{key}.trains={stage.config.trains}, but with lora embedding and head are frozen; "
+                "add lora.modules_to_save=[embed_tokens,lm_head], or use trains=all"
+            )
         if stage.config.trains == "new_rows" and shape.num_base_ids in (None, shape.num_tokens):
             raise ValueError(
                 f"{key}.trains=new_rows, but model.num_base_ids={shape.num_base_ids} of "

@@ -87,6 +87,8 @@ def open_folder(path: Path | str, base: Path | str | None = None) -> Folder:
     """
     folder = final_folder(path)
     if not (folder / CONFIG).exists():
+        if base is not None:
+            raise ValueError(f"base={base}: {folder} is no adapter and has no base; leave it out")
         return PretrainedFolder(folder)
     adapter = AdapterFolder(folder)
     return MergedAdapters(open_base(adapter, base), [(adapter, 1.0)])
@@ -115,11 +117,13 @@ def open_base(adapter: AdapterFolder, base: Path | str | None = None) -> Pretrai
     Raises:
         ValueError: it is not where the adapter says.
     """
-    path = Path(base or adapter.base or "")
-    if not (path / "config.json").is_file():
+    named = base or adapter.base
+    path = final_folder(named) if named else None
+    if path is None or not (path / "config.json").is_file():
         raise ValueError(
-            f"{adapter.folder} is an adapter of {path or 'an unnamed base'}, and there is no model "
-            "there; name its base (base=<HF folder>)"
+            f"{adapter.folder} is an adapter of {named or 'an unnamed base'}, and there is no "
+            "model there; merge it with its base first (python -m scripts.export folder=<it> "
+            "base=<HF folder> out=<folder>; generate, chat and serve take base too)"
         )
     return PretrainedFolder(path)
 

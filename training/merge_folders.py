@@ -4,6 +4,7 @@ Everything is refused before the first tensor is read, and the folder appears co
 all. Memory peaks at about two shards, since weights are computed as they are written.
 """
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -68,6 +69,8 @@ class ExportConfig:
         for name in needed.get(self.merge, ()):
             if not getattr(self, name):
                 raise ValueError(f"merge={self.merge} needs {name}")
+        if self.merge == "adapters" and self.base:
+            raise ValueError("base has no meaning with merge=adapters: `folder` is the base")
         for merge, names in (("adapters", ("adapters", "weights")), ("chat_vector", ("chat",))):
             for name in names:
                 if getattr(self, name) and self.merge != merge:
@@ -95,8 +98,7 @@ def export_folder(config: ExportConfig, *, progress: bool = True) -> None:
     # The tokenizer is ours, not that of the chat model.
     tokenizer = open_tokenizer_of(places[1 if config.chat else 0 :])
     tokenizer.check_exportable()
-    templates = (folder / TEMPLATE_FILE for folder in places)
-    template = next((path.read_bytes() for path in templates if path.is_file()), None)
+    template = next(filter(None, map(_chat_template, places)), None)
     write_folder(
         out,
         source.config,
@@ -140,8 +142,8 @@ def _open_plain(key: str, path: str) -> PretrainedFolder:
 def _check_same_pieces(folders: list[PretrainedFolder]) -> None:
     """ValueError where equal ids would mean different pieces, as far as tokenizers lie there."""
     opened = [(f.folder, t) for f in folders if (t := _open_tokenizer(f.folder)) is not None]
+    shared = min((t.vocab_size for _, t in opened), default=0)
     for (one, ours), (other, theirs) in pairwise(opened):
-        shared = min(ours.vocab_size, theirs.vocab_size)
         for id in range(shared):
             if ours.piece(id) != theirs.piece(id):
                 raise ValueError(
@@ -149,6 +151,17 @@ def _check_same_pieces(folders: list[PretrainedFolder]) -> None:
                     f"{theirs.piece(id)!r} there and {ours.piece(id)!r} here, so their rows "
                     "cannot be added"
                 )
+
+
+def _chat_template(folder: Path) -> bytes | None:
+    """The template of a folder, in the file of its own or in older folders' tokenizer_config."""
+    if (path := folder / TEMPLATE_FILE).is_file():
+        return path.read_bytes()
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return None
+    template = json.loads(path.read_text(encoding="utf-8")).get("chat_template")
+    return template.encode() if isinstance(template, str) else None
 
 
 def _open_tokenizer(folder: Path) -> Tokenizer | None:

@@ -4,11 +4,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.adapter import CONFIG, AdapterFolder
 from model.runner import Runner
 from model.sampling import SamplingConfig
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import choose_device
-from training.inputs import final_folder
+from training.inputs import final_folder, open_base
 from training.open_model import open_model
 from training.parallelize import DTYPES, compute_dtype
 
@@ -63,7 +64,10 @@ def open_speaker(config: SpeakerConfig) -> Speaker:
     model, tokenizer = open_model(config.folder, dtype, device, base=config.base)
     model.requires_grad_(False)
     runner = Runner(model, pack=config.pack)
-    return Speaker(runner, tokenizer, _eos_ids(folder / "generation_config.json", tokenizer))
+    file = "generation_config.json"
+    if (folder / CONFIG).exists():  # an adapter has none of its own
+        folder = open_base(AdapterFolder(folder), config.base).folder
+    return Speaker(runner, tokenizer, _eos_ids(folder / file, tokenizer))
 
 
 def _eos_ids(file: Path, tokenizer: Tokenizer) -> list[int]:
