@@ -4,6 +4,13 @@ import pytest
 
 from tests.runs import SAMPLE_SCALE
 
+LONGEST = ("test_train.py", "test_resume.py", "test_verify.py", "test_prepare.py", "test_append.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory) -> Path:

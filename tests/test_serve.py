@@ -482,7 +482,7 @@ CHAT_REFUSED = [
     ({"max_tokens": True}, "max_tokens", "valid integer"),
     ({"max_tokens": 5.5}, "max_tokens", "valid integer"),
     ({"max_tokens": 5, "max_completion_tokens": 6}, "max_completion_tokens", "give one"),
-    ({"temperature": -1}, "temperature", "finite and positive"),
+    ({"temperature": -1}, "temperature", "at least 0.001"),
     ({"temperature": "1"}, "temperature", "valid number"),
     ({"top_p": 0}, "top_p", "(0, 1]"),
     ({"top_k": 0}, "top_k", "at least 1"),

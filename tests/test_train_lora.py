@@ -267,7 +267,7 @@ def test_another_base_under_a_begun_run_is_refused(sample, base, tmp_path):
     environment.write_text(json.dumps(recorded))
     with pytest.raises(ValueError, match=r"init_from.* changed since"):
         train(configure(*arguments))
-    assert max(losses(tmp_path / "run")) == 6
+    assert max(losses(tmp_path / "run")) == 4  # where the start elsewhere went on from
 
 
 def losses_compiled_or_not(arguments):
