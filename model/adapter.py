@@ -6,7 +6,6 @@ metadata, which other readers ignore, so that an adapter is not put on another b
 """
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,9 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from model.durable import new_folder
 from model.lora import EMBEDDING, HEAD, SAVED_NAMES, LoraConfig, add_lora
 from model.transformer import Mistral
-from model.weights import PretrainedFolder, SavedTokenizer, make_durable
+from model.weights import PretrainedFolder, SavedTokenizer
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -200,29 +200,19 @@ def save_adapter(
     Raises:
         ValueError: the folder exists.
     """
-    folder = Path(folder)
-    if folder.exists():
-        raise ValueError(f"{folder} exists; choose another folder or remove it")
     state = {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in tensors}
     if model.config.tie_word_embeddings and PREFIX + SAVED_NAMES[EMBEDDING] in state:
         # PEFT trains the two as one, and writes both.
         state[PREFIX + SAVED_NAMES[HEAD]] = state[PREFIX + SAVED_NAMES[EMBEDDING]].clone()
-    partial = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    # One entry of metadata: safetensors writes several in an order that differs from run to run.
-    save_file(state, partial / WEIGHTS, metadata={BASE_DIGEST: base_digest})
-    config = json.dumps(_peft_config(model, base), indent=2, sort_keys=True)
-    (partial / CONFIG).write_text(config + "\n", encoding="utf-8")
-    if tokenizer is not None:
-        tokenizer.save(partial)
-    for name, content in files.items():
-        (partial / name).write_bytes(content)
-    for path in partial.iterdir():
-        make_durable(path)
-    make_durable(partial)
-    partial.rename(folder)
-    make_durable(folder.parent)
+    with new_folder(folder) as partial:
+        # One entry of metadata: safetensors writes several in an order that changes between runs.
+        save_file(state, partial / WEIGHTS, metadata={BASE_DIGEST: base_digest})
+        config = json.dumps(_peft_config(model, base), indent=2, sort_keys=True)
+        (partial / CONFIG).write_text(config + "\n", encoding="utf-8")
+        if tokenizer is not None:
+            tokenizer.save(partial)
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
 
 
 def _peft_config(model: Mistral, base: Path | str) -> dict[str, Any]:

@@ -6,8 +6,6 @@ process, or one of many that each keep a part) reads only what it keeps. This fi
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model.config import ModelConfig, from_hf, to_hf
+from model.durable import new_folder
 from model.transformer import Mistral
 
 INDEX = "model.safetensors.index.json"
@@ -202,12 +201,20 @@ def write_folder(
     Raises:
         ValueError: the folder exists.
     """
-    folder = Path(folder)
-    if folder.exists():
-        raise ValueError(f"{folder} exists; choose another folder or remove it")
-    partial = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    with new_folder(folder) as partial:
+        _fill_folder(partial, config, tensors, tokenizer, dtype, max_shard_bytes)
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
+
+
+def _fill_folder(
+    partial: Path,
+    config: ModelConfig,
+    tensors: Iterable[tuple[str, Tensor]],
+    tokenizer: SavedTokenizer | None,
+    dtype: torch.dtype | None,
+    max_shard_bytes: int,
+) -> None:
     total_bytes, shards, dtypes = 0, [], set()
     for shard in _shards(tensors, dtype, max_shard_bytes):
         path = partial / f"part-{len(shards):05d}.safetensors"
@@ -228,13 +235,6 @@ def write_folder(
         tokenizer.save(partial)
     _write_json(partial / "config.json", to_hf(config, **extra))
     _write_json(partial / "generation_config.json", generation)
-    for name, content in files.items():
-        (partial / name).write_bytes(content)
-    for path in partial.iterdir():
-        make_durable(path)
-    make_durable(partial)
-    partial.rename(folder)
-    make_durable(folder.parent)
 
 
 def _shards(
@@ -274,12 +274,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON ({error}); the file is damaged") from None
-
-
-def make_durable(path: Path) -> None:
-    """Force a file or folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

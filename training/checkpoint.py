@@ -27,8 +27,8 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
+from model.durable import make_durable
 from model.transformer import Mistral
-from model.weights import make_durable
 from training.distributed import World
 from training.parallelize import local_bytes
 from training.sealed import MARKER, difference, digests, finished, read_marker, seal

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from model.weights import make_durable
+from model.durable import make_durable
 from training.run_folder import replace_text
 
 LOG_LINE_SECONDS = 15

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from model.weights import make_durable
+from model.durable import make_durable
 from training.distributed import World
 
 _PACKAGES = ("torch", "numpy", "safetensors", "sentencepiece", "hydra-core", "triton", "flash-attn")

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data.shards import sha256_of
-from model.weights import make_durable
+from model.durable import make_durable
 
 MARKER = "COMPLETE.json"
 
