@@ -11,7 +11,6 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -31,7 +30,6 @@ from data.random import derive
 from data.sample.build import build_sample
 from data.sample.instructions import INSTRUCTIONS
 from data.sources import AnySource, rows_of_run
-from data.stages import REPLAY
 from model.attention import describe_backend, resolve_backend
 from model.documents import Documents
 from model.initial import InitialWeights
@@ -68,6 +66,7 @@ from training.run_folder import (
     replace_text,
 )
 from training.schedule import Span, learning_rate, spans_of
+from training.step import StepResult, loss_by_row, sum_by_source
 
 
 def train(config: Config) -> None:
@@ -307,25 +306,6 @@ def begin_step(step: int, parts: Parts, optimizer: torch.optim.Optimizer) -> flo
     return lr
 
 
-@dataclass(frozen=True)
-class StepResult:
-    """One update.
-
-    Attributes:
-        loss_nats: mean over all supervised tokens of the step.
-        grad_norm: of what is trained, before clipping.
-        flops: of the model, over all ranks.
-        sources: mean loss and tokens of each source.
-        rows: (row of the run, mean loss) of each row that this rank has seen.
-    """
-
-    loss_nats: float
-    grad_norm: float
-    flops: int
-    sources: dict[str, dict[str, float]]
-    rows: list[tuple[int, float]]
-
-
 def train_step(
     model: Mistral,
     optimizer: torch.optim.Optimizer,
@@ -368,7 +348,10 @@ def train_step(
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
 
-    by_source, (all_pairs,) = sum_by_source(config, batches, row_losses, world), world.sum([pairs])
+    by_source, (all_pairs,) = (
+        sum_by_source(config.data.sources, batches, row_losses, world),
+        world.sum([pairs]),
+    )
     return StepResult(
         loss_nats=sum(nats for nats, _ in by_source.values()) / supervised,
         grad_norm=grad_norm,
@@ -388,30 +371,6 @@ def train_step(
             for pair in loss_by_row(batch, nats)
         ],
     )
-
-
-def sum_by_source(
-    config: Config, batches: list[Batch], row_losses: list[torch.Tensor], world: World
-) -> dict[str, tuple[float, float]]:
-    """(nats, supervised tokens) of each source in a step, over all ranks; replay counts as one."""
-    names = sorted({*config.data.sources, REPLAY})
-    sums = torch.zeros(2, len(names), dtype=torch.float64)
-    for batch, losses in zip(batches, row_losses, strict=True):
-        tokens = (batch.labels >= 0).sum(1)
-        for source, nats, count in zip(batch.sources, losses.cpu(), tokens, strict=True):
-            if source:
-                sums[:, names.index(source)] += torch.stack([nats, count])
-    total = world.sum(sums.flatten().tolist())
-    by_name = zip(names, total[: len(names)], total[len(names) :], strict=True)
-    return {name: (nats, tokens) for name, nats, tokens in by_name if tokens}
-
-
-def loss_by_row(batch: Batch, nats: torch.Tensor) -> Iterator[tuple[int, float]]:
-    """(row of the run, nats per supervised token) of the rows that have any."""
-    counts = (batch.labels >= 0).sum(1).tolist()
-    for row, total, count in zip(batch.rows, nats.tolist(), counts, strict=True):
-        if count:
-            yield row, total / count
 
 
 def due(step: int, every: int | None, last: bool) -> bool:
