@@ -24,6 +24,7 @@ LIBRARY = [
         "tokenizer",
         "data",
         "training",
+        "evaluation",
         "serving",
         "conf",
         "scripts",

@@ -1,0 +1,1 @@
+"""Benchmarks, their scoring, and the statistics that tell a difference from noise."""
