@@ -6,19 +6,23 @@ stays within one row of its weight, a source goes on across stages where it stop
 reads a seeded permutation of the rows that the replayed stage consumed. Stages before the first one
 in `run` count as consumed, so a run of the second stage alone reads what a run of both would read
 there.
+
+`order` takes the same rows otherwise: all of them mixed, or the last stage first. There a row may
+be replayed before, or without, its first reading.
 """
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
+from itertools import accumulate
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt16
 
 from data.chairman import chairman_assignment
 from data.random import derive, permutation
-from data.stages import REPLAY, CurriculumConfig, Stage
+from data.stages import MIXED, REPLAY, CurriculumConfig, Stage
 
 
 @dataclass(frozen=True)
@@ -74,20 +78,27 @@ class Plan:
         self.row_length = row_length
         self.rows_per_step = rows_per_step
         run = config.run or list(config.stages)
+        schedules: dict[str, _Schedule] = {}
+        for name, stage in config.stages.items():
+            steps = max(1, round(stage.tokens * config.scale / (row_length * rows_per_step)))
+            earlier = dict(schedules)
+            schedules[name] = _Schedule(name, stage, steps * rows_per_step, earlier, seed)
+        self._consumed = schedules[run[-1]].consumed
+        self.sources = list(dict.fromkeys(s for name in run for s in schedules[name].sources))
+        self._schedules: dict[str, _Schedule | _Mixed] = {name: schedules[name] for name in run}
+        if config.order == "reversed":
+            self._schedules = dict(reversed(self._schedules.items()))
+        elif config.order == MIXED:
+            self._schedules = {MIXED: _Mixed([schedules[name] for name in run], seed)}
         self.stages: list[StagePlan] = []
         self.steps = 0
-        self._schedules: dict[str, _Schedule] = {}
-        for name, stage in config.stages.items():
-            steps = max(1, round(stage.tokens / (row_length * rows_per_step)))
-            earlier = dict(self._schedules)
-            self._schedules[name] = _Schedule(name, stage, steps * rows_per_step, earlier, seed)
-            if name in run:
-                first_row, rows = self.steps * rows_per_step, steps * rows_per_step
-                self.stages.append(StagePlan(name, stage, self.steps, steps, first_row, rows))
-                self.steps += steps
+        for name, schedule in self._schedules.items():
+            # Stages change places only where they are alike, see `CurriculumConfig`.
+            stage = config.stages[name if name in config.stages else run[0]]
+            steps, first_row = schedule.rows // rows_per_step, self.steps * rows_per_step
+            self.stages.append(StagePlan(name, stage, self.steps, steps, first_row, schedule.rows))
+            self.steps += steps
         self.rows = self.steps * rows_per_step
-        read = [source for name in run for source in self._schedules[name].sources]
-        self.sources = list(dict.fromkeys(read))
 
     def stage_at(self, step: int) -> StagePlan:
         """The stage that a step of the run belongs to."""
@@ -111,7 +122,7 @@ class Plan:
 
         Replayed rows are rows read before and not counted again.
         """
-        return self._schedules[self.stages[-1].name].consumed
+        return self._consumed
 
 
 class _Schedule:
@@ -202,3 +213,36 @@ class _Schedule:
 
     def _permute_replayed(self, repeat: int) -> np.ndarray:
         return permutation(self._replayed.rows, derive(self._seed, self._name, REPLAY, repeat))
+
+
+class _Mixed:
+    """The rows of several stages in one seeded permutation."""
+
+    def __init__(self, parts: list[_Schedule], seed: int) -> None:
+        self.rows = sum(part.rows for part in parts)
+        self._parts = parts
+        self._ends = list(accumulate(part.rows for part in parts))
+        self._seed = seed
+
+    def address(self, row: int) -> RowAddress:
+        """Where a row comes from."""
+        place = int(self._permuted[row])
+        number = bisect_right(self._ends, place)
+        part = self._parts[number]
+        original = part.address(place - self._ends[number] + part.rows)
+        return replace(original, stage=MIXED)
+
+    def addresses(self, places: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+        """`address` of all rows: the place of each one's source, and its row of that source."""
+        found = [part.addresses(places) for part in self._parts]
+        sources, indices = (np.concatenate(column) for column in zip(*found, strict=True))
+        return sources[self._permuted], indices[self._permuted]
+
+    @property
+    def replays(self) -> np.ndarray:
+        """Whether each row is read again."""
+        return np.concatenate([part.replays for part in self._parts])[self._permuted]
+
+    @cached_property
+    def _permuted(self) -> np.ndarray:
+        return permutation(self.rows, derive(self._seed, MIXED))

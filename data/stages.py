@@ -8,6 +8,10 @@ TRAINS = ("new_rows", "embeddings", "all")
 """What a stage can train, from the least to the most."""
 REPLAY = "replay"
 """The arm of replayed rows in a schedule; no source can have this name."""
+MIXED = "mixed"
+"""The one stage of a run in mixed order."""
+ORDERS = ("stages", MIXED, "reversed")
+"""In which order a run can take the rows of its stages."""
 
 
 @dataclass(kw_only=True)
@@ -57,6 +61,11 @@ class CurriculumConfig:
     """The stages in order."""
     run: list[str] = field(default_factory=list)
     """Consecutive stages to run; earlier ones count as consumed. Empty runs all of them."""
+    scale: float = 1.0
+    """Multiplies the length of every stage."""
+    order: str = "stages"
+    """`stages`: one after the other. Two controls over the very same rows: `mixed`, all of them in
+    one seeded permutation, as a single stage; `reversed`, the last stage first."""
 
     def __post_init__(self) -> None:
         names = list(self.stages)
@@ -77,12 +86,31 @@ class CurriculumConfig:
                 f"curriculum.run: {self.run} is not a range of consecutive stages; the order is "
                 f"{names}"
             )
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ValueError(f"curriculum.scale: {self.scale}; must be positive")
+        if self.order not in ORDERS:
+            raise ValueError(f"curriculum.order: {self.order!r}; one of {', '.join(ORDERS)}")
+        if self.order != "stages":
+            _check_alike(self.order, {name: self.stages[name] for name in self.run or names})
         first = self.stages[names[start]]
         if first.lr != "restart" or first.moments != "reset":
             raise ValueError(
                 f"curriculum.stages.{names[start]}: lr={first.lr}, moments={first.moments}, but "
                 "the run starts here with nothing to go on from; use lr=restart, moments=reset"
             )
+
+
+def _check_alike(order: str, stages: dict[str, Stage]) -> None:
+    """Rows can change places only between stages that treat them alike."""
+    settings = [
+        (stage.lr, stage.moments, stage.peak_lr, stage.trains, stage.lr_multipliers)
+        for stage in stages.values()
+    ]
+    if any(found != settings[0] for found in settings):
+        raise ValueError(
+            f"curriculum.order={order}: {', '.join(stages)} differ in lr, moments, peak_lr, trains "
+            "or lr_multipliers; give them the same, or use order=stages"
+        )
 
 
 def _check_border(previous: str, name: str, stages: dict[str, Stage]) -> None:

@@ -278,3 +278,79 @@ def test_later_stages_may_go_on():
     for trains in ("new_rows", "embeddings", "all"):
         later = stage(1, {"a": 1.0}, trains=trains, moments="kept")
         CurriculumConfig(stages=grown | {"later": later})
+
+
+def ordered(order, stages=None, **options):
+    config = CurriculumConfig(stages=stages or tspt(), order=order, **options)
+    return Plan(config, row_length=ROW_LENGTH, rows_per_step=ROWS_PER_STEP, seed=3)
+
+
+def contents(plan):
+    return [(address.source, address.index) for address in addresses(plan)]
+
+
+def test_a_mixed_run_is_a_permutation_of_the_rows_of_the_stages():
+    staged, mixed = ordered("stages"), ordered("mixed")
+    assert Counter(contents(mixed)) == Counter(contents(staged))
+    assert contents(mixed) != contents(staged)
+    assert contents(mixed) == contents(ordered("mixed"))
+    assert [(stage.name, stage.steps) for stage in mixed.stages] == [("mixed", staged.steps)]
+    assert mixed.consumed() == staged.consumed()
+    assert mixed.sources == staged.sources
+    replayed = [address.arm for address in addresses(mixed)].count(REPLAY)
+    assert replayed == [address.arm for address in addresses(staged)].count(REPLAY) > 0
+    # Spread over the whole run: each half has its part of the domain, to within chance.
+    domain = np.flatnonzero([source == "geo" for source, _ in contents(mixed)])
+    assert 0.35 < np.mean(domain < mixed.rows / 2) < 0.65
+
+
+def test_a_reversed_run_takes_the_last_stage_first():
+    staged, turned = ordered("stages"), ordered("reversed")
+    border = staged.stages[0].rows
+    assert contents(turned) == contents(staged)[border:] + contents(staged)[:border]
+    assert [stage.name for stage in turned.stages] == ["domain", "general"]
+    assert [stage.first_row for stage in turned.stages] == [0, turned.rows - border]
+    assert turned.consumed() == staged.consumed()
+
+
+@pytest.mark.parametrize("order", ["mixed", "reversed"])
+def test_all_rows_of_a_stage_at_once_in_every_order(order):
+    plan = ordered(order)
+    for stage in plan.stages:
+        rows = plan.rows_of(stage)
+        for n, (source, index, again) in enumerate(
+            zip(rows.sources, rows.indices, rows.replayed, strict=True), start=stage.first_row
+        ):
+            address = plan.row(n)
+            assert (plan.sources[source], index) == (address.source, address.index)
+            assert again == (address.arm == REPLAY)
+
+
+def test_scale_multiplies_every_stage():
+    assert [stage.steps for stage in ordered("stages", scale=0.5).stages] == [15, 10]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"order": "shuffled"}, "curriculum.order: 'shuffled'"),
+        ({"scale": 0.0}, "curriculum.scale: 0.0"),
+        ({"scale": float("nan")}, "curriculum.scale: nan"),
+    ],
+)
+def test_bad_orders_and_scales(options, message):
+    with pytest.raises(ValueError, match=message):
+        CurriculumConfig(stages=tspt(), **options)
+
+
+@pytest.mark.parametrize("order", ["mixed", "reversed"])
+@pytest.mark.parametrize(
+    "changed",
+    [{"moments": "kept"}, {"lr": "continue"}, {"peak_lr": 1e-4}, {"trains": "embeddings"}],
+)
+def test_rows_do_not_change_places_between_stages_that_differ(order, changed):
+    stages = tspt()
+    for name, value in changed.items():
+        setattr(stages["domain"], name, value)
+    with pytest.raises(ValueError, match=f"curriculum.order={order}"):
+        CurriculumConfig(stages=stages, order=order)
