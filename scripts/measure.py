@@ -1,0 +1,87 @@
+"""Measure the finished runs of a study: held-out loss by document, and the sample's facts.
+
+    python -m scripts.measure runs=<folder of run folders> [probes=true]
+
+Leaves in each run folder what `scripts.report` compares: study.json (arm, seed, learning rate),
+documents.json (nats and bytes of each held-out document of the test half), development.json (of
+the other half) and probes.json. Runs that have theirs, or have not finished, are passed over.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from conf.command import command
+from conf.schema import Config, load_run
+from data.sample.probes import questions
+from data.sources import open_source
+from evaluation.measure import measure_documents, measure_probes
+from training.inputs import final_folder
+from training.open_model import open_model
+from training.run_folder import FINAL_FOLDERS, replace_text
+
+
+@dataclass(kw_only=True)
+class MeasureConfig:
+    """What is measured."""
+
+    runs: str
+    """A folder of run folders."""
+    probes: bool = False
+    """Ask for the facts of the embedded sample too."""
+
+
+ConfigStore.instance().store("measure_schema", MeasureConfig)
+
+
+def measure(run: Config, folder: Path, probes: bool) -> None:
+    """Measure one finished run; study.json comes last, so that it says the others are there."""
+    model, tokenizer = open_model(final_folder(folder), torch.float32, "cpu")
+    sources = {name: open_source(Path(run.data.root) / at) for name, at in run.data.sources.items()}
+    halves = {
+        name: measure_documents(model, tokenizer, source.held_out(), run.evaluation.chunk_bytes)
+        for name, source in sources.items()
+        if source.held_out_documents
+    }
+    for file, part in (("documents", "test"), ("development", "development")):
+        content = {name: getattr(half, part) for name, half in halves.items()}
+        replace_text(folder / f"{file}.json", json.dumps(content) + "\n")
+    if probes:
+        found = measure_probes(model, tokenizer, questions())
+        replace_text(folder / "probes.json", json.dumps(found) + "\n")
+    about = {
+        "arm": run.experiment,
+        "seed": run.seed,
+        "starts_from": run.init_from and Path(run.init_from).name,
+        "lr": run.optim.lr,
+    }
+    replace_text(folder / "study.json", json.dumps(about) + "\n")
+
+
+@command("measure")
+def main(composed: DictConfig) -> None:
+    """Measure every run that is finished and not measured."""
+    if missing := OmegaConf.missing_keys(composed):
+        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, MeasureConfig)
+    folders = sorted(path.parent for path in Path(config.runs).glob("*/config.yaml"))
+    if not folders:
+        raise ValueError(f"runs={config.runs}: holds no run folder")
+    wanted = ["study.json", *(["probes.json"] if config.probes else [])]
+    finished = [path for path in folders if any((path / final).exists() for final in FINAL_FOLDERS)]
+    todo = [path for path in finished if not all((path / name).exists() for name in wanted)]
+    for folder in tqdm(todo, unit="run"):
+        measure(load_run(folder), folder, config.probes)
+    print(f"{len(todo)} runs measured, {len(finished) - len(todo)} had been")
+    for folder in sorted(set(folders) - set(finished)):
+        print(f"not finished, left out: {folder}")
+
+
+if __name__ == "__main__":
+    main()
