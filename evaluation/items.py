@@ -20,6 +20,8 @@ class Item:
             question itself is completed.
         distractors: wrong completions of the cloze; empty: the other options.
         tags: what else is known of it, to report by (for instance how often a fact was shown).
+            `broken`, where it is there, says why the question cannot be asked: such an item is
+            never sent to a model and counts as wrong, and its `answer` may lie beyond `options`.
     """
 
     id: str
@@ -40,7 +42,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Problem:
-    """A row that cannot be asked as it was released.
+    """A row that cannot be asked as it was released, or that no answer may do justice to.
 
     Attributes:
         place: file and line.
@@ -64,7 +66,8 @@ class Task:
             others; empty where none were released.
         categories: of each subject, in the order of reports.
         titles: how a prompt names each subject.
-        problems: rows that were left out, or that count as wrong whatever is answered.
+        problems: rows that were left out, that count as wrong whatever is answered (those tagged
+            `broken`), or that are asked although doubtful; the reason says which.
         files: sha256 of each file that was read, by name.
     """
 

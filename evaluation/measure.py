@@ -30,13 +30,6 @@ class Document(NamedTuple):
     utf8_bytes: int
 
 
-class Halves(NamedTuple):
-    """The held-out documents of a source."""
-
-    development: list[Document]
-    test: list[Document]
-
-
 class Probe(TypedDict):
     """How one fact was completed.
 
@@ -53,21 +46,26 @@ class Probe(TypedDict):
     margin_nats_per_byte: float
 
 
+def half_of(texts: Iterable[str], half: str) -> list[str]:
+    """The `development` or the `test` half of held-out texts."""
+    assert half in ("development", "test")
+    return list(texts)[half == "test" :: 2]
+
+
 def measure_documents(
     model: Mistral, tokenizer: Tokenizer, texts: Iterable[str], chunk_bytes: int
-) -> Halves:
-    """Loss of each document, cut into pieces as in-loop evaluation cuts it (`training.evaluate`)."""
+) -> list[Document]:
+    """Loss of each document, in pieces as in-loop evaluation cuts them (`training.evaluate`)."""
     documents = list(texts)
     cut = [list(cut_text(text, chunk_bytes)) for text in documents]
     encoded = tokenizer.encode_batch([piece for pieces in cut for piece in pieces])
     nats = iter(
         piece_losses(model, [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in encoded])
     )
-    found = [
+    return [
         Document(sum(next(nats) for _ in pieces), len(text.encode()))
         for text, pieces in zip(documents, cut, strict=True)
     ]
-    return Halves(found[::2], found[1::2])
 
 
 @torch.inference_mode()

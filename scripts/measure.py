@@ -1,10 +1,10 @@
 """Measure the finished runs of a study: held-out loss by document, and the sample's facts.
 
-    python -m scripts.measure runs=<folder of run folders> [probes=true]
+    python -m scripts.measure runs=<folder of run folders> [half=development] [probes=true]
 
 Leaves in each run folder what `scripts.report` compares: study.json (arm, seed, learning rate),
-documents.json (nats and bytes of each held-out document of the test half), development.json (of
-the other half) and probes.json. Runs that have theirs, or have not finished, are passed over.
+documents.json (nats and bytes of each held-out document of the test half), or development.json (of
+the other half), and probes.json. Runs that have theirs, or have not finished, are passed over.
 """
 
 import json
@@ -20,10 +20,14 @@ from conf.command import command
 from conf.schema import Config, load_run
 from data.sample.probes import questions
 from data.sources import open_source
-from evaluation.measure import measure_documents, measure_probes
+from evaluation.measure import half_of, measure_documents, measure_probes
 from training.inputs import final_folder
 from training.open_model import open_model
 from training.run_folder import FINAL_FOLDERS, replace_text
+
+
+FILES = {"test": "documents.json", "development": "development.json"}
+"""What each half is written to."""
 
 
 @dataclass(kw_only=True)
@@ -32,26 +36,32 @@ class MeasureConfig:
 
     runs: str
     """A folder of run folders."""
+    half: str = "test"
+    """Of the held-out documents: `test`, or `development`, which settings may be chosen on."""
     probes: bool = False
     """Ask for the facts of the embedded sample too."""
+
+    def __post_init__(self) -> None:
+        if self.half not in FILES:
+            raise ValueError(f"half={self.half!r}: one of {', '.join(FILES)}")
 
 
 ConfigStore.instance().store("measure_schema", MeasureConfig)
 
 
-def measure(run: Config, folder: Path, probes: bool) -> None:
-    """Measure one finished run; study.json comes last, so that it says the others are there."""
+def measure(run: Config, folder: Path, config: MeasureConfig) -> None:
+    """Measure one finished run."""
     model, tokenizer = open_model(final_folder(folder), torch.float32, "cpu")
     sources = {name: open_source(Path(run.data.root) / at) for name, at in run.data.sources.items()}
-    halves = {
-        name: measure_documents(model, tokenizer, source.held_out(), run.evaluation.chunk_bytes)
+    documents = {
+        name: measure_documents(
+            model, tokenizer, half_of(source.held_out(), config.half), run.evaluation.chunk_bytes
+        )
         for name, source in sources.items()
         if source.held_out_documents
     }
-    for file, part in (("documents", "test"), ("development", "development")):
-        content = {name: getattr(half, part) for name, half in halves.items()}
-        replace_text(folder / f"{file}.json", json.dumps(content) + "\n")
-    if probes:
+    replace_text(folder / FILES[config.half], json.dumps(documents) + "\n")
+    if config.probes:
         found = measure_probes(model, tokenizer, questions())
         replace_text(folder / "probes.json", json.dumps(found) + "\n")
     about = {
@@ -73,11 +83,11 @@ def main(composed: DictConfig) -> None:
     folders = sorted(path.parent for path in Path(config.runs).glob("*/config.yaml"))
     if not folders:
         raise ValueError(f"runs={config.runs}: holds no run folder")
-    wanted = ["study.json", *(["probes.json"] if config.probes else [])]
+    wanted = [FILES[config.half], "study.json", *(["probes.json"] if config.probes else [])]
     finished = [path for path in folders if any((path / final).exists() for final in FINAL_FOLDERS)]
     todo = [path for path in finished if not all((path / name).exists() for name in wanted)]
     for folder in tqdm(todo, unit="run"):
-        measure(load_run(folder), folder, config.probes)
+        measure(load_run(folder), folder, config)
     print(f"{len(todo)} runs measured, {len(finished) - len(todo)} had been")
     for folder in sorted(set(folders) - set(finished)):
         print(f"not finished, left out: {folder}")
