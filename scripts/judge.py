@@ -1,0 +1,43 @@
+"""Let a language model judge answers to open questions: GeoBench's subjective task.
+
+    python -m scripts.answer folder=<model> questions=subjective_task.xlsx out=a.jsonl
+    python -m scripts.judge questions=subjective_task.xlsx answers='{a: a.jsonl, b: b.jsonl}' \\
+        endpoint=http://127.0.0.1:8000/v1 judge=<model there> out=<folder> [mode=pairwise]
+
+Six criteria, as scores or, with mode=pairwise, as preferences asked for in both orders. The same
+command goes on where it was interrupted, and asks again for what failed. See docs/judging.md.
+"""
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from conf.command import command
+from evaluation.judge import judge_answers
+from evaluation.judge_config import JudgeConfig
+from evaluation.judge_summary import judge_table
+
+SCHEMA = OmegaConf.structured(JudgeConfig)
+for name in ("answers", "body"):  # their keys are the user's own; Hydra would ask for a + before
+    OmegaConf.set_struct(SCHEMA[name], False)
+ConfigStore.instance().store("judge_schema", SCHEMA)
+
+
+@command("judge", texts=("judge", "endpoint"))
+def main(composed: DictConfig) -> None:
+    """Judge, print the table, and exit with 1 if a verdict is missing."""
+    if missing := OmegaConf.missing_keys(composed):
+        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, JudgeConfig)
+    try:
+        summary = judge_answers(config)
+    except KeyboardInterrupt:
+        raise SystemExit(f"stopped; the same command goes on in {config.out}") from None
+    print(judge_table(summary))
+    print(f"{config.out}: transcript.jsonl, summary.json")
+    if failed := len(summary["failed"]):
+        raise SystemExit(f"{failed} verdicts are missing; the same command asks for them again")
+
+
+if __name__ == "__main__":
+    main()
