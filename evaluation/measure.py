@@ -99,7 +99,7 @@ def measure_probes(
     """Complete the cloze of each fact with its object and with nine wrong ones."""
     found: list[Probe | None] = [None] * len(questions)
     requests = [probe_request(question, tokenizer) for question in questions]
-    for number, scored in score(model, requests, batch_tokens=BATCH_TOKENS):
+    for number, scored in score(model, requests, context=False):
         question = questions[number]
         texts = [question.options[question.answer], *question.distractors]
         right, *wrong = (

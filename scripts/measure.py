@@ -25,7 +25,6 @@ from training.inputs import final_folder
 from training.open_model import open_model
 from training.run_folder import FINAL_FOLDERS, replace_text
 
-
 FILES = {"test": "documents.json", "development": "development.json"}
 """What each half is written to."""
 

@@ -17,7 +17,7 @@ from evaluation.measure import (
 from model.transformer import Mistral
 from tests.toy import toy_config, toy_model
 from tokenizer.tokenizer import Tokenizer
-from training.distributed import World
+from training.distributed import start_world
 from training.evaluate import EvaluationConfig, build_set, evaluate
 
 TEXTS = ["Granite is hard. " * 9, "花岗岩很硬。", "A", "Loess is silt, and wind laid it down. " * 5]
@@ -38,8 +38,8 @@ def test_documents_sum_to_what_in_loop_evaluation_says(model, tokenizer):
     documents = measure_documents(model, tokenizer, TEXTS, config.chunk_bytes)
     assert [document.utf8_bytes for document in documents] == [len(t.encode()) for t in TEXTS]
     held_out = build_set("x", TEXTS, tokenizer, config, row_length=64)
-    world = World(rank=0, size=1, device=torch.device("cpu"), threads=1)
-    expected = evaluate(model, [held_out], row_length=64, micro_batch_rows=2, world=world)["x"]
+    with start_world("cpu") as world:
+        expected = evaluate(model, [held_out], row_length=64, micro_batch_rows=2, world=world)["x"]
     nats = sum(document.nats for document in documents)
     assert nats == pytest.approx(expected["loss_nats"] * expected["tokens"], rel=1e-6)
     bits = nats / math.log(2) / sum(document.utf8_bytes for document in documents)

@@ -1,0 +1,64 @@
+"""Benchmarks that a run is put to while it trains."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from evaluation.ask import Question, prepare
+from evaluation.config import AskConfig, check_tasks, open_tasks
+from evaluation.scoring import BATCH_TOKENS
+from model.config import ModelConfig
+from tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(kw_only=True)
+class TasksConfig(AskConfig):
+    """Which questions are asked during training, and how often."""
+
+    names: list[str] = field(default_factory=list)
+    """Tasks, or groups of them; none: nothing is asked."""
+    data: str | None = None
+    """Folder of the benchmarks' files; the tasks of the embedded sample need none."""
+    variant: str = "cleaned"
+    """`released` or `cleaned` rows, or `both`."""
+    every: int = 1000
+    """Steps between two rounds; the start and the last step are always asked."""
+    limit: int | None = None
+    """Questions per task, spread evenly over it; null asks all."""
+    batch_tokens: int = BATCH_TOKENS
+    """Tokens of a forward pass."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.names:
+            check_tasks(self.names, self.variant, self.shots_of)
+        for name in ("every", "batch_tokens", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"tasks.{name}={value}: must be at least 1")
+
+
+def prepare_tasks(
+    config: TasksConfig, tokenizer: Tokenizer, shape: ModelConfig
+) -> dict[str, Sequence[Question]]:
+    """The questions of every task, as this tokenizer spells them; empty if none are asked.
+
+    Raises:
+        ValueError: files are missing or malformed, or a question cannot be asked.
+    """
+    if not config.names:
+        return {}
+    tasks = open_tasks(config.names, config.data, config.variant)
+    several = config.variant == "both"
+    return {
+        f"{task.name}.{task.variant}" if several else task.name: spread(
+            prepare(task, config, tokenizer, shape), config.limit
+        )
+        for task in tasks
+    }
+
+
+def spread(questions: Sequence[Question], limit: int | None) -> Sequence[Question]:
+    """At most so many questions, evenly spaced."""
+    if limit is None or limit >= len(questions):
+        return questions
+    return [questions[n * len(questions) // limit] for n in range(limit)]

@@ -1,0 +1,111 @@
+"""A study: which of its runs count, what they began from, and what is missing."""
+
+import math
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from evaluation.study_files import Evaluation
+from evaluation.study_runs import SIDES, Run
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs that can be compared, and what stands in the way of the others.
+
+    Attributes:
+        runs: finished, with finite results; what is counted.
+        excluded: run -> why it is not counted.
+        missing: (arm, seed) of which there is no run at all.
+        arms: in the order of reports; those without a counted run too.
+        base: the arm that all others began from.
+    """
+
+    runs: tuple[Run, ...]
+    excluded: dict[str, str]
+    missing: tuple[tuple[str, int], ...]
+    arms: tuple[str, ...]
+    base: str
+
+    def of(self, arm: str) -> dict[int, Run]:
+        """Counted runs of an arm by seed."""
+        runs = [run for run in self.runs if run.arm == arm]
+        return {run.seed: run for run in sorted(runs, key=lambda run: run.seed)}
+
+    def parent(self, run: Run) -> Run | None:
+        """The counted run that this one began from."""
+        return next((other for other in self.runs if other.name == run.starts_from), None)
+
+    def root(self, run: Run) -> Run | None:
+        """The run that this one goes back to: of the base arm, or one that continues none."""
+        while run.arm != self.base and run.starts_from is not None:
+            parent = self.parent(run)
+            if parent is None:
+                return None
+            run = parent
+        return run
+
+    def start(self, run: Run) -> Evaluation | None:
+        """What everything began from: the end of a run of the base arm, or what the root evaluated
+        before its first step. None where one of them is missing."""
+        root = self.root(run)
+        if root is None:
+            return None
+        if root.arm == self.base:
+            return root.final
+        return root.evaluations[0] if root.evaluations[0].step == 0 else None
+
+    def history(self, run: Run) -> Run:
+        """The run with those before it, since the base, as if they were one."""
+        parent = self.parent(run)
+        if parent is None or parent.arm == self.base or run.arm == self.base:
+            return run
+        before = self.history(parent)
+        shift = before.final.step
+        later = [replace(e, step=e.step + shift) for e in run.evaluations if e.step > 0]
+        borders = (*before.borders, shift, *(step + shift for step in run.borders))
+        return replace(run, evaluations=(*before.evaluations, *later), borders=borders)
+
+
+def build_study(
+    runs: Sequence[Run], *, base: str, arms: Collection[str] = (), seeds: Collection[int] = ()
+) -> Study:
+    """Sort out what can be counted and what is missing.
+
+    Args:
+        arms, seeds: that were planned, beside those that there are.
+    """
+    excluded = {run.name: reason for run in runs if (reason := _reason_to_exclude(run))}
+    counted = tuple(run for run in runs if run.name not in excluded)
+    planned = [run for run in runs if run.planned]
+    all_arms = sorted({*arms, *(run.arm for run in planned)})
+    all_seeds = sorted({*seeds, *(run.seed for run in planned)})
+    there = {(run.arm, run.seed) for run in runs}
+    missing = [(a, s) for a in all_arms for s in all_seeds if (a, s) not in there]
+    order = [*arms, *sorted({run.arm for run in runs} - {*arms, base}, key=_natural)]
+    if base not in arms and any(run.arm == base for run in runs):
+        order.insert(0, base)
+    study = Study(counted, excluded, (), tuple(order), base)
+    # One base may serve several seeds.
+    unserved = {run.seed for run in counted if study.start(run) is None}
+    served = {run.seed for run in counted} - unserved
+    missing = [(a, s) for a, s in missing if a != base or s not in served]
+    return replace(study, missing=tuple(missing))
+
+
+def _natural(name: str) -> list[tuple[bool, float, str]]:
+    """Sorts numbers in names by their value."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", name)
+    return [(True, float(p), "") if p[:1].isdigit() else (False, 0.0, p) for p in parts]
+
+
+def _reason_to_exclude(run: Run) -> str | None:
+    if not run.evaluations:
+        return "unfinished: it has evaluated nothing yet"
+    if not run.finished:
+        return f"unfinished: last evaluated at step {run.final.step}"
+    sets = [name for side in SIDES for name in run.sides[side]]
+    wrong = [name for name in sets if not math.isfinite(run.final.bits[name])]
+    if wrong:
+        return f"diverged: the last loss of {', '.join(wrong)} is not finite"
+    return None
