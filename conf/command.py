@@ -13,11 +13,24 @@ from contextlib import contextmanager
 from functools import wraps
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from conf.suggest import CONF, check_overrides
+
+
+def register_schema(name: str, schema: type, free_keys: Collection[str] = ()) -> None:
+    """Make a dataclass known to Hydra.
+
+    Args:
+        free_keys: mappings whose keys are the user's own; Hydra would ask for a + before each.
+    """
+    node = OmegaConf.structured(schema)
+    for key in free_keys:
+        OmegaConf.set_struct(OmegaConf.select(node, key), False)
+    ConfigStore.instance().store(name=name, node=node)
 
 
 def command(

@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.command import register_schema
 from data.curriculum import Plan
 from data.stages import CurriculumConfig
+from evaluation.in_training import TasksConfig
 from model.config import ModelConfig
 from model.lora import LoraConfig
 from training.checkpoint import CheckpointConfig
@@ -28,7 +29,7 @@ from training.schedule import ScheduleConfig
 # Fields that say where and how a run is carried out, not what it computes: they do not enter its
 # default name, and may change when it is continued.
 LAUNCH_FIELDS = (
-    *("name", "runs_folder", "resume", "device", "logging", "evaluation.every"),
+    *("name", "runs_folder", "resume", "device", "logging", "evaluation.every", "tasks"),
     *("batch.micro_batch_rows", "batch.prefetch"),
     *("checkpoint.every", "checkpoint.keep_last", "checkpoint.keep_every"),
     "checkpoint.asynchronous",
@@ -120,6 +121,7 @@ class Config:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    tasks: TasksConfig = field(default_factory=TasksConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
@@ -175,7 +177,7 @@ class Config:
 
 def register() -> None:
     """Make the schema known to Hydra under the name that conf/train.yaml asks for."""
-    ConfigStore.instance().store(name="train_schema", node=Config)
+    register_schema("train_schema", Config, free_keys=("tasks.shots_of",))
 
 
 def load(composed: DictConfig) -> Config:

@@ -1,6 +1,6 @@
 """Benchmarks that a run is put to while it trains."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evaluation.ask import Question, prepare
@@ -62,3 +62,12 @@ def spread(questions: Sequence[Question], limit: int | None) -> Sequence[Questio
     if limit is None or limit >= len(questions):
         return questions
     return [questions[n * len(questions) // limit] for n in range(limit)]
+
+
+def describe_scores(scores: Mapping[str, Mapping[str, float | None]]) -> str:
+    """What a round of questions gave, in one line."""
+    parts = []
+    for name, score in scores.items():
+        margin = score["margin"]
+        parts.append(f"{name} {score['micro']:.1%}" + (f" ({margin:+.3f})" if margin else ""))
+    return "accuracy (margin in nats) " + ", ".join(parts)

@@ -8,18 +8,14 @@ Six criteria, as scores or, with mode=pairwise, as preferences asked for in both
 command goes on where it was interrupted, and asks again for what failed. See docs/judging.md.
 """
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from conf.command import command
+from conf.command import command, register_schema
 from evaluation.judge import judge_answers
 from evaluation.judge_config import JudgeConfig
 from evaluation.judge_summary import judge_table
 
-SCHEMA = OmegaConf.structured(JudgeConfig)
-for name in ("answers", "body"):  # their keys are the user's own; Hydra would ask for a + before
-    OmegaConf.set_struct(SCHEMA[name], False)
-ConfigStore.instance().store("judge_schema", SCHEMA)
+register_schema("judge_schema", JudgeConfig, free_keys=("answers", "body"))
 
 
 @command("judge", texts=("judge", "endpoint"))

@@ -3,8 +3,8 @@
     [torchrun --nproc-per-node N] -m scripts.verify run=runs/<name> [steps=10] [reach=50]
 
 Starts from the initial weights and every checkpoint that is kept, writes nothing to the run folder,
-and may run beside the training. Clock and evaluations are not repeated. Exit code 1 if anything
-does not reproduce.
+and may run beside the training. Evaluations on the way are repeated too, the clock is not. Exit
+code 1 if anything does not reproduce.
 """
 
 from contextlib import ExitStack
@@ -21,21 +21,22 @@ from data.loader import Loader
 from train import assemble, begin_step, describe_start, train_step
 from training.checkpoint import Checkpointer
 from training.distributed import start_world
+from training.evaluate import evaluate
 from training.optim import build_optimizer
 from training.parallelize import materialize
 from training.reproduce import (
-    Verdict,
     VerifyConfig,
     check_stored,
-    choose_tolerance,
     describe_legs,
     describe_reach,
     draw_legs,
+    judged,
     repeat,
 )
 from training.run_folder import check_same_data, describe_environment
 from training.run_log import check_log, read_records
 from training.sealed import finished
+from training.verdict import Verdict
 
 ConfigStore.instance().store("verify_schema", VerifyConfig)
 
@@ -60,14 +61,14 @@ def verify(asked: VerifyConfig) -> Verdict:
         damage = {step: saved.damage(step) for step in saved.steps()}
         states = [0, *(step for step in damage if damage[step] is None)]
         logged = {step: row for step, row in records.logged.items() if 1 <= step <= plan.steps}
-        legs = draw_legs(asked, states, list(logged))
         now = describe_start(world, parts, 0)
-        tolerance, why = choose_tolerance(asked.tolerance, records.starts, now)
+        drawn = draw_legs(asked, states, list(logged))
+        legs, tolerances = judged(drawn, asked.tolerance, records.starts, now)
         then, here = records.environment, describe_environment(world, parts.fingerprints)
         world.say(f"code: commit {then['git_commit']} in the run, {here['git_commit']} here")
-        world.say(f"tolerance: {f'{tolerance:g}' if tolerance else 'exact equality'} ({why})")
+        world.say("\n".join(tolerances))
         world.say(describe_reach(states, logged, asked.reach))
-        world.say("\n".join(describe_legs(legs, logged, batch.tokens_per_step)))
+        world.say("\n".join(describe_legs(legs, records, batch.tokens_per_step)))
 
         materialize(model, parts.weights, world.device)
         optimizer = build_optimizer(model, run.optim)
@@ -88,7 +89,12 @@ def verify(asked: VerifyConfig) -> Verdict:
                 "rows": sorted(chain(*world.gather(result.rows))),
             }
 
-        verdict = repeat(legs, execute, logged, tolerance, saved, model, optimizer)
+        def evaluate_after(step: int) -> dict[str, Any]:
+            options = {"row_length": batch.row_length, "micro_batch_rows": batch.micro_batch_rows}
+            results = evaluate(model, parts.held_out, world=world, **options)
+            return {"stage": plan.stage_at(max(step - 1, 0)).name, "eval": results}
+
+        verdict = repeat(legs, execute, evaluate_after, records, saved, model, optimizer)
         verdict.problems += check_log(records, kept, plan.steps, run.logging.every)
         still = saved.steps()  # what a training run prunes meanwhile is not damaged
         verdict.problems += [

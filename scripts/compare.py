@@ -1,0 +1,36 @@
+"""Compare two models that answered the same questions: McNemar's test and a paired interval.
+
+python -m scripts.compare a=<out of scripts.evaluate> b=<another> [out=comparison.json]
+"""
+
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from conf.command import command
+from evaluation.compare import (
+    CompareConfig,
+    compare_folders,
+    comparison_table,
+    write_comparison,
+)
+
+ConfigStore.instance().store("compare_schema", CompareConfig)
+
+
+@command("compare")
+def main(composed: DictConfig) -> None:
+    """Read both folders and print the table."""
+    if missing := OmegaConf.missing_keys(composed):
+        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, CompareConfig)
+    comparisons = compare_folders(config)
+    print(comparison_table(comparisons))
+    if config.out is not None:
+        write_comparison(Path(config.out), comparisons)
+
+
+if __name__ == "__main__":
+    main()

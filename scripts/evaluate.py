@@ -1,0 +1,51 @@
+"""Put benchmarks to a model: a prediction per question, accuracies with intervals.
+
+    python -m scripts.evaluate folder=<HF folder | run | adapter> data=<benchmarks> \\
+        tasks='[mmlu, ceval, cmmlu]' out=<folder> [shots=5] [scoring=letters]
+    torchrun --nproc-per-node 8 -m scripts.evaluate ...
+    python -m scripts.evaluate folder=... tasks='[sample]' shots=0 scoring=cloze out=<folder>
+
+The same command goes on where it was interrupted. `scripts.compare` compares two models.
+"""
+
+from omegaconf import DictConfig, OmegaConf
+
+from conf.command import command, register_schema
+from evaluation.accuracy import table
+from evaluation.config import EvaluateConfig, open_tasks
+from evaluation.prompts import write_prompts
+from evaluation.run import evaluate_tasks
+from training.distributed import start_world
+from training.open_model import open_model
+from training.parallelize import compute_dtype
+
+register_schema("evaluate_schema", EvaluateConfig, free_keys=("shots_of",))
+
+
+@command("evaluate")
+def main(composed: DictConfig) -> None:
+    """Open tasks and model, answer, and print the table."""
+    if missing := OmegaConf.missing_keys(composed):
+        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
+    config = OmegaConf.to_object(composed)
+    assert isinstance(config, EvaluateConfig)
+    tasks = open_tasks(config.tasks, config.data, config.variant)
+    for task in tasks:
+        write_prompts(task, config)  # says what cannot be asked before a model is loaded
+    with start_world(config.device) as world:
+        dtype = compute_dtype(config.dtype, world.device)
+        model, tokenizer = open_model(config.folder, dtype, world.device, base=config.base)
+        model.requires_grad_(False)
+        summary = evaluate_tasks(config, tasks, model, tokenizer, world)
+        world.say(table(summary))
+        for name, one in summary.items():
+            if one["moved_borders"]:
+                world.say(
+                    f"{name}: in {one['moved_borders']:,} questions the tokenizer joins an answer "
+                    "with the text before it; there all that differs is scored"
+                )
+        world.say(f"{config.out}: predictions per question, summary.json")
+
+
+if __name__ == "__main__":
+    main()
