@@ -118,7 +118,7 @@ class NearCopies:
             normalized: its text, by `data.held_out.normalize`.
             number: its folded hash.
         """
-        if _holds(self._hashes, np.array([number], np.uint64)).any():
+        if self._equals_avoided(number):
             return SAME_AS_AVOIDED
         if not len(self._grams):
             return None
@@ -127,11 +127,25 @@ class NearCopies:
             return None
         return NEAR_HELD_OUT if copied[0] < self._held_out else NEAR_AVOIDED
 
+    def holds(self, grams: UInt64[np.ndarray, " grams"], number: int) -> bool:
+        """Whether a document is a near copy of any that is indexed, or equals one to avoid.
+
+        Args:
+            grams: of the document, by `data.grams.gram_hashes`.
+            number: its folded hash.
+        """
+        return self._equals_avoided(number) or len(self._nearly_copied(grams)) > 0
+
+    def _equals_avoided(self, number: int) -> bool:
+        return bool(_holds(self._hashes, np.array([number], np.uint64)).any())
+
     def _nearly_copied(
         self, grams: UInt64[np.ndarray, " grams"]
     ) -> UInt32[np.ndarray, " documents"]:
         """The documents that one with these distinct grams is a near copy of, in order."""
         found = grams[_holds(self._grams, grams)]
+        if not len(found):
+            return np.empty(0, np.uint32)
         first = np.searchsorted(self._grams, found)
         counts = np.searchsorted(self._grams, found, side="right") - first
         places = np.arange(counts.sum()) + np.repeat(first - np.cumsum(counts) + counts, counts)

@@ -61,7 +61,8 @@ class PrepareConfig:
     """Share of documents that no training row touches, 0 <= fraction < 1."""
     avoid: list[str] = field(default_factory=list)
     """Files or globs, read like inputs: no training document equals (folded) or nearly copies a
-    document in them. For questions of benchmarks, and held_out.jsonl of other sources."""
+    document in them. For questions of benchmarks, and held_out.jsonl of other sources (see also
+    scripts.check_sources)."""
     on_bad: str = "skip"
     """`skip` leaves bad records out, counts them and lists them in skipped.jsonl; `fail` stops."""
     workers: int = 0
@@ -196,17 +197,31 @@ def _index(draft: Draft, config: PrepareConfig, files: _Files, progress: bool) -
         held_out = _protected(known, 1.0, replace(all_records, text_field="text"), progress)
     else:
         held_out = _protected(files.inputs, config.held_out_fraction, config, progress)
-    avoided = _protected(files.avoid, 1.0, all_records, progress)
+    # The held-out text of a source has its own field, whatever ours is called.
+    theirs = [path for path in files.avoid if _is_held_out_text(Path(path))]
+    others = [path for path in files.avoid if path not in theirs]
+    avoided = _avoided(theirs, replace(all_records, text_field="text"), progress)
+    avoided += _avoided(others, all_records, progress)
+    files.check_unchanged(draft.folder)
+    write_index(draft.index, held_out, avoided)
+    draft.save()  # without a journal that says what it was made for, the index is not trusted
+
+
+def _is_held_out_text(path: Path) -> bool:
+    return path.name == "held_out.jsonl" and (path.parent / "manifest.json").is_file()
+
+
+def _avoided(paths: list[str], config: PrepareConfig, progress: bool) -> list[Protected]:
+    """All documents of some files; ValueError if one cannot be read."""
+    avoided = _protected(paths, 1.0, config, progress)
     for part in avoided:
         if part.bad:
             position, reason = part.bad
             raise ValueError(
-                f"avoid: {files.avoid[position.file]}:{position.line}: {reason}; a document that "
+                f"avoid: {paths[position.file]}:{position.line}: {reason}; a document that "
                 "cannot be read cannot be avoided, so mend it or leave it out"
             )
-    files.check_unchanged(draft.folder)
-    write_index(draft.index, held_out, avoided)
-    draft.save()  # without a journal that says what it was made for, the index is not trusted
+    return avoided
 
 
 def _protected(

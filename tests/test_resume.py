@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from data.prepare import PrepareConfig, prepare
 from data.sample.build import HELD_OUT_FRACTION
+from data.sample.corpus import SOURCES
 from data.shards import Source
 from data.trace import TraceConfig
 from scripts.trace import trace
@@ -156,6 +157,7 @@ def test_a_source_may_grow_while_a_run_reads_it(sample, straight, tmp_path, caps
         inputs=[str(new)],
         out=str(root / "geo_en"),
         append=True,
+        avoid=[str(root / name / "held_out.jsonl") for name in SOURCES if name != "geo_en"],
         tokenizer=str(root / "tokenizer"),
         held_out_fraction=HELD_OUT_FRACTION,
         workers=1,

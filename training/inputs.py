@@ -3,7 +3,8 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from data.shards import sha256_of
+from data.apart import refuse_copies
+from data.shards import Source, sha256_of
 from data.sources import AnySource, open_source
 from model.adapter import CONFIG, AdapterFolder
 from model.config import ModelConfig
@@ -26,12 +27,16 @@ def open_tokenizer(path: str) -> Tokenizer:
 def open_sources(
     root: str, folders: dict[str, str], tokenizer: Tokenizer, recorded: dict[str, str]
 ) -> dict[str, AnySource]:
-    """Open every source, and check that it was prepared with this tokenizer.
+    """Open every source; check that it was prepared with this tokenizer, and, before a run begins,
+    that no source trains on what another holds out (`data.apart`).
 
     Args:
         folders: the folder of each source under `root`.
         recorded: what a run that was begun has noted as fingerprints, empty for a new one. A source
             that has grown since is opened as it was then: the rows of a run follow from all of it.
+
+    Raises:
+        ValueError: a source does not exist or does not fit, or nothing tells that it is apart.
     """
     sources = {}
     for name, folder in folders.items():
@@ -44,6 +49,9 @@ def open_sources(
                 f"data.sources.{name} was prepared with another tokenizer than data.tokenizer; "
                 "prepare it again, or name its tokenizer"
             )
+    if not recorded:  # one that was begun goes on: it is too late to say what it trains on
+        documents = [source for source in sources.values() if isinstance(source, Source)]
+        refuse_copies(documents, "<data.tokenizer>")
     return sources
 
 

@@ -1,7 +1,8 @@
 """The embedded sample on disk: texts, tokenizer and prepared sources, written at first use.
 
 <root>/sample.json     what was built; a folder built otherwise is refused
-       corpus/         one .jsonl per source, of documents or of conversations
+       corpus/         one .jsonl per source, of documents or of conversations; held_out/ has what
+                       each source of documents holds out, which the others avoid
        tokenizer/      trained on the general English side only, so that there is something for
                        vocabulary growth to do
        <source>/       prepared shards
@@ -12,6 +13,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from data.apart import CheckSourcesConfig, check_sources
+from data.held_out import is_held_out
 from data.prepare import PrepareConfig, prepare
 from data.prepare_conversations import PrepareConversationsConfig, prepare_conversations
 from data.sample.corpus import SOURCES, documents
@@ -50,29 +53,50 @@ def build_sample(root: Path, *, scale: float, conversations: bool = False) -> No
         partial.replace(label)
         wanted_sources = [*SOURCES, *(INSTRUCTIONS if conversations else ())]
         missing = [name for name in wanted_sources if not (root / name / "manifest.json").exists()]
-        if not missing:
-            return
-        print(f"building the embedded sample under {root} (once)", flush=True)
-        for name in SOURCES:
-            texts = ({"text": text} for text in documents(name, scale=scale))
-            _write_records(root / "corpus" / f"{name}.jsonl", texts)
-        if not (root / "tokenizer").exists():
-            _train_tokenizer(root)
-        for name in missing:
-            if name in INSTRUCTIONS:
-                _prepare_instructions(root, name)
-                continue
-            prepare(
-                PrepareConfig(
-                    name=name,
-                    inputs=[str(root / "corpus" / f"{name}.jsonl")],
-                    out=str(root / name),
-                    tokenizer=str(root / "tokenizer"),
-                    held_out_fraction=HELD_OUT_FRACTION,
-                    workers=1,
-                ),
-                progress=False,
-            )
+        if missing:
+            print(f"building the embedded sample under {root} (once)", flush=True)
+            _build(root, scale, missing)
+        # Nothing to do but for a sample of an earlier version, which was not prepared to be apart.
+        folders = [str(root / name) for name in SOURCES]
+        compare = CheckSourcesConfig(sources=folders, tokenizer=str(root / "tokenizer"), workers=1)
+        check_sources(compare, progress=False)
+
+
+def _build(root: Path, scale: float, missing: list[str]) -> None:
+    for name in SOURCES:
+        texts = ({"text": text} for text in documents(name, scale=scale))
+        _write_records(root / "corpus" / f"{name}.jsonl", texts)
+        _write_records(_held_out(root, name), _held_out_records(root, name))
+    if not (root / "tokenizer").exists():
+        _train_tokenizer(root)
+    for name in missing:
+        if name in INSTRUCTIONS:
+            _prepare_instructions(root, name)
+            continue
+        prepare(
+            PrepareConfig(
+                name=name,
+                inputs=[str(root / "corpus" / f"{name}.jsonl")],
+                out=str(root / name),
+                tokenizer=str(root / "tokenizer"),
+                held_out_fraction=HELD_OUT_FRACTION,
+                avoid=[str(_held_out(root, other)) for other in SOURCES if other != name],
+                workers=1,
+            ),
+            progress=False,
+        )
+
+
+def _held_out(root: Path, name: str) -> Path:
+    return root / "corpus" / "held_out" / f"{name}.jsonl"
+
+
+def _held_out_records(root: Path, name: str) -> Iterator[dict]:
+    """What a source will hold out, in the bytes that it will, so that the others can avoid it."""
+    with (root / "corpus" / f"{name}.jsonl").open(encoding="utf-8") as file:
+        for line in file:
+            if is_held_out((record := json.loads(line))["text"], HELD_OUT_FRACTION):
+                yield record
 
 
 def _prepare_instructions(root: Path, name: str) -> None:
@@ -94,7 +118,7 @@ def _prepare_instructions(root: Path, name: str) -> None:
 def _write_records(path: Path, records: Iterator[dict]) -> None:
     if path.exists():
         return
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp")
     with partial.open("w", encoding="utf-8") as file:
         for record in records:
