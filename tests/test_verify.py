@@ -16,7 +16,14 @@ from tests.kills import run_training
 from tests.ranks import run_ranks, start_ranks, wait_for_all
 from tests.runs import ROOT, configure, tiny
 from train import train
-from training.reproduce import Leg, VerifyConfig, choose_tolerance, describe_reach, draw_legs
+from training.reproduce import (
+    Leg,
+    VerifyConfig,
+    choose_tolerance,
+    describe_reach,
+    draw_legs,
+    judged,
+)
 from training.run_folder import read_starts
 from training.run_log import Records, check_log
 from training.sealed import MARKER, digests
@@ -28,8 +35,9 @@ SIZES = (
 
 
 def options(sample, runs, *more):
-    """Both stages; checkpoints of steps 4, 8 and 10, so that the border after 6 is crossed."""
-    keep = ("checkpoint.every=4", "checkpoint.keep_last=3", "evaluation.every=1000", "name=run")
+    """Both stages; checkpoints of steps 4, 8 and 10, so that the border after 6 is crossed;
+    evaluations of steps 0, 6 and 10."""
+    keep = ("checkpoint.every=4", "checkpoint.keep_last=3", "evaluation.every=6", "name=run")
     return ["+experiment=tspt", *SIZES, *tiny(sample, runs), *keep, *more]
 
 
@@ -81,16 +89,19 @@ def test_a_run_of_two_stages_reproduces_exactly_and_is_not_touched(finished, cap
     assert tree(finished) == before
     assert verdict.passed
     assert verdict.compared == 10
-    assert verdict.largest == dict.fromkeys(("loss_nats", "grad_norm", "sources", "rows"), 0.0)
+    figures = ("loss_nats", "grad_norm", "sources", "eval", "rows")
+    assert verdict.largest == dict.fromkeys(figures, 0.0)
+    assert verdict.evaluated == [0, 6, 10]
     assert verdict.equal == [4, 8, 10]
     out = capsys.readouterr().out
     assert "tolerance: exact equality (ranks 1, threads " in out
-    assert "as at every start" in out
+    assert "as at their starts" in out
     assert "drawn from 10 of 10 logged steps\n" in out
-    assert "to execute: 10 steps" in out
+    assert "to execute: 10 steps, " in out
+    assert "speed, and 3 evaluations\n" in out
     assert "steps 5 to 8 from the checkpoint of step 4" in out
     assert out.index("to execute") < out.index("steps 1 to 4: reproduced")
-    assert "REPRODUCED: 10 logged steps repeated" in out
+    assert "REPRODUCED: 10 logged steps and 3 evaluations repeated" in out
 
 
 def test_the_border_is_crossed_from_the_initial_weights(copy, capsys):
@@ -143,6 +154,45 @@ def test_a_grad_norm_that_is_no_number_does_not_pass(copy):
     assert verdict.equal == []  # bits are compared where equality is asked for
 
 
+def edit_evaluation(run, step, **values):
+    rows = rows_of(run)
+    for row in rows:
+        if row["step"] == step and "eval" in row:
+            name = min(row["eval"])
+            row["eval"][name] |= {key: f(row["eval"][name][key]) for key, f in values.items()}
+    write_rows(run, rows)
+
+
+def test_everything_that_an_evaluation_says_is_compared(copy):
+    up = lambda value: value * (1 + 1e-9)  # noqa: E731
+    edit_evaluation(copy, 0, bits_per_byte=up)  # of the initial weights
+    edit_evaluation(copy, 6, loss_nats=up)  # on the way between two checkpoints
+    edit_evaluation(copy, 10, bytes=lambda count: count + 1, delta_bits_per_byte=up)
+    verdict = verified(copy, steps=100)
+    problems = [problem.split(" logged ")[0] for problem in verdict.problems]
+    name = min(rows_of(copy)[0]["eval"])
+    figures = [(0, "bits_per_byte"), (6, "loss_nats"), (10, "bytes")]
+    # What is said of the difference from step 0 does not follow from that any more.
+    figures += [(6, "delta_bits_per_byte"), (10, "delta_bits_per_byte")]
+    assert problems == [f"step {step}: eval.{name}.{figure}" for step, figure in figures]
+    assert verdict.equal == [4, 8, 10]
+    assert 0 < verdict.largest["eval"] < 1e-8
+
+
+def test_the_evaluation_of_a_checkpoint_is_repeated_from_it(copy):
+    rows = [
+        row | {"step": 8} if row["step"] == 6 and "eval" in row else row for row in rows_of(copy)
+    ]
+    write_rows(copy, rows)
+    verdict = verified(copy, steps=100, reach=2)  # steps 1, 2, 5, 6, 9 and 10
+    assert verdict.compared == 6
+    assert verdict.evaluated == [0, 8, 10]
+    # It is not that of step 8.
+    assert verdict.problems
+    assert all(problem.startswith("step 8: ") for problem in verdict.problems)
+    assert verdict.largest["eval"] > 1e-5
+
+
 def change_source(**values):
     def change(sources):
         name = min(sources)
@@ -193,6 +243,7 @@ def without(*steps):
         (without(1, 2, 3, 4, 5), "steps 1, 2, 3 and 2 more: not in the log, where"),
         (lambda rows: [*rows, next(r for r in rows if r["step"] == 7)], "step 7: logged 2 times"),
         (lambda rows: [*rows, rows[-2] | {"step": 11}], "step 11: logged, but the run has steps 1"),
+        (lambda rows: [*rows, rows[0]], "step 0: evaluated 2 times"),
     ],
 )
 def test_a_log_with_a_step_too_many_or_too_few_does_not_pass(copy, change, problem):
@@ -387,10 +438,13 @@ def test_a_run_continued_otherwise_is_held_to_the_tolerance(
     verdict = verified(run, steps=100)
     print(verdict)
     out = capsys.readouterr().out
-    assert f"tolerance: 1e-05 ({differs}" in out or f", {differs}" in out
+    loose = out.split("tolerance: 1e-05 (")[1].splitlines()[0]
+    assert differs in loose
     assert verdict.passed
     assert verdict.compared == 10
-    assert verdict.equal == []
+    # What it did after it had been continued, it did as this command does.
+    assert "tolerance: exact equality (ranks 1, " in out
+    assert verdict.equal == [8, 10]
     assert 0 < max(verdict.largest.values()) < 1e-5
     edit_log(run, 3, sources=change_source(loss_nats=lambda loss: loss * 1.0001, tokens=int))
     assert not verified(run, steps=100).passed
@@ -401,7 +455,7 @@ def test_a_run_that_does_not_tell_of_its_starts_is_held_to_the_tolerance(copy, c
     verdict = verified(copy, steps=1)
     assert verdict.passed
     assert verdict.equal == []
-    assert "tolerance: 1e-05 (no starts.jsonl tells how the steps were" in capsys.readouterr().out
+    assert "tolerance: 1e-05 (no starts.jsonl tells how these steps" in capsys.readouterr().out
 
 
 def test_every_step_is_drawn_from_the_nearest_state_before_it():
@@ -428,20 +482,62 @@ def test_the_reach_is_said():
     assert sentence.startswith("drawn from 10 of 20 logged steps; the others lie more than 5 steps")
 
 
-def test_equality_is_asked_for_where_every_start_was_as_this_one():
-    now = {"step": 0, "ranks": 1, "device": "cpu", "strategy": "fsdp", "logging_every": 1}
-    later = now | {"step": 8, "logging_every": 5}
-    assert choose_tolerance(None, [now, later], now)[0] == 0
-    assert choose_tolerance(1e-3, [now], now) == (1e-3, "as asked")
+NOW = {"step": 0, "ranks": 1, "device": "cpu", "dtype": "float32", "strategy": "fsdp"}
+NOW |= {"logging_every": 1}
+
+
+def test_equality_is_asked_for_where_the_starts_were_as_this_one():
+    later = NOW | {"step": 8, "logging_every": 5}
+    assert choose_tolerance(None, [NOW, later], NOW)[0] == 0
+    assert choose_tolerance(1e-3, [NOW], NOW) == (1e-3, "as asked")
     for change in ({"ranks": 2}, {"device": "H100"}, {"strategy": "replicate"}):
-        for starts in ([now | change], [now | change, later], [now, later | change]):
-            tolerance, why = choose_tolerance(None, starts, now)
+        for starts in ([NOW | change], [NOW | change, later], [NOW, later | change]):
+            tolerance, why = choose_tolerance(None, starts, NOW)
             assert tolerance == 1e-5
             assert f"{next(iter(change))} " in why
             assert "->" in why
-    tolerance, why = choose_tolerance(None, [later], later)
+    tolerance, why = choose_tolerance(None, None, NOW)
     assert tolerance == 1e-5
-    assert "how steps 1 to 8 were computed" in why
+    assert "older than" in why
+
+
+def test_every_leg_is_held_to_its_own_starts():
+    def tolerances(starts, *legs):
+        given = [Leg(start, [stop]) for start, stop in legs]
+        found, sentences = judged(given, None, [NOW | start for start in starts], NOW)
+        assert len(sentences) == len({leg.tolerance for leg in found})
+        return [(leg.start_tolerance, leg.tolerance) for leg in found]
+
+    two = {"ranks": 2}
+    legs = ((0, 4), (4, 8), (8, 10), (10, 12))
+    assert tolerances([{}], *legs) == [(0, 0)] * 4
+    # The start at step 9 was of two ranks; that at 10 was not.
+    starts = [{}, {"step": 9} | two, {"step": 10}]
+    assert tolerances(starts, *legs) == [(0, 0), (0, 0), (0, 1e-5), (1e-5, 0)]
+    # The one at step 4 has computed anew what the one at 8 had done.
+    starts = [two, {"step": 8} | two, {"step": 4}]
+    assert tolerances(starts, *legs) == [(1e-5, 1e-5), (1e-5, 0), (0, 0), (0, 0)]
+    # Older than starts.jsonl up to step 8.
+    assert tolerances([{"step": 8}], (4, 8), (8, 10)) == [(1e-5, 1e-5), (1e-5, 0)]
+    assert tolerances([], (0, 4)) == [(1e-5, 1e-5)]
+
+
+def test_bfloat16_is_held_to_its_own_rounding():
+    half = NOW | {"dtype": "bfloat16"}
+    assert choose_tolerance(None, [half], half)[0] == 0
+    assert choose_tolerance(None, None, half)[0] == 2**-8
+    assert choose_tolerance(None, [half | {"ranks": 2}], half)[0] == 2**-8
+    assert choose_tolerance(None, [half], NOW)[0] == choose_tolerance(None, [NOW], half)[0] == 2**-8
+
+
+@pytest.mark.distributed
+def test_bfloat16_stays_within_its_tolerance_on_another_number_of_ranks(sample, tmp_path):
+    again = options(sample, tmp_path, "logging.row_losses=true", "parallel.dtype=bfloat16")
+    assert run_training(again, 2) == 0
+    verdict = verified(tmp_path / "run", steps=100)
+    print(verdict)
+    assert verdict.passed
+    assert 1e-5 < max(verdict.largest.values()) < 2**-8
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ Nothing here writes to the run folder.
 import math
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import median
 from typing import Any
@@ -21,11 +21,17 @@ from data.sources import AnySource
 from model.transformer import Mistral
 from training.checkpoint import Checkpointer
 from training.distributed import World
-from training.run_log import SHOWN, compare
+from training.run_log import Records
+from training.verdict import Verdict
 
-FIGURES = ("loss_nats", "grad_norm", "sources")
 PROGRESS_SECONDS = 15
-LOOSE = 1e-5
+LOOSE = {"float32": 1e-5, "bfloat16": 2.0**-8}
+"""Relative differences that another order of the same sums may make, by what is computed in.
+
+fp32: a hundred times what it makes of a few steps (docs/exactness.md). bf16 keeps 8 bits of every
+activation, so that a logit is known to its last bit, 2**-8, at best; a loss is a mean of many, and
+what one of them is off by, others make up for.
+"""
 
 
 @dataclass(kw_only=True)
@@ -42,8 +48,8 @@ class VerifyConfig:
     """Farthest that a drawn step may lie after a state to start from, in steps."""
     tolerance: float | None = None
     """Largest relative difference that passes; 0 asks for equality, of later checkpoints too.
-    null: 0 where every start of the run had the ranks, device, batches, PyTorch and so on of this
-    command (starts.jsonl), else 1e-5."""
+    null: 0 for steps that were computed with the ranks, device, batches, PyTorch and so on of this
+    command (starts.jsonl tells), for others 1e-5 in float32 and 2**-8 in bfloat16."""
     device: str | None = None
     """auto, cpu or cuda; null takes the run's."""
 
@@ -62,50 +68,19 @@ class Leg:
     Attributes:
         start: updates behind the state to start from.
         targets: the drawn steps, in order; the last one ends the leg.
+        tolerance: largest relative difference that passes.
+        start_tolerance: the same for the evaluation of the state to start from.
     """
 
     start: int
     targets: list[int]
+    tolerance: float = 0.0
+    start_tolerance: float = 0.0
 
     @property
     def stop(self) -> int:
         """Updates behind the state at the end."""
         return self.targets[-1]
-
-
-@dataclass(kw_only=True)
-class Verdict:
-    """What came out.
-
-    Attributes:
-        problems: everything that did not reproduce, one sentence each.
-        compared: logged steps that were executed again.
-        largest: largest relative difference of each figure.
-        equal: checkpoints that were reached with every bit the same.
-    """
-
-    problems: list[str] = field(default_factory=list)
-    compared: int = 0
-    largest: dict[str, float] = field(default_factory=lambda: dict.fromkeys(FIGURES, 0.0))
-    equal: list[int] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        worst = ", ".join(f"{name} {value:.1e}" for name, value in self.largest.items())
-        figures = f"{self.compared} logged steps repeated; largest relative differences: {worst}"
-        if self.problems:
-            return "\n".join(["NOT REPRODUCED", *(f"  {p}" for p in self.problems), figures])
-        if not self.compared:
-            return "NOT VERIFIED: no logged step could be repeated; try again"
-        equal = "".join(
-            f"\ncheckpoint of step {step} was reached with every bit of weights and moments equal"
-            for step in self.equal
-        )
-        return f"REPRODUCED: {figures}{equal}"
-
-    @property
-    def passed(self) -> bool:
-        """Whether something was repeated and all of it came out again."""
-        return bool(self.compared) and not self.problems
 
 
 def check_stored(sources: dict[str, AnySource], world: World) -> int:
@@ -159,15 +134,61 @@ def draw_legs(config: VerifyConfig, states: list[int], logged: Collection[int]) 
     return [Leg(start, list(leg)) for start, leg in groupby(targets, start_of.__getitem__)]
 
 
+def judged(
+    legs: list[Leg], asked: float | None, starts: list[dict[str, Any]], now: dict[str, Any]
+) -> tuple[list[Leg], list[str]]:
+    """The legs with the tolerance in force for each, and what to say of that.
+
+    Args:
+        asked: tolerance for all of them, if the user has named one.
+        starts: of the run, in their order.
+        now: what a start of the run would be here.
+    """
+    found, sentences = [], dict[str, None]()
+    for leg in legs:
+        tolerance, why = choose_tolerance(
+            asked, _starts_behind(leg.start + 1, leg.stop, starts), now
+        )
+        first = max(leg.start, 1)  # the first start has also evaluated the initial weights
+        before, _ = choose_tolerance(asked, _starts_behind(first, first, starts), now)
+        found.append(replace(leg, tolerance=tolerance, start_tolerance=before))
+        sentences[f"tolerance: {f'{tolerance:g}' if tolerance else 'exact equality'} ({why})"] = (
+            None
+        )
+    return found, list(sentences)
+
+
+def _starts_behind(
+    first: int, last: int, starts: list[dict[str, Any]]
+) -> list[dict[str, Any]] | None:
+    """The starts that computed some steps, in order; None if one of them is not told of.
+
+    Each start has computed anew whatever earlier ones had computed after the step it began from.
+    """
+    behind: list[dict[str, Any]] = []
+    for step in range(first, last + 1):
+        start = next((start for start in reversed(starts) if start["step"] < step), None)
+        if start is None:
+            return None
+        if start not in behind:
+            behind.append(start)
+    return behind
+
+
 def choose_tolerance(
-    asked: float | None, starts: list[dict[str, Any]], now: dict[str, Any]
+    asked: float | None, starts: list[dict[str, Any]] | None, now: dict[str, Any]
 ) -> tuple[float, str]:
-    """The tolerance in force, and why; `now` is what a start of the run would be here."""
+    """The tolerance in force for steps that some starts have computed, and why.
+
+    Args:
+        starts: None if nothing tells.
+        now: what a start of the run would be here.
+    """
     if asked is not None:
         return asked, "as asked"
-    if not starts or starts[0]["step"]:
-        steps = f"steps 1 to {starts[0]['step']}" if starts else "the steps"
-        return LOOSE, f"no starts.jsonl tells how {steps} were computed, the run is older than it"
+    if starts is None:
+        loose = LOOSE[now["dtype"]]
+        return loose, "no starts.jsonl tells how these steps were computed, they are older than it"
     conditions = [name for name in now if name not in ("step", "logging_every")]
     different = []
     for name in conditions:
@@ -175,8 +196,9 @@ def choose_tolerance(
         if len(values) > 1:
             different.append(f"{name} {' -> '.join(map(str, values))}")
     if different:
-        return LOOSE, f"{', '.join(different)} over the starts of the run and this command"
-    return 0.0, ", ".join(f"{name} {now[name]}" for name in conditions) + " as at every start"
+        loose = max(LOOSE[start["dtype"]] for start in [*starts, now])
+        return loose, f"{', '.join(different)} from the steps' own starts to this command"
+    return 0.0, ", ".join(f"{name} {now[name]}" for name in conditions) + " as at their starts"
 
 
 def describe_reach(states: list[int], logged: Collection[int], reach: int) -> str:
@@ -188,14 +210,15 @@ def describe_reach(states: list[int], logged: Collection[int], reach: int) -> st
     return f"{sentence}; the others lie more than {reach} steps behind a kept checkpoint"
 
 
-def describe_legs(
-    legs: list[Leg], logged: dict[int, dict[str, Any]], tokens_per_step: int
-) -> list[str]:
+def describe_legs(legs: list[Leg], records: Records, tokens_per_step: int) -> list[str]:
     """What will be executed, before it is."""
     count = sum(leg.stop - leg.start for leg in legs)
-    seconds = [tokens_per_step / row["tokens_per_second"] for row in logged.values()]
+    evaluations = {step for leg in legs for step in range(leg.start, leg.stop + 1)}
+    evaluations &= records.evaluations.keys()
+    seconds = [tokens_per_step / row["tokens_per_second"] for row in records.steps]
     return [
-        f"to execute: {count} steps, {count * median(seconds) / 60:.1f} min at the run's own speed",
+        f"to execute: {count} steps, {count * median(seconds) / 60:.1f} min at the run's own "
+        f"speed, and {len(evaluations)} evaluations",
         *(
             f"  steps {leg.start + 1} to {leg.stop} from "
             f"{f'the checkpoint of step {leg.start}' if leg.start else 'the initial weights'}; "
@@ -208,8 +231,8 @@ def describe_legs(
 def repeat(
     legs: list[Leg],
     execute: Callable[[int], dict[str, Any]],
-    logged: dict[int, dict[str, Any]],
-    tolerance: float,
+    evaluate: Callable[[int], dict[str, Any]],
+    records: Records,
     checkpointer: Checkpointer,
     model: Mistral,
     optimizer: torch.optim.Optimizer,
@@ -220,9 +243,16 @@ def repeat(
         legs: in order; a first one from step 0 finds the initial weights in the model.
         execute: carries out one update, given the number of those before it; gives the row that the
             run would log.
+        evaluate: the same for the evaluation of the state, given the number of updates behind it.
     """
-    verdict, world = Verdict(), checkpointer.world
+    verdict, world, logged = Verdict(), checkpointer.world, records.logged
     progress = _Progress(world, sum(leg.stop - leg.start for leg in legs))
+
+    def compare_evaluation(step: int, tolerance: float) -> None:
+        # The end of a leg may be where the next one starts.
+        if step in records.evaluations and step not in verdict.evaluated:
+            verdict.add(step, records.evaluations[step], evaluate(step), tolerance)
+
     for leg in legs:
         problems, there = len(verdict.problems), checkpointer.steps()
         if leg.start and leg.start not in there:
@@ -234,13 +264,16 @@ def repeat(
         try:
             if leg.start:
                 checkpointer.load(leg.start, model, optimizer)
+            compare_evaluation(leg.start, leg.start_tolerance)
             for step in range(leg.start + 1, leg.stop + 1):
                 found = execute(step - 1)
                 progress.advance(step)
                 if step in logged:
-                    _compare(step, logged[step], found, tolerance, verdict)
-            if tolerance == 0 and leg.stop in checkpointer.steps():
-                _compare_checkpoint(leg.stop, checkpointer, model, optimizer, verdict)
+                    verdict.add(step, logged[step], found, leg.tolerance)
+                compare_evaluation(step, leg.tolerance)
+            if leg.tolerance == 0 and leg.stop in checkpointer.steps():
+                different = checkpointer.differences(leg.stop, model, optimizer)
+                verdict.add_checkpoint(leg.stop, different)
         except (ValueError, FloatingPointError) as error:
             verdict.problems.append(f"steps {leg.start + 1} to {leg.stop}: broke off, {error}")
         new = len(verdict.problems) - problems
@@ -261,37 +294,3 @@ class _Progress:
         if time.monotonic() - self._shown > PROGRESS_SECONDS:
             self._shown = time.monotonic()
             self._world.say(f"  {self._done} of {self._total} executed, step {step} was the last")
-
-
-def _compare(
-    step: int, logged: dict[str, Any], found: dict[str, Any], tolerance: float, verdict: Verdict
-) -> None:
-    verdict.compared += 1
-    differences = compare(logged, found)
-    for difference in differences:
-        if difference.relative is not None:
-            figure = difference.name.split(".")[0]
-            largest = verdict.largest.get(figure, 0.0)
-            verdict.largest[figure] = max(largest, difference.relative)
-    failed = [difference for difference in differences if not difference.passes(tolerance)]
-    verdict.problems += [f"step {step}: {difference}" for difference in failed[:SHOWN]]
-    if failed[SHOWN:]:
-        verdict.problems.append(f"step {step}: {len(failed) - SHOWN} more figures differ")
-
-
-def _compare_checkpoint(
-    step: int,
-    checkpointer: Checkpointer,
-    model: Mistral,
-    optimizer: torch.optim.Optimizer,
-    verdict: Verdict,
-) -> None:
-    different = checkpointer.differences(step, model, optimizer)
-    if not different:
-        verdict.equal.append(step)
-        return
-    named = ", ".join(different[:3])
-    more = f" and {len(different) - 3} more tensors" if different[3:] else ""
-    verdict.problems.append(
-        f"checkpoint of step {step}: its steps lead to other bits of {named}{more}"
-    )

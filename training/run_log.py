@@ -7,10 +7,11 @@ import json
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from training.forgetting import DELTA, with_deltas
 from training.run_folder import read_starts
 
 SHOWN = 3
@@ -25,17 +26,34 @@ class Records:
         starts: starts.jsonl; empty if the run is older than that file.
         steps: rows of steps as they stand in metrics.jsonl.
         reached: newest step of any row, evaluations included.
+        measured: rows of evaluations as they stand there.
     """
 
     environment: dict[str, Any]
     starts: list[dict[str, Any]]
     steps: list[dict[str, Any]]
     reached: int
+    measured: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def logged(self) -> dict[int, dict[str, Any]]:
         """Rows of steps by number."""
         return {row["step"]: row for row in self.steps}
+
+    @property
+    def evaluations(self) -> dict[int, dict[str, Any]]:
+        """Rows of evaluations by the number of updates before them, without what follows from two
+        of them (`check_log` sees to that)."""
+        return {
+            row["step"]: row
+            | {
+                "eval": {
+                    name: {key: figures[key] for key in figures if key != DELTA}
+                    for name, figures in row["eval"].items()
+                }
+            }
+            for row in self.measured
+        }
 
 
 def read_records(run: Path) -> Records:
@@ -55,7 +73,8 @@ def read_records(run: Path) -> Records:
             raise ValueError(f"{run / 'metrics.jsonl'}, line {number}: no row of a log")
     steps = [row for row in rows if "loss_nats" in row]
     reached = max((row["step"] for row in rows), default=0)
-    return Records(environment, read_starts(run), steps, reached)
+    measured = [row for row in rows if "eval" in row]
+    return Records(environment, read_starts(run), steps, reached, measured)
 
 
 def json_row(line: str) -> dict[str, Any]:
@@ -80,6 +99,9 @@ def check_log(
     """
     counts = Counter(row["step"] for row in records.steps)
     problems = [f"step {step}: logged {n} times" for step, n in sorted(counts.items()) if n > 1]
+    evaluated = Counter(row["step"] for row in records.measured)
+    problems += [f"step {s}: evaluated {n} times" for s, n in sorted(evaluated.items()) if n > 1]
+    problems += _check_deltas(records)
     problems += [
         f"step {step}: logged, but the run has steps 1 to {last}"
         for step in sorted(counts)
@@ -102,6 +124,20 @@ def check_log(
         named = ", ".join(map(str, missing[:within]))
         problems.append(f"steps {named}{more}: not in the log, where logging.every promises them")
     return problems
+
+
+def _check_deltas(records: Records) -> list[str]:
+    """Differences from the starting point that do not follow from the rows themselves."""
+    start = next((row["eval"] for row in records.measured if row["step"] == 0), {})
+    return [
+        f"step {row['step']}: eval.{name}.{DELTA} logged {figures[DELTA]!r}, and it is "
+        f"{follows[DELTA]!r} from step 0"
+        for row in records.measured
+        for (name, figures), follows in zip(
+            row["eval"].items(), with_deltas(row["eval"], start).values(), strict=True
+        )
+        if DELTA in figures and DELTA in follows and figures[DELTA] != follows[DELTA]
+    ]
 
 
 @dataclass(frozen=True)
