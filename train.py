@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -19,8 +20,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from torch.distributed.tensor import DTensor
-from torch.nn.utils import clip_grad_norm_
 
 from conf.command import command
 from conf.schema import Config, check_same_run, load, register, to_yaml
@@ -30,6 +29,8 @@ from data.random import derive
 from data.sample.build import build_sample
 from data.sample.instructions import INSTRUCTIONS
 from data.sources import AnySource, rows_of_run
+from evaluation.ask import Question, accuracies
+from evaluation.in_training import describe_scores, prepare_tasks
 from model.attention import describe_backend, resolve_backend
 from model.documents import Documents
 from model.initial import InitialWeights
@@ -38,9 +39,11 @@ from model.transformer import Mistral
 from model.weights import PretrainedFolder, WeightSource
 from tokenizer.tokenizer import Tokenizer
 from training.checkpoint import Checkpointer
+from training.clip import clip_gradients
 from training.distributed import World, start_world
 from training.evaluate import HeldOutSet, evaluate, held_out_sets
 from training.export import chat_files, export
+from training.forgetting import log_evaluation
 from training.freeze import check_stages, freeze, frozen_rows_held, zero_frozen_gradients
 from training.inputs import (
     fingerprints_of,
@@ -53,7 +56,7 @@ from training.inputs import (
 from training.metrics import Meter, MetricsLog, measure_peak_flops
 from training.optim import build_optimizer, set_learning_rates
 from training.parallelize import build_mesh, compute_dtype, materialize, parallelize
-from training.plots import plot_run
+from training.plots import plot_forgetting, plot_run
 from training.profiler import profiler
 from training.run_folder import (
     FINAL_FOLDERS,
@@ -143,11 +146,14 @@ def train(config: Config) -> None:
                 micro_batch_rows=batch.micro_batch_rows,
                 world=world,
             )
-            log.write({"step": step, "stage": stage, "eval": results})
-            log.say(
-                f"step {step}: bits per byte "
-                + ", ".join(f"{name} {r['bits_per_byte']:.4f}" for name, r in results.items())
-            )
+            if world.is_main:
+                log_evaluation(log, run / "metrics.jsonl", step or 0, stage, results)
+
+        def ask_and_log(stage: str) -> None:
+            options = {"batch_tokens": config.tasks.batch_tokens}
+            scores = accuracies(parts.tasks, model, config.tasks, world, **options)
+            log.write({"step": step, "stage": stage, "tasks": scores})
+            log.say(f"step {step}: {describe_scores(scores)}")
 
         def save_export(target: Path) -> None:
             dtype = config.checkpoint.export_dtype
@@ -158,6 +164,8 @@ def train(config: Config) -> None:
         if step is None:
             step = 0
             evaluate_and_log(plan.stages[0].name)
+            if parts.tasks:
+                ask_and_log(plan.stages[0].name)
         while step < plan.steps:
             started = time.perf_counter()
             stage = plan.stage_at(step)
@@ -183,6 +191,8 @@ def train(config: Config) -> None:
                 log.progress(row)
             if due(step, config.evaluation.every, last):
                 evaluate_and_log(stage.name)
+            if parts.tasks and due(step, config.tasks.every, last):
+                ask_and_log(stage.name)
             if due(step, config.checkpoint.export_every, last=False):
                 save_export(run / "exports" / f"step-{step:08d}")
             # Last: what a checkpoint stands for is logged and exported when it appears.
@@ -197,6 +207,7 @@ def train(config: Config) -> None:
         # 6. What remains: curves, and a folder that the HF ecosystem opens: a model or an adapter.
         if world.is_main:
             plot_run(run / "metrics.jsonl", run / "loss.png")
+            plot_forgetting(run / "metrics.jsonl", run / "forgetting.png")
         save_export(run / ("model" if config.lora is None else "adapter"))
         log.say(f"done: {run}")
 
@@ -208,6 +219,7 @@ class Parts:
     Attributes:
         config: with the shape of the network filled in.
         tokenizer, sources, plan, held_out: the data.
+        tasks: the questions of each benchmark that is asked on the way.
         epoch_tokens: how many tokens an epoch of each source has, padding included.
         spans: over which steps each learning-rate schedule runs.
         model: on the meta device, spread over the processes.
@@ -221,6 +233,7 @@ class Parts:
     sources: dict[str, AnySource]
     plan: Plan
     held_out: list[HeldOutSet]
+    tasks: dict[str, Sequence[Question]]
     epoch_tokens: dict[str, int]
     spans: list[Span]
     model: Mistral
@@ -266,6 +279,7 @@ def assemble(config: Config, world: World) -> Parts:
     # Network: on the meta device, spread, and later filled, each rank with what it keeps.
     shape = network_shape(config.model, folder, tokenizer)
     check_stages(plan.stages, shape, config.lora)
+    tasks = prepare_tasks(config.tasks, tokenizer, shape)
     with torch.device("meta"):
         model = Mistral(shape, backend=backend)
     if folder is not None:
@@ -283,6 +297,7 @@ def assemble(config: Config, world: World) -> Parts:
         sources=sources,
         plan=plan,
         held_out=held_out,
+        tasks=tasks,
         epoch_tokens={name: found.epoch_tokens for name, found in rows.items()},
         spans=spans_of(plan.stages, config.optim.lr),
         model=model,
@@ -339,8 +354,7 @@ def train_step(
         row_losses.append(losses.rows)
     seed_dropout(model, None)
     zero_frozen_gradients(optimizer)
-    norm = clip_grad_norm_(model.parameters(), config.optim.clip_norm)
-    grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    grad_norm = clip_gradients(model.parameters(), config.optim.clip_norm)
     if not math.isfinite(grad_norm):
         rows = sorted(row for batch in batches for row in batch.rows if row >= 0)
         raise FloatingPointError(f"gradient norm {grad_norm} at rows {rows}; nothing was updated")
@@ -438,6 +452,7 @@ def describe_run(world: World, parts: Parts, peak_flops: float, step: int | None
         f"source {name}: {rows * plan.row_length / parts.epoch_tokens[name]:.2f} epochs of "
         f"{sources[name].tokens:,} tokens read by the end"
         for name, rows in plan.consumed().items()
+        if name in plan.sources  # an earlier stage, in another run, may have read others
     ]
     lines += [
         f"source {name} is read as it was when this run began, without the shards appended since "

@@ -6,6 +6,7 @@ on; the odd ones are the test half, which nothing is chosen on.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import NamedTuple, TypedDict
 
 import torch
@@ -50,6 +51,13 @@ def half_of(texts: Iterable[str], half: str) -> list[str]:
     """The `development` or the `test` half of held-out texts."""
     assert half in ("development", "test")
     return list(texts)[half == "test" :: 2]
+
+
+def first_texts(texts: Sequence[str], max_bytes: int | None) -> list[str]:
+    """The first texts that together have no more bytes, at least one."""
+    sizes = accumulate(len(text.encode()) for text in texts)
+    fitting = sum(max_bytes is None or size <= max_bytes for size in sizes)
+    return list(texts[: max(1, fitting)])
 
 
 def measure_documents(

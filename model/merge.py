@@ -1,10 +1,12 @@
-"""Weights that arise from several folders, as `WeightSource`: computed in fp32 as they are read.
+"""Weights that arise from several folders, as `WeightSource`: computed as they are read.
 
 Nothing is ever held but the rows that are asked for, so a merge costs no more memory than a copy:
 `model.weights.write_folder` turns one into a folder, a run starts from one without it.
 """
 
+import math
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,7 +16,9 @@ from model.adapter import AdapterFolder
 from model.config import ModelConfig
 from model.lora import SAVED_NAMES
 from model.transformer import Mistral
-from model.weights import PretrainedFolder
+from model.weights import PretrainedFolder, digest_of
+
+_CHUNK = 2**21  # weights that are held in fp64 at a time
 
 
 class MergedAdapters:
@@ -25,6 +29,7 @@ class MergedAdapters:
 
     Attributes:
         config, shapes, folder: of the base.
+        digest: as `PretrainedFolder.digest`, of the merged rows.
 
     Raises:
         ValueError: an adapter does not fit the base, or an adapter's digest names another one.
@@ -47,6 +52,10 @@ class MergedAdapters:
     def dtype(self, name: str) -> torch.dtype:
         """What the base stores a tensor in."""
         return self._base.dtype(name)
+
+    @cached_property
+    def digest(self) -> str:
+        return digest_of(self.read, self.shapes, self.config)
 
     @torch.no_grad()
     def read(self, name: str, rows: slice) -> Tensor:
@@ -100,12 +109,7 @@ class ChatVector:
         self._ours, self._chat, self._base, self._scale = ours, chat, base, scale
         for other in (chat, base):
             _check_same_architecture(ours, other)
-        for name in ("rope_theta", "num_attention_heads", "num_key_value_heads", "sliding_window"):
-            one, two = (getattr(folder.config, name) for folder in (chat, base))
-            if one != two:
-                raise ValueError(
-                    f"{chat.folder} was not tuned from {base.folder}: {name} is {one} and {two}"
-                )
+        _check_tuned_from(chat, base)
         heights = [x.config.num_tokens for x in (ours, chat, base)]
         self.shared_rows = min(heights)
 
@@ -127,7 +131,101 @@ class ChatVector:
         return ours
 
 
-def _check_same_architecture(ours: PretrainedFolder, other: PretrainedFolder) -> None:
+Folder = PretrainedFolder | MergedAdapters
+
+
+class TaskArithmetic:
+    """Base + sum of weight * (tuned - base).
+
+    Task arithmetic (Ilharco et al. 2023, section 2); with one tuned model and a weight from 0 to 1
+    a point of the straight line between two models (WiSE-FT, Wortsman et al. 2022, section 3).
+    Computed in fp64 and rounded to fp32, so that what tuning has left as it was stays so bit for
+    bit, and both ends of the line are the two models.
+
+    Attributes:
+        base: what was tuned.
+        tuned: with the weight of each; at least one.
+        shared_rows: rows of embedding and head that stand for the same pieces in all. Those from
+            there on are new in the tuned model, of which there is one then: they are its own,
+            whatever its weight.
+        config, shapes, folder: of the only tuned model, or of the base if there are several.
+
+    Raises:
+        ValueError: they are not of one shape.
+    """
+
+    def __init__(
+        self, base: Folder, tuned: Sequence[tuple[Folder, float]], *, shared_rows: int
+    ) -> None:
+        self.base, self.tuned, self.shared_rows = base, list(tuned), shared_rows
+        self._like = base if len(self.tuned) > 1 else self.tuned[0][0]
+        self.config, self.shapes = self._like.config, self._like.shapes
+        self.folder: Path = self._like.folder
+        height = base.config.vocab_size
+        for other, _ in self.tuned:
+            _check_same_architecture(base, other)
+            _check_tuned_from(other, base)
+            rows = other.config.vocab_size
+            if rows < height or (rows > height and len(self.tuned) > 1):
+                remedy = (
+                    "only a vocabulary that grew can be blended"
+                    if rows < height
+                    else "new rows can be blended from one model alone"
+                )
+                raise ValueError(
+                    f"{other.folder} has {rows} rows of the vocabulary, {base.folder} has "
+                    f"{height}; {remedy}"
+                )
+
+    def at(self, weight: float) -> "TaskArithmetic":
+        """Another point of the line, where there is one tuned model."""
+        ((tuned, _),) = self.tuned
+        return TaskArithmetic(self.base, [(tuned, weight)], shared_rows=self.shared_rows)
+
+    def dtype(self, name: str) -> torch.dtype:
+        """What the model whose shape this has stores a tensor in."""
+        return self._like.dtype(name)
+
+    @torch.no_grad()
+    def read(self, name: str, rows: slice) -> Tensor:
+        """Rows of one tensor, in fp32."""
+        height, *rest = self.shapes[name]
+        first, stop, _ = rows.indices(height)
+        shared = stop
+        if name in SAVED_NAMES.values():
+            shared = min(stop, max(first, self.shared_rows))
+        mixed = torch.empty((max(0, stop - first), *rest))
+        at_once = max(1, _CHUNK // math.prod(rest))
+        for start in range(first, shared, at_once):
+            chunk = slice(start, min(start + at_once, shared))
+            mixed[start - first : chunk.stop - first] = self._mix(name, chunk)
+        if shared < stop:
+            mixed[shared - first :] = self._like.read(name, slice(shared, stop))
+        return mixed
+
+    def _mix(self, name: str, rows: slice) -> Tensor:
+        (tuned, weight), *others = self.tuned
+        if weight == 1 and not others:  # the sum would lose weights much smaller than the base's
+            return tuned.read(name, rows)
+        base = self.base.read(name, rows).double()
+        mixed = base.clone()
+        for tuned, weight in self.tuned:
+            if weight:  # 0 times a difference would change the sign of a zero
+                mixed += weight * (tuned.read(name, rows).double() - base)
+        return mixed
+
+
+def _check_tuned_from(tuned: Folder, base: Folder) -> None:
+    """ValueError where what config.json says besides shapes shows that it was not."""
+    for name in ("rope_theta", "num_attention_heads", "num_key_value_heads", "sliding_window"):
+        one, two = (getattr(folder.config, name) for folder in (tuned, base))
+        if one != two:
+            raise ValueError(
+                f"{tuned.folder} was not tuned from {base.folder}: {name} is {one} and {two}"
+            )
+
+
+def _check_same_architecture(ours: Folder, other: Folder) -> None:
     for name in sorted(ours.shapes.keys() | other.shapes.keys()):
         one, two = (tuple(folder.shapes.get(name, ())) for folder in (ours, other))
         if name in SAVED_NAMES.values() and one and two:

@@ -6,7 +6,7 @@ process, or one of many that each keep a part) reads only what it keeps. This fi
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -126,13 +126,20 @@ class PretrainedFolder:
 
     @cached_property
     def digest(self) -> str:
-        digest = hashlib.sha256()
-        for name, shape in sorted(self.shapes.items()):
-            digest.update(f"{name} {tuple(shape)}".encode())
-            for row in telling_rows(shape[0], self.config):
-                read = self.read(name, slice(row, row + 1)).contiguous().reshape(-1)
-                digest.update(read.view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return digest_of(self.read, self.shapes, self.config)
+
+
+def digest_of(
+    read: Callable[[str, slice], Tensor], shapes: Mapping[str, torch.Size], config: ModelConfig
+) -> str:
+    """What `PretrainedFolder.digest` is, for weights from anywhere."""
+    digest = hashlib.sha256()
+    for name, shape in sorted(shapes.items()):
+        digest.update(f"{name} {tuple(shape)}".encode())
+        for row in telling_rows(shape[0], config):
+            rows = read(name, slice(row, row + 1)).contiguous().reshape(-1)
+            digest.update(rows.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def telling_rows(height: int, config: ModelConfig) -> list[int]:

@@ -20,7 +20,7 @@ from conf.command import command
 from conf.schema import Config, load_run
 from data.sample.probes import questions
 from data.sources import open_source
-from evaluation.measure import half_of, measure_documents, measure_probes
+from evaluation.measure import first_texts, half_of, measure_documents, measure_probes
 from training.inputs import final_folder
 from training.open_model import open_model
 from training.run_folder import FINAL_FOLDERS, replace_text
@@ -37,12 +37,16 @@ class MeasureConfig:
     """A folder of run folders."""
     half: str = "test"
     """Of the held-out documents: `test`, or `development`, which settings may be chosen on."""
+    max_bytes: int | None = None
+    """Of each source, the first documents that together are no longer; null takes all."""
     probes: bool = False
     """Ask for the facts of the embedded sample too."""
 
     def __post_init__(self) -> None:
         if self.half not in FILES:
             raise ValueError(f"half={self.half!r}: one of {', '.join(FILES)}")
+        if self.max_bytes is not None and self.max_bytes < 1:
+            raise ValueError(f"max_bytes={self.max_bytes}: must be at least 1, or null")
 
 
 ConfigStore.instance().store("measure_schema", MeasureConfig)
@@ -54,7 +58,10 @@ def measure(run: Config, folder: Path, config: MeasureConfig) -> None:
     sources = {name: open_source(Path(run.data.root) / at) for name, at in run.data.sources.items()}
     documents = {
         name: measure_documents(
-            model, tokenizer, half_of(source.held_out(), config.half), run.evaluation.chunk_bytes
+            model,
+            tokenizer,
+            first_texts(half_of(source.held_out(), config.half), config.max_bytes),
+            run.evaluation.chunk_bytes,
         )
         for name, source in sources.items()
         if source.held_out_documents

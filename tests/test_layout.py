@@ -6,9 +6,16 @@ from pathlib import Path
 import pytest
 
 from conf.schema import Config
+from data.apart import CheckSourcesConfig
 from data.prepare import PrepareConfig
 from data.prepare_conversations import PrepareConversationsConfig
 from data.trace import TraceConfig
+from evaluation.answer_questions import AnswerConfig
+from evaluation.compare import CompareConfig
+from evaluation.config import EvaluateConfig
+from evaluation.harness import HarnessConfig
+from evaluation.judge_config import JudgeConfig
+from evaluation.report import ReportConfig
 from serving.config import ServeConfig
 from training.answers import GenerateConfig
 from training.conversation import ChatConfig
@@ -42,6 +49,13 @@ CONFIGS = (
     GenerateConfig,
     ChatConfig,
     ServeConfig,
+    CheckSourcesConfig,
+    AnswerConfig,
+    CompareConfig,
+    EvaluateConfig,
+    HarnessConfig,
+    JudgeConfig,
+    ReportConfig,
 )
 
 

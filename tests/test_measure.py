@@ -8,6 +8,7 @@ import torch
 from data.sample.probes import questions
 from evaluation.measure import (
     common_length,
+    first_texts,
     half_of,
     measure_documents,
     measure_probes,
@@ -115,3 +116,11 @@ def test_common_length(sequences, length):
 def test_every_document_is_of_one_half():
     assert half_of(TEXTS, "development") == TEXTS[::2]
     assert half_of(TEXTS, "test") == TEXTS[1::2]
+
+
+def test_the_first_texts_that_fit():
+    sizes = [len(text.encode()) for text in TEXTS]
+    assert first_texts(TEXTS, None) == TEXTS
+    assert first_texts(TEXTS, sum(sizes[:3])) == TEXTS[:3]
+    assert first_texts(TEXTS, sum(sizes[:3]) - 1) == TEXTS[:2]
+    assert first_texts(TEXTS, 1) == TEXTS[:1]

@@ -150,7 +150,8 @@ def test_ranks_do_not_change_a_run(sample, tmp_path):
 @pytest.mark.parametrize("ranks", [None, 2])
 def test_a_killed_run_continues_as_if_nothing_had_happened(sample, tmp_path, ranks):
     size = "curriculum.stages.adaptation.tokens=15360"  # 30 steps
-    arguments = [STAGE1, size, *tiny(sample, tmp_path)]
+    asked = ["tasks.names=[sample_en]", "tasks.scoring=cloze", "tasks.shots=0", "tasks.limit=9"]
+    arguments = [STAGE1, size, *asked, "tasks.every=7", *tiny(sample, tmp_path)]
     straight = execute(*arguments, "name=straight", ranks=ranks)
     assert straight.returncode == 0, straight.stderr
     process = subprocess.Popen(
@@ -170,6 +171,17 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(sample, tmp_path, ran
     assert "continuing after step" in again.stdout
     assert losses(tmp_path / "killed") == losses(tmp_path / "straight")
     assert evaluations(tmp_path / "killed") == evaluations(tmp_path / "straight")
+    scores = answers(tmp_path / "straight")
+    assert answers(tmp_path / "killed") == scores
+    assert list(scores) == [0, 7, 14, 21, 28, 30]
+    margins = [score["sample_en"]["margin"] for score in scores.values()]
+    assert len(set(margins)) == 6, "the model that is asked is the one that is trained"
+    assert all(0 <= score["sample_en"]["micro"] <= 1 for score in scores.values())
+
+
+def answers(run):
+    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return {row["step"]: row["tasks"] for row in rows if "tasks" in row}
 
 
 def wait_for(condition, process, seconds=120):

@@ -1,12 +1,14 @@
-"""Folders -> one HF folder: adapters merged into their base, a chat vector added, or a plain copy.
+"""Folders -> one HF folder: adapters merged into their base, a chat vector added, tuned models
+blended, or a plain copy.
 
-Everything is refused before the first tensor is read, and the folder appears complete or not at
-all. Memory peaks at about two shards, since weights are computed as they are written.
+What does not fit is refused before the first tensor is read, and the folder appears complete or not
+at all. Memory peaks at about two shards, since weights are computed as they are written; only a
+budget of forgetting holds a whole network, in fp32, to measure it.
 """
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, zip_longest
 from pathlib import Path
@@ -16,19 +18,27 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model.adapter import AdapterFolder
-from model.merge import ChatVector, MergedAdapters
+from model.merge import ChatVector, Folder, MergedAdapters, TaskArithmetic
 from model.weights import PretrainedFolder, write_folder
 from tokenizer.tokenizer import Tokenizer
+from training.blend import RECORD, BlendConfig, describe_blend, fit_budget
 from training.export import TEMPLATE_FILE
+from training.general_loss import AsWritten
 from training.inputs import final_folder, open_folder
 from training.open_model import open_tokenizer_of
 from training.parallelize import DTYPES
 
-MERGES = ("none", "adapters", "chat_vector")
+# What each kind of merge is told, and nothing else is.
+_FIELDS = {
+    "none": (),
+    "adapters": ("adapters", "weights"),
+    "task_arithmetic": ("tuned", "weights"),
+    "chat_vector": ("chat", "base"),
+}
 
 
 @dataclass(kw_only=True)
-class ExportConfig:
+class ExportConfig(BlendConfig):
     """What becomes one HF folder."""
 
     folder: str
@@ -36,12 +46,15 @@ class ExportConfig:
     out: str
     """Folder to create."""
     merge: str = "none"
-    """`none`; `adapters`: the sum of several, see `adapters`; `chat_vector`: add scale * (chat -
-    base) (Huang et al. 2024)."""
+    """`none`; `adapters`: the sum of several, see `adapters`; `task_arithmetic`: the sum of several
+    whole models, see `tuned`; `chat_vector`: add scale * (chat - base) (Huang et al. 2024)."""
     adapters: list[str] = field(default_factory=list)
     """merge=adapters: runs or adapter folders that were all trained on `folder`."""
+    tuned: list[str] = field(default_factory=list)
+    """merge=task_arithmetic: models that were all tuned from `folder`; written is folder + sum of
+    weight * (tuned - folder) (Ilharco et al. 2023)."""
     weights: list[float] = field(default_factory=list)
-    """merge=adapters: what the update of each is multiplied with."""
+    """merge=adapters, task_arithmetic: what the update of each is multiplied with."""
     chat: str | None = None
     """merge=chat_vector: a model that follows instructions."""
     base: str | None = None
@@ -51,13 +64,14 @@ class ExportConfig:
     """merge=chat_vector: how much of the difference is added."""
     dtype: str = "stored"
     """`stored`: each tensor in the dtype it has in `folder` (or in the adapter's base); `float32`,
-    `bfloat16`. Arithmetic is fp32 in any case."""
+    `bfloat16`. Arithmetic is fp32 or finer in any case."""
     max_shard_gib: float = 4.5
     """A further file begins where one would outgrow this; a merge holds about twice as much."""
 
     def __post_init__(self) -> None:
-        if self.merge not in MERGES:
-            raise ValueError(f"merge={self.merge!r}: one of {', '.join(MERGES)}")
+        super().__post_init__()
+        if self.merge not in _FIELDS:
+            raise ValueError(f"merge={self.merge!r}: one of {', '.join(_FIELDS)}")
         if self.dtype not in ("stored", *DTYPES):
             raise ValueError(f"dtype={self.dtype!r}: one of stored, {', '.join(DTYPES)}")
         if not self.max_shard_gib > 0:
@@ -65,22 +79,24 @@ class ExportConfig:
         for value in (self.scale, *self.weights):
             if not math.isfinite(value):
                 raise ValueError(f"scale={self.scale}, weights={self.weights}: must be finite")
-        needed = {"adapters": ("adapters", "weights"), "chat_vector": ("chat", "base")}
-        for name in needed.get(self.merge, ()):
+        if self.blend is not None and self.merge != "none":
+            raise ValueError(f"blend has no meaning with merge={self.merge}; export that first")
+        for name in _FIELDS[self.merge]:
             if not getattr(self, name):
                 raise ValueError(f"merge={self.merge} needs {name}")
-        if self.merge == "adapters" and self.base:
-            raise ValueError("base has no meaning with merge=adapters: `folder` is the base")
-        for merge, names in (("adapters", ("adapters", "weights")), ("chat_vector", ("chat",))):
-            for name in names:
-                if getattr(self, name) and self.merge != merge:
-                    raise ValueError(f"{name} has no meaning with merge={self.merge}; drop it")
-        if len(self.adapters) != len(self.weights):
-            pairs = list(zip_longest(self.adapters, self.weights))
-            raise ValueError(f"weights: one for each of adapters is needed, not {pairs}")
+        if self.merge in ("adapters", "task_arithmetic") and self.base:
+            raise ValueError(f"base has no meaning with merge={self.merge}: `folder` is the base")
+        for name in ("adapters", "tuned", "weights", "chat"):
+            if getattr(self, name) and name not in _FIELDS[self.merge]:
+                raise ValueError(f"{name} has no meaning with merge={self.merge}; drop it")
+        parts = self.adapters or self.tuned
+        if len(parts) != len(self.weights):
+            pairs = list(zip_longest(parts, self.weights))
+            name = "tuned" if self.tuned else "adapters"
+            raise ValueError(f"weights: one for each of {name} is needed, not {pairs}")
 
 
-Merged = PretrainedFolder | MergedAdapters | ChatVector
+Merged = PretrainedFolder | MergedAdapters | ChatVector | TaskArithmetic
 
 
 def export_folder(config: ExportConfig, *, progress: bool = True) -> None:
@@ -93,20 +109,33 @@ def export_folder(config: ExportConfig, *, progress: bool = True) -> None:
     if out.exists():
         raise ValueError(f"out={out} exists; choose another folder or remove it")
     source = open_merge(config)
-    folders = [config.chat, *config.adapters, config.folder, source.folder]
+    folders = [config.chat, *config.adapters, *config.tuned, config.folder, source.folder]
     places = [final_folder(folder) for folder in folders if folder is not None]
     # The tokenizer is ours, not that of the chat model.
     tokenizer = open_tokenizer_of(places[1 if config.chat else 0 :])
     tokenizer.check_exportable()
     template = next(filter(None, map(_chat_template, places)), None)
+    files = {} if template is None else {TEMPLATE_FILE: template}
+    if isinstance(source, TaskArithmetic):
+        fit = None
+        if config.max_general_bits_per_byte is not None:
+            theirs = _open_tokenizer(source.base.folder) or tokenizer
+            say = print if progress else _say_nothing
+            fit = fit_budget(config, source, (theirs, tokenizer), config.dtype, say)
+            source = source.at(fit.weight)
+        files[RECORD] = describe_blend(source, fit)
     write_folder(
         out,
         source.config,
         _tensors(source, config.dtype, progress),
         tokenizer=tokenizer,
         max_shard_bytes=int(config.max_shard_gib * 2**30),
-        files={} if template is None else {TEMPLATE_FILE: template},
+        files=files,
     )
+
+
+def _say_nothing(_message: str) -> None:
+    pass
 
 
 def open_merge(config: ExportConfig) -> Merged:
@@ -115,8 +144,18 @@ def open_merge(config: ExportConfig) -> Merged:
     Raises:
         ValueError: something does not exist or fit.
     """
+    if config.blend is not None:
+        # Where a budget decides, the line begins to be searched at its end.
+        weight = 1.0 if config.blend_weight is None else config.blend_weight
+        base = _open("blend", config.blend)
+        return _task_arithmetic(base, [(open_folder(config.folder, config.base), weight)])
     if config.merge == "none":
         return open_folder(config.folder, config.base)
+    if config.merge == "task_arithmetic":
+        opened = [_open("tuned", path) for path in config.tuned]
+        return _task_arithmetic(
+            _open("folder", config.folder), list(zip(opened, config.weights, strict=True))
+        )
     ours = _open_plain("folder", config.folder)
     if config.merge == "adapters":
         adapters = [AdapterFolder(final_folder(path)) for path in config.adapters]
@@ -128,18 +167,35 @@ def open_merge(config: ExportConfig) -> Merged:
     return ChatVector(ours, chat, base, config.scale)
 
 
-def _open_plain(key: str, path: str) -> PretrainedFolder:
-    """A model of its own, which no adapter is."""
+def _task_arithmetic(base: Folder, tuned: list[tuple[Folder, float]]) -> TaskArithmetic:
+    """Base and tuned models, with the rows whose pieces they share."""
+    models = [base, *(model for model, _ in tuned)]
+    _check_same_pieces(models)
+    tokens = [model.config.num_tokens for model in models]
+    heights = {model.config.vocab_size for model in models}
+    shared = base.config.vocab_size
+    sizes = {t.vocab_size for m in models if (t := _open_tokenizer(m.folder)) is not None}
+    if len(heights) > 1 or len(sizes) > 1:
+        shared = min(*tokens, *sizes)  # what pads the base may stand for a new piece
+    return TaskArithmetic(base, tuned, shared_rows=shared)
+
+
+def _open(key: str, path: str) -> Folder:
     try:
-        opened = open_folder(path)
+        return open_folder(path)
     except ValueError as error:
         raise ValueError(f"{key}={path}: {error}") from None
+
+
+def _open_plain(key: str, path: str) -> PretrainedFolder:
+    """A model of its own, which no adapter is."""
+    opened = _open(key, path)
     if not isinstance(opened, PretrainedFolder):
         raise ValueError(f"{key}={path} is an adapter; merge it into its base first (merge=none)")
     return opened
 
 
-def _check_same_pieces(folders: list[PretrainedFolder]) -> None:
+def _check_same_pieces(folders: Sequence[Folder]) -> None:
     """ValueError where equal ids would mean different pieces, as far as tokenizers lie there."""
     opened = [(f.folder, t) for f in folders if (t := _open_tokenizer(f.folder)) is not None]
     shared = min((t.vocab_size for _, t in opened), default=0)
@@ -170,9 +226,9 @@ def _open_tokenizer(folder: Path) -> Tokenizer | None:
 
 
 def _tensors(source: Merged, dtype: str, progress: bool) -> Iterator[tuple[str, Tensor]]:
+    written = AsWritten(source, dtype)
     with torch.no_grad():
         for name in tqdm(sorted(source.shapes), "tensors", disable=not progress):
-            tensor = source.read(name, slice(None))
-            wanted = source.dtype(name) if dtype == "stored" else DTYPES[dtype]
             # A mapped file is copied, so that a shard does not keep many files' pages.
-            yield name, tensor.to(wanted, copy=True)
+            tensor = source.read(name, slice(None))
+            yield name, tensor.to(written.dtype(name), copy=True)

@@ -1,17 +1,20 @@
-"""loss.png: training loss per stage, held-out bits per byte per set."""
+"""loss.png: training loss per stage, held-out bits per byte per set. forgetting.png: how far the
+latter have moved from where the run began."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from training.forgetting import DELTA, starting_point, with_deltas
+
 
 def plot_run(metrics: Path, picture: Path) -> None:
     """Draw the curves of one metrics.jsonl."""
-    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    training = [row for row in rows if "loss_nats" in row]
-    evaluations = [row for row in rows if "eval" in row]
+    training, evaluations = _read(metrics)
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
@@ -27,3 +30,44 @@ def plot_run(metrics: Path, picture: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend()
     figure.savefig(picture, dpi=130)
+
+
+def plot_forgetting(metrics: Path, picture: Path) -> None:
+    """Draw the bits per byte that each held-out set has gained since step 0, over tokens.
+
+    Above zero lies what was forgotten. Dashed lines are the borders of stages, as near as the
+    logged steps tell. A log without step 0, or without a logged step, gives no picture.
+    """
+    training, evaluations = _read(metrics)
+    start = starting_point(metrics)
+    if start is None or not training:
+        return
+    tokens_per_step = training[-1]["tokens"] / training[-1]["step"]
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.axhline(0, color="black", linewidth=1)
+    for name in start:
+        points = [
+            (row["step"] * tokens_per_step, with_deltas(row["eval"], start)[name][DELTA])
+            for row in evaluations
+        ]
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+    for border in stage_borders(training):
+        axes.axvline(border * tokens_per_step, color="gray", linestyle="--", linewidth=1)
+    axes.set(xlabel="tokens", ylabel="held-out bits per byte since step 0")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(picture, dpi=130)
+
+
+def stage_borders(training: list[dict[str, Any]]) -> list[int]:
+    """The last logged step of each stage but the last."""
+    return [one["step"] for one, other in pairwise(training) if one["stage"] != other["stage"]]
+
+
+def _read(metrics: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows of steps, and rows of evaluations."""
+    rows = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    training = [row for row in rows if "loss_nats" in row]
+    return training, [row for row in rows if "eval" in row]
