@@ -130,7 +130,8 @@ def train(config: Config) -> None:
         )
         peak_flops = (config.logging.peak_tflops or 0.0) * 1e12
         peak_flops = peak_flops or measure_peak_flops(world.device, parts.dtype)
-        meter = Meter(peak_flops * world.size)
+        customary = model.config.customary_training_flops(1, batch.row_length)
+        meter = Meter(peak_flops * world.size, customary)
         for line in describe_run(world, parts, peak_flops, step):
             log.say(line)
         next_row = (step or 0) * batch.rows_per_step

@@ -112,7 +112,8 @@ class MetricsLog:
             return
         figures = (
             f"{row['stage']} loss {row['loss_nats']:.3f} lr {row['lr']:.1e} "
-            f"{row['tokens_per_second']:,.0f} tok/s MFU {row['mfu']:.0%}"
+            f"{row['tokens_per_second']:,.0f} tok/s "
+            f"MFU {row['mfu']:.0%} (customary {row['mfu_customary']:.0%})"
         )
         if not self._bar.disable:
             self._bar.set_postfix_str(figures, refresh=False)
@@ -163,10 +164,14 @@ class Meter:
     """Tokens per second and model FLOPs utilisation between two readings.
 
     Only time that is handed in counts, so that evaluation and saving do not dilute the rates.
+
+    Args:
+        peak_flops: per second, of all devices.
+        customary_flops: per token, see `ModelConfig.customary_training_flops`.
     """
 
-    def __init__(self, peak_flops: float) -> None:
-        self._peak_flops = peak_flops
+    def __init__(self, peak_flops: float, customary_flops: float) -> None:
+        self._peak_flops, self._customary_flops = peak_flops, customary_flops
         self._tokens, self._flops, self._seconds = 0, 0, 0.0
 
     def add(self, tokens: int, flops: int, seconds: float) -> None:
@@ -177,9 +182,11 @@ class Meter:
 
     def read(self) -> dict[str, float]:
         """Figures since the last reading; a new interval begins."""
+        rate = self._tokens / self._seconds
         figures = {
-            "tokens_per_second": self._tokens / self._seconds,
+            "tokens_per_second": rate,
             "mfu": self._flops / self._seconds / self._peak_flops,
+            "mfu_customary": rate * self._customary_flops / self._peak_flops,
             "seconds": self._seconds,
         }
         self._tokens, self._flops, self._seconds = 0, 0, 0.0
