@@ -39,7 +39,7 @@ def test_arms_differ_in_start_curriculum_and_rate_alone(name):
     found, tspt = asdict(arm(name)), asdict(arm("tspt"))
     may_differ = {"experiment", "name", "init_from", "curriculum", "optim"}
     may_differ |= {"model"} if name == "base" else set()
-    may_differ |= {"data", "batch"} if name.startswith("grown") else set()
+    may_differ |= {"data", "batch", "evaluation"} if name.startswith("grown") else set()
     assert {key for key in found if found[key] != tspt[key]} <= may_differ
     assert found["optim"] | {"lr": 0} == tspt["optim"] | {"lr": 0}
 
