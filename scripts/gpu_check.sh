@@ -11,4 +11,5 @@ for backend in flash flex banded; do
         model.num_hidden_layers="$layers" batch.row_length=8192 batch.micro_batch_rows=1 \
         batch.tokens_per_step=8192
 done
+python docs/benchmark_kernels.py
 python train.py +experiment=tspt_stage1 device=cuda name=gpu_check

@@ -16,6 +16,8 @@ from evaluation.config import EvaluateConfig
 from evaluation.harness import HarnessConfig
 from evaluation.judge_config import JudgeConfig
 from evaluation.report import ReportConfig
+from scripts.measure import MeasureConfig
+from scripts.plan import PlanConfig
 from serving.config import ServeConfig
 from training.answers import GenerateConfig
 from training.conversation import ChatConfig
@@ -56,6 +58,8 @@ CONFIGS = (
     HarnessConfig,
     JudgeConfig,
     ReportConfig,
+    MeasureConfig,
+    PlanConfig,
 )
 
 

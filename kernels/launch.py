@@ -1,0 +1,42 @@
+"""Triton where it is installed: without it kernels can be imported and their references used.
+
+Nothing in the network chooses a kernel by default; who calls one must have triton (the extra
+`triton`) and tensors on a CUDA device, or TRITON_INTERPRET=1 set before triton is imported.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from types import SimpleNamespace
+from typing import Any
+
+from torch import Tensor
+
+_installed = find_spec("triton") is not None
+tl: Any = import_module("triton.language") if _installed else SimpleNamespace(constexpr=int)
+"""The language that kernels are written in; without triton just enough to define them."""
+
+
+def jit(kernel: Callable[..., None]) -> Any:
+    """`triton.jit` where it is installed, else the function as it is, never to be called."""
+    return import_module("triton").jit(kernel) if _installed else kernel
+
+
+def power_of_two(n: int) -> int:
+    """The smallest power of two that is at least n: blocks have such sizes."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+def check_launch(*tensors: Tensor) -> None:
+    """What every kernel asks for: triton, and dense tensors on one device.
+
+    Raises:
+        ValueError: triton is not installed.
+    """
+    if not _installed:
+        raise ValueError(
+            "Triton kernels were asked for and triton is not installed; pip install 'triton>=3.6', "
+            "or use the torch reference beside each kernel"
+        )
+    assert all(tensor.is_contiguous() for tensor in tensors)
+    assert len({tensor.device for tensor in tensors}) == 1

@@ -1,0 +1,113 @@
+"""Rotary positions of queries and keys in one launch, forward and backward by the same kernel.
+
+Not measured on hardware yet, so nothing uses it by default: torch.compile fuses the same
+products. What it is to save without compilation: the fp32 copies of queries and keys. The pairs
+(i, i + E / 2) are those of `model.transformer.rotate`; Su et al. 2021, section 3.4.2.
+"""
+
+# pyright: reportInvalidTypeForm=false
+# (tl.constexpr is an annotation that Triton reads)
+
+import torch
+from torch import Tensor
+
+from kernels.launch import check_launch, jit, power_of_two, tl
+
+
+def reference(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotated query (B, T, H, E) and key (B, T, K, E) by torch.
+
+    Args:
+        cos, sin: (B, T, 1, E) in fp32, the second half of E equal to the first.
+    """
+
+    def rotate(x: Tensor) -> Tensor:
+        first, second = x.chunk(2, -1)
+        return (x * cos + torch.cat([-second, first], -1) * sin).to(x.dtype)
+
+    return rotate(query), rotate(key)
+
+
+def rope(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """What `reference` returns; differentiable in query and key."""
+    assert query.shape[-1] % 2 == 0
+    assert query.shape[:2] == key.shape[:2] == cos.shape[:2] == sin.shape[:2]
+    assert cos.shape[2:] == sin.shape[2:] == (1, query.shape[-1])
+    return _Rope.apply(query, key, cos, sin)  # pyright: ignore[reportReturnType]
+
+
+class _Rope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query, key, cos, sin):  # noqa: ANN205
+        cos, sin = cos.contiguous(), sin.contiguous()
+        ctx.save_for_backward(cos, sin)
+        return _turn(query, key, cos, sin, 1.0)
+
+    @staticmethod
+    def backward(ctx, *grads):  # noqa: ANN002, ANN205
+        # A rotation's transpose turns the other way.
+        query, key = grads
+        cos, sin = ctx.saved_tensors
+        return *_turn(query, key, cos, sin, -1.0), None, None
+
+
+def _turn(
+    query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, direction: float
+) -> tuple[Tensor, Tensor]:
+    query, key = query.contiguous(), key.contiguous()
+    check_launch(query, key, cos, sin)
+    out = torch.empty_like(query), torch.empty_like(key)
+    rows, length, heads, width = query.shape
+    if rows * length:
+        _kernel[(rows * length,)](
+            *(query, key, cos, sin, *out),
+            direction,
+            HEADS=heads,
+            KEY_HEADS=key.shape[2],
+            WIDTH=width,
+            HEAD_BLOCK=power_of_two(heads),
+            KEY_BLOCK=power_of_two(key.shape[2]),
+            BLOCK=power_of_two(width // 2),
+            num_warps=4,
+        )
+    return out
+
+
+@jit
+def _kernel(
+    query,
+    key,
+    cos,
+    sin,
+    query_out,
+    key_out,
+    direction,
+    HEADS: tl.constexpr,
+    KEY_HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    HEAD_BLOCK: tl.constexpr,
+    KEY_BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One token per program: all its query heads, then all its key heads."""
+    token = tl.program_id(0).to(tl.int64)
+    pair = tl.arange(0, BLOCK)
+    inside = pair < WIDTH // 2
+    c = tl.load(cos + token * WIDTH + pair, mask=inside, other=0.0)[None, :]
+    s = tl.load(sin + token * WIDTH + pair, mask=inside, other=0.0)[None, :] * direction
+
+    head = tl.arange(0, HEAD_BLOCK)[:, None]
+    at = (token * HEADS + head) * WIDTH + pair[None, :]
+    mask = (head < HEADS) & inside[None, :]
+    first = tl.load(query + at, mask=mask, other=0.0).to(tl.float32)
+    second = tl.load(query + at + WIDTH // 2, mask=mask, other=0.0).to(tl.float32)
+    tl.store(query_out + at, first * c - second * s, mask=mask)
+    tl.store(query_out + at + WIDTH // 2, second * c + first * s, mask=mask)
+
+    head = tl.arange(0, KEY_BLOCK)[:, None]
+    at = (token * KEY_HEADS + head) * WIDTH + pair[None, :]
+    mask = (head < KEY_HEADS) & inside[None, :]
+    first = tl.load(key + at, mask=mask, other=0.0).to(tl.float32)
+    second = tl.load(key + at + WIDTH // 2, mask=mask, other=0.0).to(tl.float32)
+    tl.store(key_out + at, first * c - second * s, mask=mask)
+    tl.store(key_out + at + WIDTH // 2, second * c + first * s, mask=mask)

@@ -1,0 +1,74 @@
+"""SwiGLU, silu(gate) * up, whose backward pass recomputes silu instead of keeping it.
+
+Not measured on hardware yet, so nothing uses it by default: torch.compile makes one kernel of it
+too. What it is to save without compilation: silu(gate), F elements per token and layer, kept from
+forward to backward. Shazeer 2020, section 2.
+"""
+
+# pyright: reportInvalidTypeForm=false
+# (tl.constexpr is an annotation that Triton reads)
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels.launch import check_launch, jit, tl
+
+BLOCK = 1024
+
+
+def reference(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up by torch, element by element."""
+    return F.silu(gate) * up
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """What `reference` returns, computed in fp32 and rounded once; keeps only its two inputs."""
+    assert gate.shape == up.shape
+    return _SwiGLU.apply(gate, up)  # pyright: ignore[reportReturnType]
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gate, up):  # noqa: ANN205
+        gate, up = gate.contiguous(), up.contiguous()
+        check_launch(gate, up)
+        out = torch.empty_like(gate)
+        if n := gate.numel():
+            _forward[(-(-n // BLOCK),)](gate, up, out, n, SIZE=BLOCK, num_warps=4)
+        ctx.save_for_backward(gate, up)
+        return out
+
+    @staticmethod
+    def backward(ctx, *grads):  # noqa: ANN002, ANN205
+        gate, up = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        check_launch(grad, gate, up)
+        grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
+        if n := gate.numel():
+            arguments = (grad, gate, up, grad_gate, grad_up, n)
+            _backward[(-(-n // BLOCK),)](*arguments, SIZE=BLOCK, num_warps=4)
+        return grad_gate, grad_up
+
+
+@jit
+def _forward(gate, up, out, n, SIZE: tl.constexpr):
+    """SIZE elements per program."""
+    at = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
+    inside = at < n
+    x = tl.load(gate + at, mask=inside, other=0.0).to(tl.float32)
+    y = tl.load(up + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + at, x * tl.sigmoid(x) * y, mask=inside)
+
+
+@jit
+def _backward(grad, gate, up, grad_gate, grad_up, n, SIZE: tl.constexpr):
+    """With s = sigmoid(x): d silu(x) / dx = s (1 + x (1 - s))."""
+    at = tl.program_id(0).to(tl.int64) * SIZE + tl.arange(0, SIZE)
+    inside = at < n
+    g = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
+    x = tl.load(gate + at, mask=inside, other=0.0).to(tl.float32)
+    y = tl.load(up + at, mask=inside, other=0.0).to(tl.float32)
+    s = tl.sigmoid(x)
+    tl.store(grad_gate + at, g * y * s * (1.0 + x * (1.0 - s)), mask=inside)
+    tl.store(grad_up + at, g * x * s, mask=inside)

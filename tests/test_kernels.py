@@ -1,0 +1,389 @@
+"""Each Triton kernel is its torch reference, on ugly shapes, and writes only its outputs.
+
+The kernels run in Triton's interpreter, in a process of their own: what decides between interpreter
+and compiler is read when triton is first imported. The last test compiles them for a GPU that need
+not be there. Nothing here says how fast they are.
+"""
+
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from importlib.util import find_spec
+from multiprocessing import get_context
+
+import pytest
+import torch
+from torch.nn.functional import rms_norm
+
+from model.transformer import rotary_angles, rotate
+
+needs_triton = pytest.mark.skipif(
+    find_spec("triton") is None, reason="needs triton: pip install 'triton>=3.6'"
+)
+
+DTYPES = [torch.float32, torch.bfloat16]
+# The interpreter cuts fp32 to bfloat16 off instead of rounding: one unit in the last place.
+TOLERANCES = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
+GUARD = 67
+
+
+@pytest.fixture(scope="module")
+def interpreter():
+    """Calls a function of this module in a process where Triton interprets."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            yield lambda function, *arguments: pool.submit(function, *arguments).result()
+
+
+class Guarded:
+    """Hands out memory with a margin on both sides, and knows whether a margin was written."""
+
+    def __init__(self):
+        self.whole = []
+
+    def new(self, shape, dtype):
+        """A tensor full of NaN in the middle of a larger one."""
+        size = torch.Size(shape).numel()
+        whole = torch.full((size + 2 * GUARD,), float("nan"), dtype=dtype)
+        self.whole.append(whole)
+        return whole[GUARD : GUARD + size].view(shape)
+
+    def hold(self, x):
+        """A copy of a tensor between margins: what is read beside it turns up as NaN."""
+        return self.new(x.shape, x.dtype).copy_(x)
+
+    @contextmanager
+    def outputs(self):
+        """Whatever a kernel allocates comes from here."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "empty_like", lambda x: self.new(x.shape, x.dtype))
+            patch.setattr(torch, "empty", lambda *shape, dtype, device: self.new(shape, dtype))
+            yield
+
+    def check(self):
+        """No margin was touched."""
+        assert self.whole
+        for whole in self.whole:
+            assert whole[:GUARD].isnan().all()
+            assert whole[-GUARD:].isnan().all()
+
+
+def drawn(*shape, dtype=torch.float32, seed=0):
+    """Normal numbers."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def close(ours, expected, dtype):
+    """Equal up to the rounding of a dtype, relative to the largest value."""
+    assert ours.shape == expected.shape
+    scale = max(1.0, float(expected.detach().abs().max()) if expected.numel() else 0.0)
+    tolerance = TOLERANCES[dtype] * scale
+    torch.testing.assert_close(ours.double(), expected.double(), rtol=0, atol=tolerance)
+
+
+def compare(kernel, reference, inputs, dtype, **constants):
+    """Outputs and gradients of a kernel in `dtype` against the reference in fp64."""
+    guarded = Guarded()
+    ours = [guarded.hold(x.to(dtype)).requires_grad_() for x in inputs]
+    exact = [x.to(dtype).double().requires_grad_() for x in inputs]
+    with guarded.outputs():
+        outputs = kernel(*ours, *constants.values())
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        slopes = [drawn(*x.shape, dtype=dtype, seed=9 + i) for i, x in enumerate(outputs)]
+        gradients = torch.autograd.grad(outputs, ours, slopes)
+    expected = reference(*exact, *constants.values())
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    slopes = [slope.double() for slope in slopes]
+    exact_gradients = torch.autograd.grad(expected, exact, slopes)
+    for one, other in zip((*outputs, *gradients), (*expected, *exact_gradients), strict=True):
+        assert one.dtype == dtype
+        close(one, other, dtype)
+    guarded.check()
+
+
+def check_softmax_gradient(dtype, rows, columns, num_tokens, z_loss):
+    from kernels.cross_entropy import reference, softmax_gradient_
+
+    guarded = Guarded()
+    logits = drawn(rows, columns) * 4
+    logits[:, num_tokens:] = float("inf")  # padding may hold anything
+    labels = torch.arange(rows) * 7919 % num_tokens
+    labels[1::3] = -100
+    ours = guarded.hold(logits.to(dtype))
+    with guarded.outputs():
+        losses = softmax_gradient_(ours, labels, num_tokens, z_loss)
+    expected, gradient = reference(ours.new_tensor(logits).double(), labels, num_tokens, z_loss)
+    close(losses, expected, torch.float32 if dtype == torch.float32 else dtype)
+    close(ours, gradient, dtype)
+    assert (ours[labels == -100] == 0).all()
+    assert (losses[labels == -100] == 0).all()
+    assert (ours[:, num_tokens:] == 0).all()
+    guarded.check()
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("rows", "columns", "num_tokens"),
+    [(1, 1, 1), (4, 37, 37), (4, 64, 63), (2, 9001, 8999), (2, 8200, 4096)],
+)
+def test_softmax_gradient(interpreter, dtype, rows, columns, num_tokens):
+    for z_loss in (0.0, 1e-2):
+        interpreter(check_softmax_gradient, dtype, rows, columns, num_tokens, z_loss)
+
+
+@needs_triton
+def test_softmax_gradient_of_a_large_vocabulary(interpreter):
+    interpreter(check_softmax_gradient, torch.float32, 2, 128_256, 128_000, 1e-4)
+
+
+def check_extreme_logits():
+    from kernels.cross_entropy import softmax_gradient_
+
+    logits = torch.zeros(4, 5000)
+    logits[0, 4999] = 1e4  # the sum so far is rescaled to nothing
+    logits[1, 0] = 1e4  # what follows counts for nothing
+    logits[2] = -1e4
+    logits[3, 0] = float("nan")
+    losses = softmax_gradient_(logits, torch.tensor([4999, 1, 7, 2]), 5000)
+    assert losses[0] == 0
+    assert losses[1] == 1e4
+    close(losses[2:3], torch.tensor([5000.0]).log(), torch.float32)
+    assert losses[3].isnan()
+    assert logits[:3].isfinite().all()
+
+
+@needs_triton
+def test_extreme_logits(interpreter):
+    interpreter(check_extreme_logits)
+
+
+def check_bad_label():
+    from kernels.cross_entropy import softmax_gradient_
+
+    losses = softmax_gradient_(torch.zeros(4, 9), torch.tensor([8, 7, -1, 1000]), 8)
+    assert losses.isnan().tolist() == [True, False, True, True]
+
+
+@needs_triton
+def test_label_without_a_token_makes_the_loss_nan(interpreter):
+    interpreter(check_bad_label)
+
+
+def check_linear_cross_entropy(dtype, chunk_logits, num_tokens):
+    from kernels import cross_entropy
+    from model.loss import linear_cross_entropy
+
+    hidden, weight = drawn(2, 11, 16, dtype=dtype), drawn(37, 16, dtype=dtype, seed=1)
+    labels = torch.arange(22).view(2, 11) * 13 % num_tokens
+    labels[0, ::2] = -100
+    results = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cross_entropy, "CHUNK_LOGITS", chunk_logits)
+        for triton in (True, False):
+            x, w = (t.to(dtype if triton else torch.float64) for t in (hidden, weight))
+            x, w = x.requires_grad_(), w.requires_grad_()
+            if triton:
+                flat = (x.flatten(0, 1), w, labels.flatten(), num_tokens)
+                total, losses = cross_entropy.linear_cross_entropy(*flat)
+                rows = losses.view(2, 11).sum(1)
+            else:
+                total, rows = linear_cross_entropy(x, w, labels, num_tokens)
+            results.append((total, rows, *torch.autograd.grad(total * 0.3, (x, w))))
+    for ours, twin in zip(*results, strict=True):
+        close(ours, twin, dtype)
+    assert (results[0][-1][num_tokens:] == 0).all()
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("chunk_logits", "num_tokens"), [(1, 37), (4 * 37, 31), (1 << 27, 37)])
+def test_linear_cross_entropy_is_the_twin_in_torch(interpreter, dtype, chunk_logits, num_tokens):
+    interpreter(check_linear_cross_entropy, dtype, chunk_logits, num_tokens)
+
+
+def check_nothing_supervised():
+    from kernels.cross_entropy import linear_cross_entropy
+
+    hidden, weight = drawn(3, 4).requires_grad_(), drawn(5, 4).requires_grad_()
+    total, losses = linear_cross_entropy(hidden, weight, torch.full((3,), -100), 5)
+    gradients = torch.autograd.grad(total, (hidden, weight))
+    assert all((x == 0).all() for x in (total, losses, *gradients))
+    with torch.no_grad():
+        assert not linear_cross_entropy(hidden, weight, torch.zeros(3).long(), 5)[0].requires_grad
+
+
+@needs_triton
+def test_nothing_supervised_and_no_gradient(interpreter):
+    interpreter(check_nothing_supervised)
+
+
+def check_add_rms_norm(dtype, shape):
+    from kernels.add_rms_norm import add_rms_norm
+
+    def exact(x, residual, weight, eps):
+        total = x + residual  # the norm sees the sum as it was rounded
+        rounded = total + (total.detach().to(dtype).double() - total.detach())
+        return rms_norm(rounded, weight.shape, weight, eps), total
+
+    inputs = [drawn(*shape), drawn(*shape, seed=1), 1 + drawn(shape[-1], seed=2)]
+    compare(add_rms_norm, exact, inputs, dtype, eps=1e-5)
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5, 7), (33, 64), (2, 4097), (0, 8)])
+def test_add_rms_norm(interpreter, dtype, shape):
+    interpreter(check_add_rms_norm, dtype, shape)
+
+
+def check_rope(dtype, rows, length, heads, key_heads, width):
+    from kernels.rope import reference, rope
+
+    guarded = Guarded()
+    positions = torch.arange(rows * length).view(rows, length) * 37 % 1000
+    cos, sin = (guarded.hold(x) for x in rotary_angles(positions, width, 1e4))
+    inputs = [drawn(rows, length, n, width, seed=n) for n in (heads, key_heads)]
+    compare(rope, reference, inputs, dtype, cos=cos, sin=sin)
+    guarded.check()
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1, 2), (2, 5, 3, 1, 6), (1, 3, 8, 8, 64), (0, 4, 2, 1, 4)]
+)
+def test_rope(interpreter, dtype, shape):
+    interpreter(check_rope, dtype, *shape)
+
+
+def test_reference_of_rope_is_what_the_network_does():
+    from kernels.rope import reference
+
+    rotary = rotary_angles(torch.arange(10).view(2, 5), 8, 1e4)
+    query, key = drawn(2, 5, 4, 8), drawn(2, 5, 2, 8, seed=1)
+    ours = reference(query, key, *rotary)
+    for x, y in zip(ours, (rotate(query, rotary), rotate(key, rotary)), strict=True):
+        assert torch.equal(x, y)
+
+
+def check_swiglu(dtype, shape):
+    from kernels.swiglu import reference, swiglu
+
+    compare(swiglu, reference, [3 * drawn(*shape), drawn(*shape, seed=1)], dtype)
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(1,), (3, 341), (1024,), (1025,), (0, 3)])
+def test_swiglu(interpreter, dtype, shape):
+    interpreter(check_swiglu, dtype, shape)
+
+
+def check_half():
+    check_softmax_gradient(torch.float16, 3, 37, 36, 0.0)
+    check_add_rms_norm(torch.float16, (3, 5, 7))
+    check_rope(torch.float16, 2, 5, 3, 1, 6)
+    check_swiglu(torch.float16, (3, 341))
+
+
+@needs_triton
+def test_half_precision(interpreter):
+    interpreter(check_half)
+
+
+def check_views():
+    from kernels.rope import reference as turned
+    from kernels.rope import rope
+    from kernels.swiglu import reference, swiglu
+
+    gate, up = drawn(6, 20).T, drawn(20, 12)[:, ::2]
+    close(swiglu(gate, up), reference(gate, up), torch.float32)
+    query = drawn(2, 3, 5, 8).transpose(1, 2)
+    rotary = rotary_angles(torch.arange(5).expand(2, 5), 8, 1e4)
+    for one, other in zip(rope(query, query, *rotary), turned(query, query, *rotary), strict=True):
+        close(one, other, torch.float32)
+
+
+@needs_triton
+def test_inputs_that_are_not_contiguous(interpreter):
+    interpreter(check_views)
+
+
+def check_saved():
+    from kernels.swiglu import reference, swiglu
+
+    counts = []
+    for function in (swiglu, reference):
+        gate, up = drawn(64).requires_grad_(), drawn(64).requires_grad_()
+        saved = set()
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x, saved=saved: saved.add(x.data_ptr()) or x, lambda x: x
+        ):
+            out = function(gate, up)
+        counts.append(len(saved))
+        del out
+    assert counts == [2, 3]
+
+
+@needs_triton
+def test_swiglu_keeps_one_tensor_less_than_torch(interpreter):
+    interpreter(check_saved)
+
+
+def test_kernels_can_be_imported_and_their_references_used_without_triton():
+    code = """
+import sys
+sys.modules["triton"] = None
+import importlib.machinery, importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "triton" else found(name, *rest)
+import torch
+from kernels import add_rms_norm, cross_entropy, rope, swiglu
+x = torch.ones(2, 4)
+swiglu.reference(x, x), add_rms_norm.reference(x, x, x[0], 1e-5)
+cross_entropy.reference(x, torch.tensor([0, 1]), 4)
+try:
+    swiglu.swiglu(x, x)
+except ValueError as error:
+    assert "pip install 'triton" in str(error)
+else:
+    raise SystemExit("not refused")
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def compile_all(dtype):
+    """Compile every kernel for an H100 with the compiler that triton brings."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from kernels import add_rms_norm, cross_entropy, rope, swiglu
+
+    x, f, i = "*" + dtype, "*fp32", "i32"
+    for kernel, types, constants in (
+        (cross_entropy._softmax_gradient, [x, "*i64", f, i, i, "fp32"], [4096]),
+        (add_rms_norm._forward, [x, x, x, x, x, f, i, "fp32"], [4096]),
+        (add_rms_norm._backward, [x, x, x, x, f, x, f, i, i], [4096, 16]),
+        (rope._kernel, [x, x, f, f, x, x, "fp32"], [32, 8, 128, 32, 8, 64]),
+        (swiglu._forward, [x, x, x, i], [1024]),
+        (swiglu._backward, [x, x, x, x, x, i], [1024]),
+    ):
+        names = kernel.arg_names
+        constexprs = dict(zip(names[len(types) :], constants, strict=True))
+        signature = dict(zip(names, types, strict=False)) | dict.fromkeys(constexprs, "constexpr")
+        source = ASTSource(kernel, signature, constexprs)
+        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+        assert compiled.asm["cubin"]
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_kernels_compile_for_a_gpu(dtype):
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pool.submit(compile_all, dtype).result()

@@ -1,0 +1,197 @@
+"""Memory of one device on paper: weights and optimizer, activations, what sharding gathers, loss.
+
+Every formula follows the tensors that `parallelize`, `train_step` and `model.loss` keep;
+`training.simulation` counts the same by running that code without data. Sizes are bytes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from model.config import ModelConfig
+from model.lora import LoraConfig, add_lora
+from model.loss import CHUNK_LOGITS
+from model.transformer import Mistral
+
+STATES = {
+    "fp32 weights, gradients and moments (train.py)": 16,
+    "fp32 weights and gradients, bf16 moments": 12,
+    "bf16 weights, gradients and moments": 8,
+}
+"""Bytes per trained weight of three recipes. Only the first is what this project trains with; the
+last loses updates below 2^-8 of a weight."""
+DRIVER_BYTES = int(1.5 * 2**30)
+"""CUDA's context, NCCL's buffers and the allocator's gaps: an allowance, not a formula."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How many weights there are, and how many of them train.
+
+    Attributes:
+        block, block_trained: of one layer, adapter included.
+        root, root_trained: embedding, final norm and head; a tied head counts once.
+        head_trained: of the head's, those with a gradient.
+        layers: number of layers.
+    """
+
+    block: int
+    block_trained: int
+    root: int
+    root_trained: int
+    head_trained: int
+    layers: int
+
+    @property
+    def trained(self) -> int:
+        """All weights with a gradient."""
+        return self.layers * self.block_trained + self.root_trained
+
+    @property
+    def frozen(self) -> int:
+        """All weights without."""
+        return self.layers * self.block + self.root - self.trained
+
+
+def count_weights(config: ModelConfig, lora: LoraConfig | None) -> Weights:
+    """Counted on the network itself, built without memory; all layers are alike."""
+    with torch.device("meta"):
+        model = Mistral(config)
+        if lora is not None:
+            add_lora(model, lora)
+    block = list(model.model.layers[0].parameters())
+    inside = {id(parameter) for parameter in model.model.layers.parameters()}
+    root = [parameter for parameter in model.parameters() if id(parameter) not in inside]
+    head = model.lm_head.weight
+    return Weights(
+        block=sum(x.numel() for x in block),
+        block_trained=sum(x.numel() for x in block if x.requires_grad),
+        root=sum(x.numel() for x in root),
+        root_trained=sum(x.numel() for x in root if x.requires_grad),
+        head_trained=head.numel() if head.requires_grad else 0,
+        layers=config.num_hidden_layers,
+    )
+
+
+def state_bytes(weights: Weights, shards: int, per_weight: int) -> int:
+    """Trained weights with gradient and moments, frozen ones in bfloat16, cut in `shards` parts."""
+    return -(-(weights.trained * per_weight + weights.frozen * 2) // shards)
+
+
+def layer_activation_bytes(config: ModelConfig, lora: LoraConfig | None) -> int:
+    """What autograd keeps of one token in one layer, in bfloat16, without recomputation.
+
+    The input of each norm and of each group of projections (4 D), rotated queries, keys and values
+    and the mixed values (2 H E + 2 K E), gate, up, silu(gate) and their product (4 F), in fp32 one
+    number per norm and per head; with adapters the outputs of each A (7 R) besides. A frozen linear
+    needs no input, but its adapter does.
+    """
+    heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
+    attention = 2 * heads * config.head_size + 4 * config.num_attention_heads + 8
+    kept = 2 * (4 * config.hidden_size + 4 * config.intermediate_size) + attention
+    if lora is not None:
+        kept += 2 * 7 * lora.rank
+    return kept
+
+
+def activation_bytes(
+    config: ModelConfig, tokens: int, checkpointing: str, lora: LoraConfig | None = None
+) -> int:
+    """What the whole network keeps from forward to backward for `tokens` tokens.
+
+    `none`: everything in all layers. `full`: each layer's input, and everything of the one layer
+    that is being recomputed. `selective` keeps the outputs of products and attention: input, q, k,
+    v, mixed values, attention's and the feed-forward's result, gate and up; and one layer's whole.
+    """
+    width, layers = config.hidden_size, config.num_hidden_layers
+    whole = layer_activation_bytes(config, lora)
+    if checkpointing == "none":
+        return tokens * layers * whole
+    kept = 2 * width
+    if checkpointing == "selective":
+        # Products are kept before rotation, attention's inputs are made again from them.
+        heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
+        kept = 2 * (3 * width + heads * config.head_size + 2 * config.intermediate_size)
+        kept += 4 * config.num_attention_heads
+    return tokens * (layers * kept + whole)
+
+
+def loss_bytes(config: ModelConfig, weights: Weights, tokens: int) -> int:
+    """What `model.loss` adds at its peak, hidden states and their gradient left out.
+
+    One chunk of logits in bfloat16, twice in fp32 (torch's log-softmax makes the second) and as a
+    gradient, the head's gradient in fp32, and one chunk's share of it in bfloat16.
+    """
+    rows = min(tokens, max(1, CHUNK_LOGITS // config.num_tokens))
+    logits = rows * config.num_tokens * (2 + 4 + 4 + 2)
+    return logits + weights.head_trained * (4 + 2)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak of one device in bytes.
+
+    Attributes:
+        states: weights, gradients, moments.
+        activations: kept for backward, at the moment of the peak.
+        gathered: bfloat16 copies of weights, and gradients that are not yet reduced.
+        loss: logits and the head's gradient.
+        moment: when the peak is: `loss`, `backward` (first layer), or `reduction` (of the root).
+    """
+
+    states: int
+    activations: int
+    gathered: int
+    loss: int
+    moment: str
+
+    @property
+    def total(self) -> int:
+        """All of it, with an allowance for driver and allocator."""
+        return self.states + self.activations + self.gathered + self.loss + DRIVER_BYTES
+
+
+def peak_memory(
+    config: ModelConfig,
+    weights: Weights,
+    *,
+    tokens: int,
+    checkpointing: str,
+    shards: int,
+    per_weight: int = 16,
+    lora: LoraConfig | None = None,
+) -> Memory:
+    """The largest of three moments.
+
+    While the loss is computed, the root and the last block are gathered and all activations are
+    alive; in the first layer of backward, two blocks are gathered and one has gradients, in
+    bfloat16 and again in fp32 for their reduction, beside the head's; when the root's gradients are
+    reduced they exist in both, but no activations do.
+
+    Args:
+        tokens: per micro-batch.
+        shards: devices that share the weights.
+        per_weight: bytes of state per trained weight, see `STATES`.
+    """
+    states = state_bytes(weights, shards, per_weight)
+    activations = activation_bytes(config, tokens, checkpointing, lora)
+    hidden = 2 * tokens * config.hidden_size
+    kept = activations
+    if checkpointing != "none":  # the layer that is recomputed exists only in backward
+        kept -= tokens * layer_activation_bytes(config, lora)
+    root, block = 2 * weights.root, 2 * weights.block
+    moments = [
+        # The final norm's input and output, and the gradient of the latter.
+        Memory(
+            states, kept + 3 * hidden, root + block, loss_bytes(config, weights, tokens), "loss"
+        ),
+        Memory(
+            states,
+            activations + 3 * hidden,
+            root + 2 * block + 2 * weights.head_trained + 6 * weights.block_trained,
+            0,
+            "backward",
+        ),
+        Memory(states, hidden, root + 6 * weights.root_trained, 0, "reduction"),
+    ]
+    return max(moments, key=lambda memory: memory.total)
