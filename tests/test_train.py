@@ -51,7 +51,7 @@ def test_a_run_leaves_everything_it_promises(sample, tmp_path, capsys):
     folder = run_here(STAGE1, SHORT, *tiny(sample, tmp_path, "checkpoint.export_every=5"))
     assert {path.name for path in folder.iterdir()} == {
         *("config.yaml", "environment.json", "metrics.jsonl", "loss.png", "checkpoints"),
-        *("exports", "model", ".lock", "starts.jsonl"),
+        *("forgetting.png", "exports", "model", ".lock", "starts.jsonl"),
     }
     rows = [row for row in metrics(folder) if "loss_nats" in row]
     assert [row["step"] for row in rows] == list(range(1, 13))
