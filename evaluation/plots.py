@@ -87,14 +87,22 @@ def draw_forest(comparisons: Sequence[Comparison], margin: float) -> bytes | Non
 
 
 def draw_frontier(summaries: Sequence[Summary], curves: Sequence[Sequence[str]]) -> bytes | None:
-    """What each arm learnt against what it forgot: a point with the spread of its seeds."""
+    """What each arm learnt against what it forgot: a point with the spread of its seeds.
+
+    The base, which has changed nothing, is left out where others are shown: it may lie far off.
+    Where all arms have some seeds in common only these are shown, for seeds differ in their base.
+    """
     shown = [s for s in summaries if all(s.changes[side] is not None for side in SIDES)]
+    moved = [s for s in shown if any(p[side] for p in s.points.values() for side in SIDES)]
+    shown = moved or shown
     if not shown:
         return None
     figure, (axes,) = _figure(1, 6.5, width=9)
     styles, means = _styles([s.arm for s in summaries]), {}
+    common = set.intersection(*(set(s.points) for s in shown))
     for s in shown:
-        x, y = (np.array([p[side] for p in s.points.values()]) for side in SIDES)
+        points = [p for seed, p in s.points.items() if not common or seed in common]
+        x, y = (np.array([p[side] for p in points]) for side in SIDES)
         means[s.arm] = (x.mean(), y.mean())
         style = styles[s.arm]
         axes.scatter(x, y, s=10, alpha=0.5, **style)
@@ -104,8 +112,10 @@ def draw_frontier(summaries: Sequence[Summary], curves: Sequence[Sequence[str]])
     for arms in curves:
         if line := [means[arm] for arm in arms if arm in means]:
             axes.plot(*zip(*line, strict=True), linestyle=":", color="gray", zorder=0)
+    limits = axes.get_xlim(), axes.get_ylim()
     axes.axvline(0, color="gray", linewidth=0.8)
     axes.axhline(0, color="gray", linewidth=0.8)
+    axes.set(xlim=limits[0], ylim=limits[1])
     axes.set(xlabel=f"{AXIS['general']} (forgetting)", ylabel=f"{AXIS['domain']} (learning)")
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)

@@ -219,13 +219,18 @@ def draw_pictures(config: ReportConfig, study: Study, found: Analysis) -> list[P
         (
             "differences.png",
             f"Paired differences with {share} intervals: Student's over seeds (black), and over "
-            "seeds and documents (orange). The dashed line is the margin of non-inferiority.",
-            draw_forest([*found.primary, *found.secondary], config.margin),
+            "seeds and documents (orange). The dashed line is the margin of non-inferiority. The "
+            "base, far off, is in the table alone.",
+            draw_forest(
+                [c for c in (*found.primary, *found.secondary) if c.other != config.base],
+                config.margin,
+            ),
         ),
         (
             "frontier.png",
             "Learning against forgetting: lower left is better. Small points are seeds, lines "
-            "their spread; dotted lines join arms that differ in one number.",
+            "their spread, of those that all arms have; dotted lines join arms that differ in a "
+            "number.",
             draw_frontier(found.summaries, curves),
         ),
         (

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from conf.command import command
 from conf.schema import Config, load_run
 from data.sample.probes import questions
+from data.shards import Source
 from data.sources import open_source
 from evaluation.measure import first_texts, half_of, measure_documents, measure_probes
 from training.inputs import final_folder
@@ -64,7 +65,7 @@ def measure(run: Config, folder: Path, config: MeasureConfig) -> None:
             run.evaluation.chunk_bytes,
         )
         for name, source in sources.items()
-        if source.held_out_documents
+        if isinstance(source, Source) and source.held_out_documents
     }
     replace_text(folder / FILES[config.half], json.dumps(documents) + "\n")
     if config.probes:
