@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 
-def write_durably(path: Path, value: dict[str, Any]) -> None:
+def write_durably(path: Path, value: Any) -> None:
     """Replace a JSON file at once: it holds what it held or `value`, whatever happens."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w") as file:

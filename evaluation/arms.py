@@ -46,6 +46,9 @@ class Summary:
         levels: bits per byte of each side; None where there is none.
         changes: the same less what the runs began from; None where that is not known.
         points: seed -> side -> change.
+
+    Changes are over the seeds that all arms have, if there are any: those of one arm alone would
+    compare bases rather than arms.
     """
 
     arm: str
@@ -63,7 +66,7 @@ def summarize(study: Study, arm: str, method: Method) -> Summary:
     points = {}
     for seed, run in runs.items():
         start = study.start(run)
-        if start is not None:
+        if start is not None and seed in (study.shared_seeds or runs):
             before = {side: start.side(run.sides[side], method.outcome) for side in SIDES}
             points[seed] = {side: levels[seed][side] - before[side] for side in SIDES}
     return Summary(
@@ -156,15 +159,18 @@ def _over_documents(pairs: Sequence[tuple[Run, Run]], side: str, method: Method)
     )
 
 
-def adjust(family: Sequence[Comparison]) -> list[Comparison]:
-    """The comparisons of a family with their p adjusted after Holm."""
-    names = [f"{c.other} {c.side}" for c in family]
-    student = holm({name: c.found.p for name, c in zip(names, family, strict=True)})
-    signs = holm({name: c.signs for name, c in zip(names, family, strict=True)})
-    return [
-        replace(c, adjusted=(student[name], signs[name]))
-        for name, c in zip(names, family, strict=True)
-    ]
+def adjust(family: Sequence[Comparison], base: str) -> list[Comparison]:
+    """Comparisons with their p adjusted after Holm over the arms, each side by itself.
+
+    That against the base, which asks whether anything was learnt at all, stays as it is.
+    """
+    adjusted = {(c.other, c.side): (c.found.p, c.signs) for c in family}
+    for side in SIDES:
+        arms = [c for c in family if c.side == side and c.other != base]
+        student = holm({c.other: c.found.p for c in arms})
+        signs = holm({c.other: c.signs for c in arms})
+        adjusted |= {(c.other, side): (student[c.other], signs[c.other]) for c in arms}
+    return [replace(c, adjusted=adjusted[c.other, c.side]) for c in family]
 
 
 def set_differences(

@@ -1,11 +1,11 @@
 """Two models that answered the same questions: where they differ, and how sure that is."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from data.durable import write_durably
 from evaluation.accuracy import aligned, split_by_category
 from evaluation.predictions import Prediction, differing, read_predictions, read_settings
 from evaluation.statistics import Interval, mcnemar, paired_bootstrap
@@ -26,6 +26,10 @@ class CompareConfig:
     """A .json file for the comparison, besides the table."""
     seed: int = 0
     """Of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        if self.out is not None and not self.out.endswith(".json"):
+            raise ValueError(f"out={self.out}: name a file that ends in .json")
 
 
 @dataclass(frozen=True)
@@ -114,8 +118,8 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
 
 def write_comparison(path: Path, comparisons: Sequence[Comparison]) -> None:
     """The same as JSON."""
-    text = json.dumps([asdict(c) for c in comparisons], ensure_ascii=False, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_durably(path, [asdict(c) for c in comparisons])
 
 
 def _files(folder: str) -> dict[str, Path]:

@@ -55,7 +55,8 @@ def describe_arms(study: Study, summaries: Sequence[Summary], method: Method) ->
     return [
         f"The outcome of a side is {OUTCOME[method.outcome]} after the last step ({sets}); less is "
         f"better. Forgetting and learning are its change against {start}: above 0 the general side "
-        "has forgotten, below 0 the domain side has learnt.",
+        "has forgotten, below 0 the domain side has learnt. Changes are over the seeds that all "
+        "arms have, where there are any.",
         Table(header, tuple(rows)),
         f"Means over seeds with {method.confidence:.0%} intervals (Student's t over seeds); with "
         "one seed there is none.",
@@ -184,10 +185,10 @@ def describe_comparisons(
         verdicts.append(verdict)
     return [
         *blocks,
-        f"{len(secondary)} tests of no difference, corrected together by Holm's method; a verdict "
-        f"of superior or inferior needs an adjusted p of Student's test below "
-        f"{1 - method.confidence:.2g}. On general text the second verdict is whether {candidate} "
-        f"is worse by less than {margin:g}.",
+        f"{len(secondary)} tests of no difference, corrected over the arms by Holm's method, each "
+        "side by itself, that against the base left as it is. A verdict of superior or inferior "
+        f"needs an adjusted p of Student's test below {1 - method.confidence:.2g}. On general text "
+        f"the second verdict is whether {candidate} is worse by less than {margin:g}.",
         _table(secondary, verdicts),
         *_unpaired(secondary),
     ]

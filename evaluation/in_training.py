@@ -47,14 +47,18 @@ def prepare_tasks(
     """
     if not config.names:
         return {}
-    tasks = open_tasks(config.names, config.data, config.variant)
     several = config.variant == "both"
-    return {
-        f"{task.name}.{task.variant}" if several else task.name: spread(
-            prepare(task, config, tokenizer, shape), config.limit
-        )
-        for task in tasks
-    }
+    try:
+        return {
+            f"{task.name}.{task.variant}" if several else task.name: spread(
+                prepare(task, config, tokenizer, shape), config.limit
+            )
+            for task in open_tasks(config.names, config.data, config.variant)
+        }
+    except ValueError as error:
+        raise ValueError(
+            f"{error} (in a run these options are tasks.data, tasks.shots ...)"
+        ) from None
 
 
 def spread(questions: Sequence[Question], limit: int | None) -> Sequence[Question]:

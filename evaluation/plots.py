@@ -90,7 +90,6 @@ def draw_frontier(summaries: Sequence[Summary], curves: Sequence[Sequence[str]])
     """What each arm learnt against what it forgot: a point with the spread of its seeds.
 
     The base, which has changed nothing, is left out where others are shown: it may lie far off.
-    Where all arms have some seeds in common only these are shown, for seeds differ in their base.
     """
     shown = [s for s in summaries if all(s.changes[side] is not None for side in SIDES)]
     moved = [s for s in shown if any(p[side] for p in s.points.values() for side in SIDES)]
@@ -99,10 +98,8 @@ def draw_frontier(summaries: Sequence[Summary], curves: Sequence[Sequence[str]])
         return None
     figure, (axes,) = _figure(1, 6.5, width=9)
     styles, means = _styles([s.arm for s in summaries]), {}
-    common = set.intersection(*(set(s.points) for s in shown))
     for s in shown:
-        points = [p for seed, p in s.points.items() if not common or seed in common]
-        x, y = (np.array([p[side] for p in points]) for side in SIDES)
+        x, y = (np.array([p[side] for p in s.points.values()]) for side in SIDES)
         means[s.arm] = (x.mean(), y.mean())
         style = styles[s.arm]
         axes.scatter(x, y, s=10, alpha=0.5, **style)
@@ -137,11 +134,15 @@ def numbered_curves(arms: Sequence[str]) -> list[list[str]]:
 
 def draw_border(study: Study, outcome: str) -> bytes | None:
     """Both sides around the step at which the last stage begins, as a mean over seeds."""
+    sizes: dict[str, dict[str, int]] = {}
     lines: dict[str, dict[str, dict[int, float]]] = {}
     for arm in study.arms:
-        runs = [study.history(run) for run in study.of(arm).values()]
+        runs = [study.history(run) for run in _shared(study, arm)]
         if arm == study.base or not runs or not all(run.borders for run in runs):
             continue
+        read = runs[0].evaluations[-1].sizes
+        if read != sizes.setdefault("bytes", read):
+            continue  # other text in the loop, and so another level
         for side in SIDES:
             curves = [
                 {
@@ -181,7 +182,7 @@ def draw_forgetting(study: Study) -> bytes | None:
     """Change of every held-out set since the start, against steps, as a mean over seeds."""
     curves: dict[str, dict[str, dict[int, float]]] = {}
     for arm in study.arms:
-        changes = [_changes(study, run) for run in study.of(arm).values()]
+        changes = [_changes(study, run) for run in _shared(study, arm)]
         for name in dict.fromkeys(name for change in changes for name in change):
             own = [change[name] for change in changes if name in change]
             curves.setdefault(name, {})[arm] = _mean_curve(own)
@@ -198,6 +199,12 @@ def draw_forgetting(study: Study) -> bytes | None:
         axes.grid(alpha=0.3)
     _legend_outside(figure, panels)
     return _png(figure)
+
+
+def _shared(study: Study, arm: str) -> list[Run]:
+    """Runs of an arm with the seeds that all arms have, or all where there are no such seeds."""
+    runs = study.of(arm)
+    return [run for seed, run in runs.items() if seed in (study.shared_seeds or runs)]
 
 
 def _changes(study: Study, run: Run) -> dict[str, dict[int, float]]:

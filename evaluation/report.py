@@ -177,7 +177,7 @@ def analyse(config: ReportConfig, study: Study) -> Analysis:
     return Analysis(
         [summarize(study, arm, method) for arm in study.arms],
         primary,
-        adjust([c for comparisons in found.values() for c in comparisons]),
+        adjust([c for comparisons in found.values() for c in comparisons], config.base),
     )
 
 

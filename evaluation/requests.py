@@ -20,7 +20,7 @@ class Request:
 
 
 class Scored(NamedTuple):
-    """Negative log-likelihoods in nats, computed in fp32 or better.
+    """Negative log-likelihoods in nats: logits in the network's dtype, the rest in fp32 or better.
 
     Attributes:
         context: of all ids of the context but the first, given those before them.

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from evaluation.study_files import Evaluation
 from evaluation.study_runs import SIDES, Run
@@ -47,13 +48,21 @@ class Study:
 
     def start(self, run: Run) -> Evaluation | None:
         """What everything began from: the end of a run of the base arm, or what the root evaluated
-        before its first step. None where one of them is missing."""
+        before its first step, unless its end was measured on other text. None where one is missing.
+        """
         root = self.root(run)
         if root is None:
             return None
         if root.arm == self.base:
             return root.final
-        return root.evaluations[0] if root.evaluations[0].step == 0 else None
+        first = root.evaluations[0]
+        return first if first.step == 0 and not run.documents else None
+
+    @cached_property
+    def shared_seeds(self) -> frozenset[int]:
+        """Seeds of which every arm with a counted run has one."""
+        seeds = [frozenset(self.of(arm)) for arm in self.arms if self.of(arm)]
+        return frozenset.intersection(*seeds) if seeds else frozenset()
 
     def history(self, run: Run) -> Run:
         """The run with those before it, since the base, as if they were one."""
@@ -75,7 +84,8 @@ def build_study(
     Args:
         arms, seeds: that were planned, beside those that there are.
     """
-    excluded = {run.name: reason for run in runs if (reason := _reason_to_exclude(run))}
+    measured = any(run.documents for run in runs)
+    excluded = {run.name: reason for run in runs if (reason := _reason_to_exclude(run, measured))}
     counted = tuple(run for run in runs if run.name not in excluded)
     planned = [run for run in runs if run.planned]
     all_arms = sorted({*arms, *(run.arm for run in planned)})
@@ -99,11 +109,13 @@ def _natural(name: str) -> list[tuple[bool, float, str]]:
     return [(True, float(p), "") if p[:1].isdigit() else (False, 0.0, p) for p in parts]
 
 
-def _reason_to_exclude(run: Run) -> str | None:
+def _reason_to_exclude(run: Run, measured: bool) -> str | None:
     if not run.evaluations:
         return "unfinished: it has evaluated nothing yet"
     if not run.finished:
         return f"unfinished: last evaluated at step {run.final.step}"
+    if measured and not run.documents:
+        return "not measured, unlike others: it has no documents.json (python -m scripts.measure)"
     sets = [name for side in SIDES for name in run.sides[side]]
     wrong = [name for name in sets if not math.isfinite(run.final.bits[name])]
     if wrong:

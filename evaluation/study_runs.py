@@ -119,7 +119,9 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         if (other := names.setdefault(run.name, folder)) != folder:
             raise ValueError(f"{folder} and {other} have the same name; rename one")
     _check_no_circle(runs)
-    _check_comparable([run for run in runs if run.evaluations])
+    finished = [run for run in runs if run.finished and run.evaluations]
+    measured = [run for run in finished if run.documents]
+    _check_comparable(measured or finished)
     return runs
 
 
@@ -171,7 +173,7 @@ def _check_no_circle(runs: Sequence[Run]) -> None:
 
 def _check_comparable(runs: Sequence[Run]) -> None:
     """Bits per byte are compared only over the same text, cut in the same way."""
-    _check_documents([run for run in runs if run.documents])
+    _check_documents(runs)
     for run in runs[1:]:
         first = runs[0]
         for what, one, other in (

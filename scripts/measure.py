@@ -4,7 +4,8 @@
 
 Leaves in each run folder what `scripts.report` compares: study.json (arm, seed, learning rate),
 documents.json (nats and bytes of each held-out document of the test half), or development.json (of
-the other half), and probes.json. Runs that have theirs, or have not finished, are passed over.
+the other half), and probes.json; and measured.json, how. Runs that have not finished are passed
+over, and those that have been measured in the same way since they finished.
 """
 
 import json
@@ -53,6 +54,22 @@ class MeasureConfig:
 ConfigStore.instance().store("measure_schema", MeasureConfig)
 
 
+def settings_of(config: MeasureConfig) -> dict[str, object]:
+    """What decides the figures of a finished run."""
+    return {"half": config.half, "max_bytes": config.max_bytes}
+
+
+def is_measured(folder: Path, config: MeasureConfig) -> bool:
+    """Whether all that is asked for is there, measured in this way after the run had finished."""
+    wanted = [FILES[config.half], "study.json", *(["probes.json"] if config.probes else [])]
+    record = folder / "measured.json"
+    if not record.exists() or not all((folder / name).exists() for name in wanted):
+        return False
+    if json.loads(record.read_text(encoding="utf-8")) != settings_of(config):
+        return False
+    return record.stat().st_mtime >= final_folder(folder).stat().st_mtime
+
+
 def measure(run: Config, folder: Path, config: MeasureConfig) -> None:
     """Measure one finished run."""
     model, tokenizer = open_model(final_folder(folder), torch.float32, "cpu")
@@ -78,6 +95,7 @@ def measure(run: Config, folder: Path, config: MeasureConfig) -> None:
         "lr": run.optim.lr,
     }
     replace_text(folder / "study.json", json.dumps(about) + "\n")
+    replace_text(folder / "measured.json", json.dumps(settings_of(config)) + "\n")
 
 
 @command("measure")
@@ -90,9 +108,8 @@ def main(composed: DictConfig) -> None:
     folders = sorted(path.parent for path in Path(config.runs).glob("*/config.yaml"))
     if not folders:
         raise ValueError(f"runs={config.runs}: holds no run folder")
-    wanted = [FILES[config.half], "study.json", *(["probes.json"] if config.probes else [])]
     finished = [path for path in folders if any((path / final).exists() for final in FINAL_FOLDERS)]
-    todo = [path for path in finished if not all((path / name).exists() for name in wanted)]
+    todo = [path for path in finished if not is_measured(path, config)]
     for folder in tqdm(todo, unit="run"):
         measure(load_run(folder), folder, config)
     print(f"{len(todo)} runs measured, {len(finished) - len(todo)} had been")

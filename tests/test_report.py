@@ -24,6 +24,7 @@ from evaluation.report import (
     read_planned,
     table_page,
 )
+from evaluation.study import build_study
 from evaluation.study_runs import find_runs, read_runs
 
 SETS = {"general_en": 2.0, "general_zh": 1.5, "geo_en": 2.2, "geo_zh": 1.8}
@@ -98,6 +99,8 @@ def write_study(root, effects, *, seeds=5, noise=0.002, extras=True):
     """Arms whose sides lie off those of the base by known amounts, one base for all seeds."""
     rng = np.random.default_rng(0)
     write_run(root / "base-0", "base", 0, SETS, SETS, starts_from=None)
+    if extras:
+        write_documents(root / "base-0", SETS, np.random.default_rng(1))
     shared = rng.normal(0, 0.05, size=(seeds, 2))  # what runs of one seed have in common
     for arm, (general, domain) in effects.items():
         for seed in range(seeds):
@@ -533,3 +536,16 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path):
     edit(tmp_path / "b" / "study.json", lambda content: content.update(seed=0))
     with pytest.raises(ValueError, match="are both arm x, seed 0"):
         read_planned(configure(tmp_path))
+
+
+def test_what_is_unfinished_or_not_measured_does_not_stop_the_others(tmp_path):
+    for name, seed in (("a", 0), ("b", 1), ("c", 2)):
+        write_run(tmp_path / name, "x", seed, SETS, SETS, finished=name != "b")
+        if name != "c":
+            write_documents(tmp_path / name, SETS, np.random.default_rng(0))
+    write_documents(tmp_path / "b", {"geo_en": 1.0}, np.random.default_rng(1))
+    config = configure(tmp_path)
+    study = build_study(read_runs(find_runs(config.runs)), base=config.base)
+    assert [run.name for run in study.runs] == ["a"]
+    assert study.excluded["b"].startswith("unfinished")
+    assert study.excluded["c"].startswith("not measured, unlike others")
