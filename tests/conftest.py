@@ -4,7 +4,10 @@ import pytest
 
 from tests.runs import SAMPLE_SCALE
 
-LONGEST = ("test_train.py", "test_resume.py", "test_verify.py", "test_prepare.py", "test_append.py")
+LONGEST = (
+    *("test_readme.py", "test_train.py", "test_resume.py", "test_verify.py", "test_prepare.py"),
+    *("test_append.py", "test_apart.py", "test_checkpoint_ranks.py", "test_resume_settings.py"),
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -6,9 +6,7 @@ import math
 import shutil
 import subprocess
 import time
-from collections import Counter, defaultdict
 from dataclasses import replace
-from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -16,9 +14,6 @@ import sentencepiece
 import torch
 from safetensors.torch import load_file, save_file
 
-from data.curriculum import Plan
-from data.loader import Loader
-from data.shards import Source
 from model.initial import InitialWeights
 from model.transformer import Mistral
 from model.weights import fill, save_pretrained
@@ -33,9 +28,7 @@ from tests.runs import (
     metrics,
     tiny,
 )
-from tokenizer.tokenizer import Tokenizer
 from train import train
-from training.evaluate import build_set, cut_text
 
 STAGE1 = "+experiment=tspt_stage1"
 SHORT = "curriculum.stages.adaptation.tokens=6144"  # 12 steps
@@ -359,87 +352,3 @@ def test_a_gradient_that_is_not_finite_updates_nothing(sample, tmp_path):
     save_file(tensors, weights, metadata={"format": "pt"})
     with pytest.raises(FloatingPointError, match=r"at rows \[0, 1, .*nothing was updated"):
         run_here(STAGE1, SHORT, f"init_from={first}", "name=bad", *tiny(sample, tmp_path))
-
-
-def bigram_bits_per_byte(config, name, tokenizer):
-    """A Witten-Bell bigram model of the very rows the run was trained on."""
-    sources = {
-        key: Source(f"{config.data.root}/{folder}") for key, folder in config.data.sources.items()
-    }
-    plan = Plan(
-        config.curriculum,
-        row_length=config.batch.row_length,
-        rows_per_step=config.batch.rows_per_step,
-        seed=config.seed,
-    )
-    pairs, singles = defaultdict(Counter), Counter()
-    with Loader(
-        plan, sources, micro_batch_rows=64, rank=0, world_size=1, seed=config.seed
-    ) as loader:
-        for step in range(plan.steps):
-            for batch in loader.step(step):
-                seen = batch.labels >= 0
-                for a, b in zip(
-                    batch.tokens[seen].tolist(), batch.labels[seen].tolist(), strict=True
-                ):
-                    pairs[a][b] += 1
-                    singles[b] += 1
-    total = singles.total() + tokenizer.vocab_size
-
-    def probability(a, b):
-        single = (singles[b] + 1) / total
-        follow = pairs[a]
-        return (follow[b] + len(follow) * single) / ((follow.total() + len(follow)) or 1) or single
-
-    held_out = build_set(
-        name, sources[name].held_out(), tokenizer, config.evaluation, config.batch.row_length
-    )
-    nats = -sum(
-        math.log(probability(a, b)) for piece in held_out.pieces for a, b in pairwise(piece.ids)
-    )
-    return nats / math.log(2) / held_out.utf8_bytes
-
-
-def test_the_first_command_of_the_readme(tmp_path):
-    """On a bare machine: trains the toy on the sample it writes itself, and learns."""
-    places = [f"data.root={tmp_path}/sample", f"data.tokenizer={tmp_path}/sample/tokenizer"]
-    arguments = [STAGE1, *places, f"runs_folder={tmp_path}/runs"]
-    result = execute(*arguments, ranks=1)
-    assert result.returncode == 0, result.stderr
-    config = configure(*arguments)
-    last = max(evaluations(config.folder))
-    tokenizer = Tokenizer.open(config.data.tokenizer)
-    for name in config.data.general:
-        trained = evaluations(config.folder)[last][name]["bits_per_byte"]
-        baseline = bigram_bits_per_byte(config, name, tokenizer)
-        print(f"{name}: {trained:.4f} bits per byte, bigram {baseline:.4f}")
-        assert trained < baseline
-    # The published definition of bits per byte, from the exported folder by other hands.
-    transformers = pytest.importorskip("transformers")
-    model = transformers.AutoModelForCausalLM.from_pretrained(config.folder / "model").eval()
-    theirs = transformers.AutoTokenizer.from_pretrained(config.folder / "model")
-    for name in ("general_en", "geo_zh"):
-        nats, size = 0.0, 0
-        for piece in held_out_pieces(config, name):
-            ids = [1, *theirs.encode(piece, add_special_tokens=False, split_special_tokens=True), 2]
-            with torch.no_grad():
-                logits = model(torch.tensor([ids])).logits[0, :-1]
-            nats += float(
-                torch.nn.functional.cross_entropy(
-                    logits.float(), torch.tensor(ids[1:]), reduction="sum"
-                )
-            )
-            size += len(piece.encode())
-        ours = evaluations(config.folder)[last][name]
-        assert size == ours["bytes"]
-        assert nats / math.log(2) / size == pytest.approx(ours["bits_per_byte"], abs=1e-4)
-
-
-def held_out_pieces(config, name):
-    size = 0
-    for text in Source(f"{config.data.root}/{config.data.sources[name]}").held_out():
-        for piece in cut_text(text, config.evaluation.chunk_bytes):
-            size += len(piece.encode())
-            if size > config.evaluation.max_bytes:
-                return
-            yield piece
