@@ -42,6 +42,7 @@ def test_the_declared_list_of_harmless_keys():
         "device",
         "logging",
         "evaluation.every",
+        "tasks",
         "batch.micro_batch_rows",
         "batch.prefetch",
         "checkpoint.every",

@@ -720,6 +720,7 @@ def test_a_quoted_mark_is_replaced():
     assert judge_prompts._mark(quoting) != first
 
 
+@pytest.mark.slow
 def test_a_model_answers_and_a_model_judges(files, sample, tmp_path):
     """Our own server as the judge; an untrained one gives no verdict, and none is made up."""
     pytest.importorskip("fastapi", reason="needs the server")

@@ -118,6 +118,7 @@ def test_wandb_offline_and_the_profiler_behind_their_flags(sample, tmp_path):
     assert any("banded_attention" in event.get("name", "") for event in trace["traceEvents"])
 
 
+@pytest.mark.slow
 def test_compiled_and_checkpointed_blocks_learn_the_same(sample, tmp_path):
     size = "curriculum.stages.adaptation.tokens=2048"
     arguments = ["+experiment=tspt_stage1", size, *tiny(sample, tmp_path)]

@@ -890,6 +890,7 @@ def test_workers_import_no_torch():
 
 @pytest.mark.shared
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the corpora in ../shared")
+@pytest.mark.slow
 def test_a_real_corpus(make):
     config = make(
         {},
