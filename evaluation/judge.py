@@ -178,6 +178,7 @@ class _Session:
             line = {"question": judgement.key[0], "names": judgement.names, "attempt": attempt}
             self.transcript.append(line | tried.line())
             if tried.fatal is not None:
+                self.stop.set()  # here and not by who waits for it: the next request is at hand
                 raise tried.fatal
             if tried.outcome != AGAIN:
                 return tried.outcome == VERDICT
