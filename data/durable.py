@@ -1,7 +1,10 @@
 """Files and folders that survive a crash once the call has returned."""
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,3 +25,20 @@ def fsync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+
+
+@contextmanager
+def only_writer(lock: Path, out: Path) -> Iterator[None]:
+    """Be the only process that writes `out`; the kernel forgets those that died.
+
+    Raises:
+        ValueError: another one is writing it.
+    """
+    with lock.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"out={out}: another process is writing it; wait, or choose another"
+            ) from None
+        yield

@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data.durable import write_durably
+from data.durable import only_writer, write_durably
 from evaluation.judge_answers import read_answers
 from evaluation.judge_client import Endpoint, Reply, Unanswered, ask
 from evaluation.judge_config import JudgeConfig
@@ -36,7 +36,6 @@ from evaluation.judge_transcript import (
     read_transcript,
 )
 from evaluation.open_questions import OpenQuestion, read_open_questions
-from evaluation.predictions import locked
 from evaluation.verdicts import Malformed, parse_choices, parse_scores
 from tokenizer.text import check_text
 
@@ -61,7 +60,7 @@ def judge_answers(config: JudgeConfig) -> dict[str, Any]:
     plan = plan_judgements(config.mode, questions, answers)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out):
+    with only_writer(out / ".lock", out):
         file = out / "transcript.jsonl"
         done = open_transcript(file, _settings(config, plan))
         todo = [judgement for judgement in plan if judgement.key not in done.verdicts]

@@ -6,12 +6,10 @@ behind the last whole block, another one is refused, so that a file is the same 
 interrupted.
 """
 
-import fcntl
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,19 +73,6 @@ def predict(item: Item, prompt: Prompt | None, nats: Sequence[float]) -> Predict
         margin=min(wrong) - nats[prompt.answer] if wrong else None,
         tags=item.tags,
     )
-
-
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Be the only command that writes a folder; the kernel forgets those that died."""
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"out={out}: another process is writing it; wait, or choose another folder"
-            ) from None
-        yield
 
 
 def check_settings(file: Path, settings: dict[str, Any]) -> None:

@@ -13,10 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from data.durable import write_durably
+from data.durable import only_writer, write_durably
 from evaluation.accuracy import summarize
 from evaluation.ask import Question, answer, conclude, prepare
 from evaluation.config import AskConfig, EvaluateConfig
@@ -24,15 +23,14 @@ from evaluation.items import Task
 from evaluation.predictions import (
     append,
     check_settings,
-    locked,
     open_predictions,
     read_predictions,
 )
 from evaluation.requests import Request
 from model.transformer import Mistral
-from model.weights import telling_rows
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import World
+from training.open_model import model_digest
 
 
 def evaluate_tasks(
@@ -116,16 +114,6 @@ def task_settings(task: Task, questions: Sequence[Question], config: AskConfig) 
     }
 
 
-def model_digest(model: Mistral) -> str:
-    """sha256 over some rows of every tensor: tells one model from another."""
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        rows = parameter.detach()[telling_rows(len(parameter), model.config)].float().cpu()
-        digest.update(f"{name} {tuple(parameter.shape)}".encode())
-        digest.update(rows.contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _write(
     file: Path,
     settings: dict[str, Any],
@@ -161,5 +149,5 @@ def _write(
 @contextmanager
 def _locked_by_main(out: Path, world: World) -> Iterator[None]:
     with ExitStack() as stack:
-        world.on_main(lambda: stack.enter_context(locked(out)))
+        world.on_main(lambda: stack.enter_context(only_writer(out / ".lock", out)))
         yield

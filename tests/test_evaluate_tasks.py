@@ -8,11 +8,12 @@ import pytest
 import torch
 
 import evaluation.ask as ask
+from data.durable import only_writer
 from evaluation.accuracy import OVERALL, accuracy, summarize, table
 from evaluation.ask import accuracies, prepare
 from evaluation.compare import CompareConfig, compare_folders, comparison_table
 from evaluation.config import AskConfig, EvaluateConfig
-from evaluation.predictions import Prediction, locked, predict, read_predictions
+from evaluation.predictions import Prediction, predict, read_predictions
 from evaluation.run import evaluate_tasks
 from model.weights import save_pretrained
 from tests.kills import kill_at_call
@@ -270,7 +271,10 @@ def test_what_decides_no_answer_may_change(opened, world, tmp_path):
 
 
 def test_only_one_command_writes_a_folder(opened, world, tmp_path):
-    with locked(tmp_path), pytest.raises(ValueError, match="another process is writing it"):
+    with (
+        only_writer(tmp_path / ".lock", tmp_path),
+        pytest.raises(ValueError, match="another process is writing it"),
+    ):
         evaluate(tmp_path, opened, world, shots=1)
 
 

@@ -9,7 +9,7 @@ from data.loader import Batch
 from model.documents import Documents
 from model.transformer import Mistral
 from tests.ranks import run_ranks
-from tests.toy import randomize, toy_config
+from tests.toy import mistral_7b_config, randomize, toy_config
 from train import train_step
 from training.distributed import World
 from training.metrics import Meter
@@ -75,15 +75,7 @@ def test_flops_are_those_of_the_mask(length, window, rows):
 
 def test_both_counts_at_full_size():
     """Mistral-7B at 8,192 tokens: 47.49 GFLOPs a token in the band, 55.55 by the customary sum."""
-    config = toy_config(
-        vocab_size=32000,
-        hidden_size=4096,
-        intermediate_size=14336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        sliding_window=4096,
-    )
+    config = mistral_7b_config()
     whole = Documents.whole_rows(1, 8192, torch.device("cpu")).count_pairs(4096)
     assert config.training_flops(8192, whole) / 8192 == pytest.approx(47.49e9, rel=1e-3)
     by_hand = 6 * 7.1104e9 + 12 * 32 * 4096 * 8192

@@ -103,6 +103,7 @@ class Judge:
 @contextmanager
 def serving(reply):
     judge = Judge(reply)
+    faults = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -114,7 +115,10 @@ def serving(reply):
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, request, client_address):
-            pass  # clients that were killed or lost patience
+            # Clients may be killed or lose patience; anything else is a fault of the test or of a
+            # request, and must not be lost in a thread.
+            if not isinstance(sys.exception(), ConnectionError):
+                faults.append(sys.exception())
 
     server = Server(("127.0.0.1", 0), Handler)
     judge.url = f"http://127.0.0.1:{server.server_port}/v1"
@@ -126,6 +130,7 @@ def serving(reply):
         server.shutdown()
         server.server_close()
         thread.join()
+    assert not faults
 
 
 def write_lines(path, lines):

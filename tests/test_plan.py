@@ -12,7 +12,7 @@ from conf.suggest import CONF
 from model.lora import LoraConfig, add_lora
 from model.transformer import Mistral
 from scripts.plan import PlanConfig, plan
-from tests.toy import randomize, toy_config
+from tests.toy import mistral_7b_config, randomize, toy_config
 from training.parallelize import ParallelConfig, parallelize
 from training.planned_memory import (
     DRIVER_BYTES,
@@ -37,15 +37,7 @@ from training.simulation import simulate
 
 GIB = 2**30
 LORA = LoraConfig(rank=8, alpha=16.0)
-MISTRAL = toy_config(
-    vocab_size=32000,
-    hidden_size=4096,
-    intermediate_size=14336,
-    num_hidden_layers=32,
-    num_attention_heads=32,
-    num_key_value_heads=8,
-    sliding_window=4096,
-)
+MISTRAL = mistral_7b_config()
 
 
 def job_of(config=MISTRAL, lora=None, **changes):

@@ -37,6 +37,19 @@ def toy_config(**changes: Any) -> ModelConfig:
     return ModelConfig(**(shape | changes))
 
 
+def mistral_7b_config() -> ModelConfig:
+    """The shape of Mistral-7B-v0.1, for what is counted and not computed."""
+    return ModelConfig(
+        vocab_size=32000,
+        hidden_size=4096,
+        intermediate_size=14336,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        sliding_window=4096,
+    )
+
+
 def toy_model(config: ModelConfig, *, backend: str = "banded", seed: int = 0) -> Mistral:
     """A network with weights so large that a wrong key or angle cannot hide."""
     model = Mistral(config, backend=backend)

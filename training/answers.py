@@ -5,26 +5,22 @@ they were made from; the same command goes on where it stopped, and another one 
 answer does not depend on where the batches were cut.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from data.durable import fsync_folder, write_durably
+from data.durable import fsync_folder, only_writer, write_durably
 from model.generate import Answer, check_prompts, generate
-from model.transformer import Mistral
-from model.weights import telling_rows
 from tokenizer.chat import Message, encode_prompt
 from tokenizer.text import check_text
 from tokenizer.tokenizer import Tokenizer
+from training.open_model import model_digest
 from training.speaker import Speaker, SpeakerConfig
 
 
@@ -136,23 +132,10 @@ def write_answers(config: GenerateConfig, speaker: Speaker) -> int:
     check_prompts([prompt.ids for prompt in prompts], speaker.runner.model.config)
     out = Path(config.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(out):
+    with only_writer(out.with_name(f".{out.name}.lock"), out):
         done = _open(out, _settings(config, prompts, speaker))
         _append(config, speaker, prompts, done, out)
     return len(prompts) - done
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Be the only process that writes a file of answers; the kernel forgets those that died."""
-    with out.with_name(f".{out.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"out={out}: another process is writing it; wait, or choose another file"
-            ) from None
-        yield
 
 
 def _append(
@@ -206,19 +189,9 @@ def _settings(config: GenerateConfig, prompts: list[Prompt], speaker: Speaker) -
         **chosen,
         "dtype": str(model.lm_head.weight.dtype).removeprefix("torch."),
         "prompts": hashlib.sha256(ids.encode()).hexdigest(),
-        "model": _digest(model),
+        "model": model_digest(model),
         "tokenizer": speaker.tokenizer.fingerprint,
     }
-
-
-def _digest(model: Mistral) -> str:
-    """sha256 over some rows of every tensor: tells one model from another."""
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        rows = parameter.detach()[telling_rows(len(parameter), model.config)].float().cpu()
-        digest.update(f"{name} {tuple(parameter.shape)}".encode())
-        digest.update(rows.contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _open(out: Path, settings: dict[str, Any]) -> int:

@@ -1,5 +1,6 @@
 """What generation needs, from whatever a folder is: a network in one process, and its tokenizer."""
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from model.adapter import CONFIG, AdapterFolder, load_adapter
 from model.attention import resolve_backend
 from model.transformer import Mistral
-from model.weights import PretrainedFolder, load_pretrained
+from model.weights import PretrainedFolder, load_pretrained, telling_rows
 from tokenizer.tokenizer import Tokenizer
 from training.inputs import final_folder, open_base
 
@@ -69,3 +70,13 @@ def _checked(model: Mistral, tokenizer: Tokenizer, folder: Path) -> tuple[Mistra
         )
     shape.num_padded_ids = max(shape.num_padded_ids, shape.vocab_size - tokenizer.vocab_size)
     return model, tokenizer
+
+
+def model_digest(model: Mistral) -> str:
+    """sha256 over some rows of every tensor: tells one model from another."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        rows = parameter.detach()[telling_rows(len(parameter), model.config)].float().cpu()
+        digest.update(f"{name} {tuple(parameter.shape)}".encode())
+        digest.update(rows.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
