@@ -11,64 +11,47 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
 from conf.command import command
+from conf.description import describe_run, describe_start
+from conf.parts import Parts, assemble
 from conf.schema import Config, check_same_run, load, register, to_yaml
-from data.curriculum import Plan
 from data.loader import Batch, Loader
 from data.random import derive
-from data.sample.build import build_sample
-from data.sample.instructions import INSTRUCTIONS
-from data.sources import AnySource, rows_of_run
-from evaluation.ask import Question, accuracies
-from evaluation.in_training import describe_scores, prepare_tasks
-from model.attention import describe_backend, resolve_backend
+from evaluation.ask import accuracies
+from evaluation.in_training import describe_scores
 from model.documents import Documents
-from model.initial import InitialWeights
-from model.lora import InitialAdapter, add_lora, seed_dropout
+from model.lora import seed_dropout
 from model.transformer import Mistral
-from model.weights import PretrainedFolder, WeightSource
-from tokenizer.tokenizer import Tokenizer
 from training.checkpoint import Checkpointer
 from training.clip import clip_gradients
 from training.distributed import World, start_world
-from training.evaluate import HeldOutSet, evaluate, held_out_sets
+from training.evaluate import evaluate
 from training.export import chat_files, export
 from training.forgetting import log_evaluation
-from training.freeze import check_stages, freeze, frozen_rows_held, zero_frozen_gradients
-from training.inputs import (
-    fingerprints_of,
-    frozen_base,
-    network_shape,
-    open_sources,
-    open_tokenizer,
-    open_weights,
-)
+from training.freeze import freeze, frozen_rows_held, zero_frozen_gradients
 from training.metrics import Meter, MetricsLog, measure_peak_flops
 from training.optim import build_optimizer, set_learning_rates
-from training.parallelize import build_mesh, compute_dtype, materialize, parallelize
+from training.parallelize import materialize
 from training.plots import plot_forgetting, plot_run
 from training.profiler import profiler
 from training.run_folder import (
     FINAL_FOLDERS,
     check_records,
+    check_resume,
     check_same_data,
     describe_environment,
     open_run_folder,
     record_start,
-    recorded_fingerprints,
     replace_text,
 )
-from training.schedule import Span, learning_rate, spans_of
+from training.schedule import learning_rate
 from training.step import StepResult, loss_by_row, sum_by_source
 
 
@@ -95,7 +78,7 @@ def train(config: Config) -> None:
         if world.from_main(any((run / final).exists() for final in FINAL_FOLDERS)):
             world.say(f"{run} is finished; remove it or set another name to train again")
             return
-        check_resume(config, checkpointer)
+        check_resume(config.resume, run, saved)
         stack.enter_context(open_run_folder(run, world))
         checkpointer.check_space(model, saves=-(-plan.steps // config.checkpoint.every))
         if world.is_main:
@@ -213,101 +196,6 @@ def train(config: Config) -> None:
         log.say(f"done: {run}")
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a run works with; `assemble` makes it.
-
-    Attributes:
-        config: with the shape of the network filled in.
-        tokenizer, sources, plan, held_out: the data.
-        tasks: the questions of each benchmark that is asked on the way.
-        epoch_tokens: how many tokens an epoch of each source has, padding included.
-        spans: over which steps each learning-rate schedule runs.
-        model: on the meta device, spread over the processes.
-        weights: what fills it.
-        base: the frozen model under an adapter, if one is trained.
-        dtype: what it computes in.
-    """
-
-    config: Config
-    tokenizer: Tokenizer
-    sources: dict[str, AnySource]
-    plan: Plan
-    held_out: list[HeldOutSet]
-    tasks: dict[str, Sequence[Question]]
-    epoch_tokens: dict[str, int]
-    spans: list[Span]
-    model: Mistral
-    weights: WeightSource
-    base: PretrainedFolder | None
-    dtype: torch.dtype
-
-    @cached_property
-    def fingerprints(self) -> dict[str, str]:
-        """What identifies the data, and the base that no checkpoint holds."""
-        base = {} if self.base is None else {"init_from": self.base.digest}
-        return fingerprints_of(self.sources) | base
-
-
-def assemble(config: Config, world: World) -> Parts:
-    """Open the data and build the network; writes nothing but the embedded sample.
-
-    Raises:
-        ValueError: something does not exist or does not fit.
-    """
-    batch = config.batch
-    # What can be refused at once: weights, attention, mesh.
-    folder = open_weights(config.init_from)
-    dtype = compute_dtype(config.parallel.dtype, world.device)
-    asked = config.model or (folder and folder.config)
-    assert asked is not None
-    backend = resolve_backend(config.parallel.attention, world.device, dtype, asked.head_size)
-    mesh = build_mesh(config.parallel, world)
-
-    # Data: row n of the run is a pure function of the configuration and n.
-    if config.data.sample_scale is not None:
-        root, scale = Path(config.data.root), config.data.sample_scale
-        asks = any(folder in INSTRUCTIONS for folder in config.data.sources.values())
-        world.on_main(lambda: build_sample(root, scale=scale, conversations=asks))
-    tokenizer = open_tokenizer(config.data.tokenizer)
-    recorded = world.from_main(recorded_fingerprints(config.folder / "environment.json"))
-    sources = open_sources(config.data.root, config.data.sources, tokenizer, recorded)
-    plan = config.plan()
-    # Here, so that a conversation that fits no row is refused before anything is written.
-    rows = {n: rows_of_run(sources[n], n, config.seed, batch.row_length) for n in plan.sources}
-    held_out = held_out_sets(sources, tokenizer, config.evaluation, batch.row_length)
-
-    # Network: on the meta device, spread, and later filled, each rank with what it keeps.
-    shape = network_shape(config.model, folder, tokenizer)
-    check_stages(plan.stages, shape, config.lora)
-    tasks = prepare_tasks(config.tasks, tokenizer, shape)
-    with torch.device("meta"):
-        model = Mistral(shape, backend=backend)
-    if folder is not None:
-        folder.check(model)
-    weights = folder or InitialWeights(model, config.seed)
-    base = None
-    if config.lora is not None:
-        base = frozen_base(folder)
-        add_lora(model, config.lora, dtype)
-        weights = InitialAdapter(base, model, config.seed)
-    parallelize(model, config.parallel, mesh)
-    return Parts(
-        config=replace(config, model=shape),
-        tokenizer=tokenizer,
-        sources=sources,
-        plan=plan,
-        held_out=held_out,
-        tasks=tasks,
-        epoch_tokens={name: found.epoch_tokens for name, found in rows.items()},
-        spans=spans_of(plan.stages, config.optim.lr),
-        model=model,
-        weights=weights,
-        base=base,
-        dtype=dtype,
-    )
-
-
 def begin_step(step: int, parts: Parts, optimizer: torch.optim.Optimizer) -> float:
     """Put in force what the stage of a step asks for; returns the learning rate.
 
@@ -391,88 +279,6 @@ def train_step(
 def due(step: int, every: int | None, last: bool) -> bool:
     """Whether something that happens every so many steps, and after the last, happens now."""
     return every is not None and (last or step % every == 0)
-
-
-def check_resume(config: Config, checkpointer: Checkpointer) -> None:
-    """Compare `resume` with the checkpoints that are there."""
-    steps = checkpointer.steps()
-    if config.resume == "never" and steps:
-        raise ValueError(
-            f"resume=never, but {config.folder} holds checkpoints up to step {steps[-1]}; remove "
-            "the folder, set another name, or resume=auto"
-        )
-    if config.resume == "required" and not steps:
-        raise ValueError(
-            f"resume=required, but {config.folder} holds no checkpoint; check the name, or "
-            "resume=auto to begin"
-        )
-
-
-def describe_start(world: World, parts: Parts, step: int) -> dict[str, Any]:
-    """What the last bits of the steps after `step` depend on, and which of them are logged."""
-    config, cuda = parts.config, world.device.type == "cuda"
-    return {
-        "step": step,
-        "ranks": world.size,
-        "threads": world.threads,
-        "device": torch.cuda.get_device_name() if cuda else world.device.type,
-        "torch": str(torch.__version__),
-        "dtype": str(parts.dtype).removeprefix("torch."),
-        "micro_batch_rows": config.batch.micro_batch_rows,
-        "strategy": config.parallel.strategy,
-        "shard_ranks": config.parallel.shard_ranks,
-        "attention": describe_backend(parts.model.backend),
-        "compile": config.parallel.compile,
-        "checkpointing": config.parallel.checkpointing,
-        "logging_every": config.logging.every,
-    }
-
-
-def describe_run(world: World, parts: Parts, peak_flops: float, step: int | None) -> list[str]:
-    """What is in force, for the first lines of the output."""
-    plan, sources, backend = parts.plan, parts.sources, parts.model.backend
-    weights = sum(parameter.numel() for parameter in parts.model.parameters())
-    lines = [
-        f"{world.size} x {world.device.type}, {world.threads} CPU threads each (all cores shared "
-        f"out, whatever OMP_NUM_THREADS says), {parts.dtype}, attention "
-        f"{describe_backend(backend)}, {weights:,} weights, matrix rate "
-        f"{peak_flops / 1e12:.3g} TFLOP/s per device"
-    ]
-    if lora := parts.config.lora:
-        trained = sum(p.numel() for p in parts.model.parameters() if p.requires_grad)
-        lines.append(
-            f"LoRA of rank {lora.rank} and scale {lora.scale:g}: {trained:,} of the weights are "
-            f"trained, on a frozen base in {parts.dtype} ({parts.config.init_from})"
-        )
-    lines += [
-        f"stage {stage.name}: steps {stage.first_step} to {stage.first_step + stage.steps - 1}, "
-        f"{stage.rows * plan.row_length:,} tokens, trains {stage.config.trains}"
-        for stage in plan.stages
-    ]
-    lines += [
-        f"source {name}: {rows * plan.row_length / parts.epoch_tokens[name]:.2f} epochs of "
-        f"{sources[name].tokens:,} tokens read by the end"
-        for name, rows in plan.consumed().items()
-        if name in plan.sources  # an earlier stage, in another run, may have read others
-    ]
-    lines += [
-        f"source {name} is read as it was when this run began, without the shards appended since "
-        f"({source.later_shards})"
-        for name, source in sources.items()
-        if source.later_shards
-    ]
-    shares = {name: source.manifest["held_out"]["fraction"] for name, source in sources.items()}
-    if len(set(shares.values())) > 1:
-        lines.append(
-            f"sources hold out different shares ({shares}): what one has held out another may train"
-        )
-    lines += [
-        f"source {name} has no held-out text and is not evaluated"
-        for name, source in sources.items()
-        if not source.held_out_documents
-    ]
-    lines.append("starting at step 0" if step is None else f"continuing after step {step}")
-    return lines
 
 
 @command("train")

@@ -16,9 +16,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
+from conf.description import describe_start
+from conf.parts import assemble
 from conf.schema import load_run
 from data.loader import Loader
-from train import assemble, begin_step, describe_start, train_step
+from train import begin_step, train_step
 from training.checkpoint import Checkpointer
 from training.distributed import start_world
 from training.evaluate import evaluate

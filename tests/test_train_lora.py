@@ -10,6 +10,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
 
+from conf.parts import assemble
 from model.adapter import CONFIG, WEIGHTS, AdapterFolder, load_adapter
 from model.lora import adapter_names
 from model.weights import PretrainedFolder, load_pretrained
@@ -19,7 +20,7 @@ from tests.runs import configure, evaluations, losses, tiny
 from tests.test_lora import largest_difference, peft_model
 from tests.test_resume import figures
 from tests.toy import random_tokens, run_without_hook
-from train import assemble, begin_step, train, train_step
+from train import begin_step, train, train_step
 from training.inputs import open_weights
 from training.optim import build_optimizer, set_learning_rates
 from training.parallelize import clean_named_parameters, local_bytes, local_rows, materialize

@@ -75,6 +75,24 @@ def check_records(folder: Path, steps: list[int]) -> None:
         )
 
 
+def check_resume(resume: str, folder: Path, steps: list[int]) -> None:
+    """Compare `resume` with the steps of the checkpoints that are there.
+
+    Raises:
+        ValueError: there are some and none may be, or none and one must be.
+    """
+    if resume == "never" and steps:
+        raise ValueError(
+            f"resume=never, but {folder} holds checkpoints up to step {steps[-1]}; remove "
+            "the folder, set another name, or resume=auto"
+        )
+    if resume == "required" and not steps:
+        raise ValueError(
+            f"resume=required, but {folder} holds no checkpoint; check the name, or "
+            "resume=auto to begin"
+        )
+
+
 def recorded_fingerprints(path: Path) -> dict[str, str]:
     """The data that a run was begun with, from its environment.json; empty if it was not begun.
 

@@ -1,0 +1,76 @@
+"""What a run says of itself when it starts: to its reader, and to whoever verifies it later."""
+
+from typing import Any
+
+import torch
+
+from conf.parts import Parts
+from model.attention import describe_backend
+from training.distributed import World
+
+
+def describe_start(world: World, parts: Parts, step: int) -> dict[str, Any]:
+    """What the last bits of the steps after `step` depend on, and which of them are logged."""
+    config, cuda = parts.config, world.device.type == "cuda"
+    return {
+        "step": step,
+        "ranks": world.size,
+        "threads": world.threads,
+        "device": torch.cuda.get_device_name() if cuda else world.device.type,
+        "torch": str(torch.__version__),
+        "dtype": str(parts.dtype).removeprefix("torch."),
+        "micro_batch_rows": config.batch.micro_batch_rows,
+        "strategy": config.parallel.strategy,
+        "shard_ranks": config.parallel.shard_ranks,
+        "attention": describe_backend(parts.model.backend),
+        "compile": config.parallel.compile,
+        "checkpointing": config.parallel.checkpointing,
+        "logging_every": config.logging.every,
+    }
+
+
+def describe_run(world: World, parts: Parts, peak_flops: float, step: int | None) -> list[str]:
+    """What is in force, for the first lines of the output."""
+    plan, sources, backend = parts.plan, parts.sources, parts.model.backend
+    weights = sum(parameter.numel() for parameter in parts.model.parameters())
+    lines = [
+        f"{world.size} x {world.device.type}, {world.threads} CPU threads each (all cores shared "
+        f"out, whatever OMP_NUM_THREADS says), {parts.dtype}, attention "
+        f"{describe_backend(backend)}, {weights:,} weights, matrix rate "
+        f"{peak_flops / 1e12:.3g} TFLOP/s per device"
+    ]
+    if lora := parts.config.lora:
+        trained = sum(p.numel() for p in parts.model.parameters() if p.requires_grad)
+        lines.append(
+            f"LoRA of rank {lora.rank} and scale {lora.scale:g}: {trained:,} of the weights are "
+            f"trained, on a frozen base in {parts.dtype} ({parts.config.init_from})"
+        )
+    lines += [
+        f"stage {stage.name}: steps {stage.first_step} to {stage.first_step + stage.steps - 1}, "
+        f"{stage.rows * plan.row_length:,} tokens, trains {stage.config.trains}"
+        for stage in plan.stages
+    ]
+    lines += [
+        f"source {name}: {rows * plan.row_length / parts.epoch_tokens[name]:.2f} epochs of "
+        f"{sources[name].tokens:,} tokens read by the end"
+        for name, rows in plan.consumed().items()
+        if name in plan.sources  # an earlier stage, in another run, may have read others
+    ]
+    lines += [
+        f"source {name} is read as it was when this run began, without the shards appended since "
+        f"({source.later_shards})"
+        for name, source in sources.items()
+        if source.later_shards
+    ]
+    shares = {name: source.manifest["held_out"]["fraction"] for name, source in sources.items()}
+    if len(set(shares.values())) > 1:
+        lines.append(
+            f"sources hold out different shares ({shares}): what one has held out another may train"
+        )
+    lines += [
+        f"source {name} has no held-out text and is not evaluated"
+        for name, source in sources.items()
+        if not source.held_out_documents
+    ]
+    lines.append("starting at step 0" if step is None else f"continuing after step {step}")
+    return lines

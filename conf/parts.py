@@ -1,0 +1,135 @@
+"""From a configuration to what a run works with: opened data, and a network spread over the ranks.
+
+The one place where the noun of every package meets the others'; `train.py` and `scripts/verify.py`
+begin with it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from conf.schema import Config
+from data.curriculum import Plan
+from data.sample.build import build_sample
+from data.sample.instructions import INSTRUCTIONS
+from data.sources import AnySource, rows_of_run
+from evaluation.ask import Question
+from evaluation.in_training import prepare_tasks
+from model.attention import resolve_backend
+from model.initial import InitialWeights
+from model.lora import InitialAdapter, add_lora
+from model.transformer import Mistral
+from model.weights import PretrainedFolder, WeightSource
+from tokenizer.tokenizer import Tokenizer
+from training.distributed import World
+from training.evaluate import HeldOutSet, held_out_sets
+from training.freeze import check_stages
+from training.inputs import (
+    fingerprints_of,
+    frozen_base,
+    network_shape,
+    open_sources,
+    open_tokenizer,
+    open_weights,
+)
+from training.parallelize import build_mesh, compute_dtype, parallelize
+from training.run_folder import recorded_fingerprints
+from training.schedule import Span, spans_of
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run works with; `assemble` makes it.
+
+    Attributes:
+        config: with the shape of the network filled in.
+        tokenizer, sources, plan, held_out: the data.
+        tasks: the questions of each benchmark that is asked on the way.
+        epoch_tokens: how many tokens an epoch of each source has, padding included.
+        spans: over which steps each learning-rate schedule runs.
+        model: on the meta device, spread over the processes.
+        weights: what fills it.
+        base: the frozen model under an adapter, if one is trained.
+        dtype: what it computes in.
+    """
+
+    config: Config
+    tokenizer: Tokenizer
+    sources: dict[str, AnySource]
+    plan: Plan
+    held_out: list[HeldOutSet]
+    tasks: dict[str, Sequence[Question]]
+    epoch_tokens: dict[str, int]
+    spans: list[Span]
+    model: Mistral
+    weights: WeightSource
+    base: PretrainedFolder | None
+    dtype: torch.dtype
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """What identifies the data, and the base that no checkpoint holds."""
+        base = {} if self.base is None else {"init_from": self.base.digest}
+        return fingerprints_of(self.sources) | base
+
+
+def assemble(config: Config, world: World) -> Parts:
+    """Open the data and build the network; writes nothing but the embedded sample.
+
+    Raises:
+        ValueError: something does not exist or does not fit.
+    """
+    batch = config.batch
+    # What can be refused at once: weights, attention, mesh.
+    folder = open_weights(config.init_from)
+    dtype = compute_dtype(config.parallel.dtype, world.device)
+    asked = config.model or (folder and folder.config)
+    assert asked is not None
+    backend = resolve_backend(config.parallel.attention, world.device, dtype, asked.head_size)
+    mesh = build_mesh(config.parallel, world)
+
+    # Data: row n of the run is a pure function of the configuration and n.
+    if config.data.sample_scale is not None:
+        root, scale = Path(config.data.root), config.data.sample_scale
+        asks = any(folder in INSTRUCTIONS for folder in config.data.sources.values())
+        world.on_main(lambda: build_sample(root, scale=scale, conversations=asks))
+    tokenizer = open_tokenizer(config.data.tokenizer)
+    recorded = world.from_main(recorded_fingerprints(config.folder / "environment.json"))
+    sources = open_sources(config.data.root, config.data.sources, tokenizer, recorded)
+    plan = config.plan()
+    # Here, so that a conversation that fits no row is refused before anything is written.
+    rows = {n: rows_of_run(sources[n], n, config.seed, batch.row_length) for n in plan.sources}
+    held_out = held_out_sets(sources, tokenizer, config.evaluation, batch.row_length)
+
+    # Network: on the meta device, spread, and later filled, each rank with what it keeps.
+    shape = network_shape(config.model, folder, tokenizer)
+    check_stages(plan.stages, shape, config.lora)
+    tasks = prepare_tasks(config.tasks, tokenizer, shape)
+    with torch.device("meta"):
+        model = Mistral(shape, backend=backend)
+    if folder is not None:
+        folder.check(model)
+    weights = folder or InitialWeights(model, config.seed)
+    base = None
+    if config.lora is not None:
+        base = frozen_base(folder)
+        add_lora(model, config.lora, dtype)
+        weights = InitialAdapter(base, model, config.seed)
+    parallelize(model, config.parallel, mesh)
+    return Parts(
+        config=replace(config, model=shape),
+        tokenizer=tokenizer,
+        sources=sources,
+        plan=plan,
+        held_out=held_out,
+        tasks=tasks,
+        epoch_tokens={name: found.epoch_tokens for name, found in rows.items()},
+        spans=spans_of(plan.stages, config.optim.lr),
+        model=model,
+        weights=weights,
+        base=base,
+        dtype=dtype,
+    )
