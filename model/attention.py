@@ -149,8 +149,7 @@ def _banded(
     query: Query, key: KeyValue, value: KeyValue, documents: Documents, window: int | None
 ) -> Query:
     width = documents.max_seqlen if window is None else min(window, documents.max_seqlen)
-    out, _ = banded_attention(query, key, value, documents.segments, width)
-    return out
+    return banded_attention(query, key, value, documents.segments, width)
 
 
 def _flex(

@@ -1,27 +1,26 @@
 """Sliding-window attention in blocks: each block of queries meets only the keys in its band.
 
-Plain matrix products on any device and in any dtype, cost O(T * W), nothing of size T x T or T x W
-kept for the backward pass. Opaque to torch.compile, which would unroll the loop over blocks.
+Any device and any dtype, cost O(T * W), nothing of size T x T or T x W kept for the backward pass.
+Opaque to torch.compile, which would unroll the loop over blocks.
 The definition of the window and the shapes are those of `model.attention`.
 """
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BAND_BLOCK = 128
 """Queries per block: small enough to waste little outside the band, large enough for efficient
-matrix products (the best of 64, 128, 256, 512 on CPU in fp32 and bf16)."""
+matrix products (the best of 64, 128, 256 on CPU in fp32 and bf16, taken over both passes)."""
 
 
 @torch.library.custom_op("model::banded_attention", mutates_args=())
 def banded_attention(
     query: Tensor, key: Tensor, value: Tensor, segments: Tensor, window: int
-) -> tuple[Tensor, Tensor]:
-    """Attention and the logarithm of each query's softmax denominator, (B, K, H / K, T).
-
-    From the latter, backward rebuilds the probabilities (Dao et al. 2022, section 3.1).
+) -> Tensor:
+    """Attention of every query to the keys of its document in its window.
 
     Args:
         query: (B, T, H, E).
@@ -31,48 +30,48 @@ def banded_attention(
     """
     q, k, v = _grouped(query, key), key.transpose(1, 2), value.transpose(1, 2)
     out = torch.empty_like(q)
-    log_denominator = q.new_empty(q.shape[:-1], dtype=_score_dtype(q))
     for queries, keys in _bands(q.shape[-2], window):
-        scores = _band_scores(q, k, segments, queries, keys, window)
-        log_denominator[..., queries] = scores.logsumexp(-1)
-        probabilities = scores.sub_(log_denominator[..., queries, None]).exp_()
-        out[..., queries, :] = _per_key_head(probabilities.to(q.dtype), v[:, :, keys])
-    return out.flatten(1, 2).transpose(1, 2).contiguous(), log_denominator
+        # The queries of a key head stand below each other, so that no key is repeated.
+        mixed = F.scaled_dot_product_attention(
+            q[..., queries, :].flatten(2, 3),
+            k[:, :, keys],
+            v[:, :, keys],
+            attn_mask=_bias(q, segments, queries, keys, window)[:, None],
+        )
+        out[..., queries, :] = mixed.unflatten(2, (q.shape[2], -1))
+    return out.flatten(1, 2).transpose(1, 2).contiguous()
 
 
 @torch.library.custom_op("model::banded_attention_backward", mutates_args=())
 def banded_attention_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    segments: Tensor,
-    out: Tensor,
-    log_denominator: Tensor,
-    window: int,
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, segments: Tensor, window: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `banded_attention`, block by block (Dao et al. 2022, appendix B.2)."""
-    q, k, v = _grouped(query, key), key.transpose(1, 2), value.transpose(1, 2)
-    g = _grouped(grad, key)
+    """Gradients of `banded_attention`, from probabilities that are computed again block by block.
+
+    One row at a time, for then the scores of a block stay in a core's cache.
+    """
+    q, g = _grouped(query, key), _grouped(grad, key)  # (B, K, H / K, T, E)
+    k, v = key.transpose(1, 2).contiguous(), value.transpose(1, 2).contiguous()  # (B, K, T, E)
     scale = 1 / math.sqrt(q.shape[-1])
-    exact = _score_dtype(q)
-    # sum_j p_ij * (g_i . v_j) = g_i . out_i, so no pass over the keys is needed for it.
-    mean = (g.to(exact) * _grouped(out, key)).sum(-1, keepdim=True)
+    exact = torch.promote_types(q.dtype, torch.float32)
     grad_q = torch.empty_like(q)
-    grad_k = torch.zeros(k.shape, dtype=exact, device=k.device)
-    grad_v = torch.zeros(v.shape, dtype=exact, device=v.device)
+    grad_k, grad_v = (torch.zeros(x.shape, dtype=exact, device=x.device) for x in (k, v))
     for queries, keys in _bands(q.shape[-2], window):
-        scores = _band_scores(q, k, segments, queries, keys, window)
-        probabilities = scores.sub_(log_denominator[..., queries, None]).exp_()
-        q_block, g_block = (x[..., queries, :].flatten(2, 3) for x in (q, g))
-        grad_v[:, :, keys] += probabilities.to(q.dtype).flatten(2, 3).mT @ g_block
-        slope = _per_key_head(g[..., queries, :], v[:, :, keys].mT).to(exact)
-        slope = slope.sub_(mean[..., queries, :]).mul_(probabilities).mul_(scale).to(q.dtype)
-        grad_q[..., queries, :] = _per_key_head(slope, k[:, :, keys])
-        grad_k[:, :, keys] += slope.flatten(2, 3).mT @ q_block
+        bias = _bias(q, segments, queries, keys, window)  # (B, H / K * t, keys)
+        for row in range(q.shape[0]):
+            q_block, g_block = (x[row, :, :, queries].flatten(1, 2) for x in (q, g))
+            k_band, v_band = k[row, :, keys], v[row, :, keys]
+            scores = torch.baddbmm(bias[row, None], q_block, k_band.mT, alpha=scale)
+            probabilities = scores.softmax(-1)
+            grad_v[row, :, keys] += probabilities.mT @ g_block
+            slope = torch._softmax_backward_data(  # p * (s - sum(p * s)) in one pass
+                g_block @ v_band.mT, probabilities, -1, q.dtype
+            )
+            grad_q[row, :, :, queries] = (slope @ k_band).unflatten(1, (q.shape[2], -1)).mul_(scale)
+            grad_k[row, :, keys] += slope.mT @ q_block
     return (
         grad_q.flatten(1, 2).transpose(1, 2).contiguous(),
-        grad_k.to(k.dtype).transpose(1, 2).contiguous(),
+        grad_k.mul_(scale).to(k.dtype).transpose(1, 2).contiguous(),
         grad_v.to(v.dtype).transpose(1, 2).contiguous(),
     )
 
@@ -87,14 +86,11 @@ def _bands(length: int, window: int) -> list[tuple[slice, slice]]:
     ]
 
 
-def _band_scores(
-    q: Tensor, k: Tensor, segments: Tensor, queries: slice, keys: slice, window: int
-) -> Tensor:
-    """Masked, scaled scores (B, K, H / K, queries, keys) in at least fp32."""
-    scale = 1 / math.sqrt(q.shape[-1])
-    scores = _per_key_head(q[..., queries, :], k[:, :, keys].mT).to(_score_dtype(q)).mul_(scale)
+def _bias(q: Tensor, segments: Tensor, queries: slice, keys: slice, window: int) -> Tensor:
+    """What is added to scaled scores: 0 where a key is seen, else -inf; (B, H / K * t, keys)."""
+    bias = torch.zeros((), dtype=q.dtype, device=q.device)
     hidden = ~visible_keys(segments, queries, keys, window)
-    return scores.masked_fill_(hidden[:, None, None], -math.inf)
+    return bias.masked_fill(hidden, -math.inf).repeat(1, q.shape[2], 1)
 
 
 def _grouped(x: Tensor, key: Tensor) -> Tensor:
@@ -102,51 +98,28 @@ def _grouped(x: Tensor, key: Tensor) -> Tensor:
     return x.transpose(1, 2).unflatten(1, (key.shape[2], -1)).contiguous()
 
 
-def _per_key_head(x: Tensor, y: Tensor) -> Tensor:
-    """Matrix product of (B, K, H / K, t, a) with (B, K, a, b) as one product per key head."""
-    return (x.flatten(2, 3) @ y).unflatten(2, x.shape[2:4])
-
-
-def _score_dtype(q: Tensor) -> torch.dtype:
-    return torch.promote_types(q.dtype, torch.float32)
-
-
 @banded_attention.register_fake
-def _(
-    query: Tensor, key: Tensor, value: Tensor, segments: Tensor, window: int
-) -> tuple[Tensor, Tensor]:
-    del value, segments, window
-    rows, length, heads, _ = query.shape
-    groups = (rows, key.shape[2], heads // key.shape[2], length)
-    out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    return out, query.new_empty(groups, dtype=_score_dtype(query))
+def _(query: Tensor, key: Tensor, value: Tensor, segments: Tensor, window: int) -> Tensor:
+    del key, value, segments, window
+    return torch.empty_like(query, memory_format=torch.contiguous_format)
 
 
 @banded_attention_backward.register_fake
 def _(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    segments: Tensor,
-    out: Tensor,
-    log_denominator: Tensor,
-    window: int,
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, segments: Tensor, window: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    del grad, segments, out, log_denominator, window
+    del grad, segments, window
     return tuple(  # pyright: ignore[reportReturnType]
         torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)
     )
 
 
-def _save_for_backward(ctx, inputs, output) -> None:  # noqa: ANN001
+def _save_for_backward(ctx, inputs, output) -> None:  # noqa: ANN001, ARG001
     *tensors, ctx.window = inputs
-    out, log_denominator = output
-    ctx.mark_non_differentiable(log_denominator)
-    ctx.save_for_backward(*tensors, out, log_denominator)
+    ctx.save_for_backward(*tensors)
 
 
-def _backward(ctx, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN001
+def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN001
     return *banded_attention_backward(grad, *ctx.saved_tensors, ctx.window), None, None
 
 

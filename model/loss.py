@@ -8,13 +8,17 @@ vocabulary then costs one chunk of memory and no recomputation.
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 IGNORE = -100
 CHUNK_LOGITS = 1 << 25
 """Logits held at a time: 128 MiB in fp32, in matrix products still large enough to be efficient."""
+TILE_LOGITS = 1 << 17
+"""Logits that a CPU thread turns into slopes at a time: few enough to stay in its cache while
+several passes go over them."""
+HEAD_ROWS = 4096
+"""Rows of the head whose gradient is added up at a time: no second one of its size exists then."""
 
 
 class Losses(NamedTuple):
@@ -61,19 +65,21 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_weight = weight.new_zeros(weight.shape, dtype=exact) if want_weight else None
         # Unsupervised positions cost nothing: they are not even multiplied with the head.
         supervised = (labels != IGNORE).nonzero().squeeze(1)
-        for chunk in supervised.split(max(1, CHUNK_LOGITS // num_tokens)):
+        size = max(1, min(len(supervised), CHUNK_LOGITS // num_tokens))
+        logits = hidden.new_empty(size, num_tokens)  # one for all chunks: new pages cost a CPU time
+        for chunk in supervised.split(size):
             x, y = hidden[chunk], labels[chunk]
-            logits = (x @ head.T).to(exact)
-            losses[chunk] = F.cross_entropy(logits, y, reduction="none")
-            if not (want_hidden or want_weight):
-                continue
-            slope = logits.sub_(logits.logsumexp(1, keepdim=True)).exp_()  # softmax, in place
-            slope[torch.arange(len(y), device=y.device), y] -= 1
-            slope = slope.to(hidden.dtype)
+            slopes = torch.mm(x, head.T, out=logits[: len(y)])
+            losses[chunk] = _losses(slopes, y, exact, replace=want_hidden or want_weight)
             if grad_hidden is not None:
-                grad_hidden[chunk] = slope @ head
+                grad_hidden[chunk] = slopes @ head
             if grad_weight is not None:
-                grad_weight[:num_tokens] += slope.T @ x
+                for part, slope in zip(
+                    grad_weight[:num_tokens].split(HEAD_ROWS),
+                    slopes.split(HEAD_ROWS, 1),
+                    strict=True,
+                ):
+                    part += slope.T @ x
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.weight_dtype = weight.dtype
         ctx.mark_non_differentiable(losses)
@@ -91,3 +97,25 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             scaled = torch.empty_like(grad_weight, dtype=ctx.weight_dtype)
             grad_weight = torch.mul(grad_weight, grad_total, out=scaled)  # no second fp32 copy
         return grad_hidden, grad_weight, None, None
+
+
+def _losses(logits: Tensor, labels: Tensor, exact: torch.dtype, *, replace: bool) -> Tensor:
+    """Cross-entropy of each token, (N,), in the exact dtype.
+
+    Args:
+        logits: (N, V).
+        replace: put each loss's gradient, softmax minus one-hot, in the place of the logits.
+    """
+    size = len(labels)
+    if logits.device.type == "cpu":
+        size = TILE_LOGITS * torch.get_num_threads() // logits.shape[1]
+    losses = []
+    for tile, label in zip(*(x.split(max(1, size)) for x in (logits, labels)), strict=True):
+        log_probabilities = tile.log_softmax(1, dtype=exact)
+        index = label[:, None]
+        losses.append(-log_probabilities.gather(1, index).squeeze(1))
+        if replace:
+            slope = log_probabilities.exp_()
+            slope.scatter_add_(1, index, slope.new_full((1, 1), -1).expand_as(index))
+            tile.copy_(slope)
+    return torch.cat(losses)

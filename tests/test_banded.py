@@ -60,8 +60,7 @@ def test_banded_gradients_are_its_derivatives(monkeypatch):
     monkeypatch.setattr("model.banded.BAND_BLOCK", 3)
     segments = torch.tensor([[1, 1, 1, 1, 2, 2, 2], [1, 1, 2, 3, 3, 0, 0]], dtype=torch.int32)
     inputs = [x.requires_grad_() for x in random_qkv(2, 7, 2, 1, 2)]
-    assert torch.autograd.gradcheck(lambda *qkv: banded_attention(*qkv, segments, 3)[0], inputs)
-    assert not banded_attention(*inputs, segments, 3)[1].requires_grad
+    assert torch.autograd.gradcheck(lambda *qkv: banded_attention(*qkv, segments, 3), inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -69,7 +68,5 @@ def test_banded_operators_keep_the_compiler_contract(dtype):
     query, key, value = (x.requires_grad_() for x in random_qkv(2, 9, dtype=dtype))
     segments = random_segments(2, 9)
     torch.library.opcheck(banded_attention, (query, key, value, segments, 4))
-    out, log_denominator = banded_attention(query, key, value, segments, 4)
-    saved = [x.detach() for x in (torch.ones_like(out), query, key, value)]
-    results = out.detach(), log_denominator.detach()
-    torch.library.opcheck(banded_attention_backward, (*saved, segments, *results, 4))
+    given = [x.detach() for x in (torch.ones_like(query), query, key, value)]
+    torch.library.opcheck(banded_attention_backward, (*given, segments, 4))
