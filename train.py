@@ -41,16 +41,15 @@ from training.optim import build_optimizer, set_learning_rates
 from training.parallelize import materialize
 from training.plots import plot_forgetting, plot_run
 from training.profiler import profiler
+from training.resume import check_resume, check_same_state
 from training.run_folder import (
     FINAL_FOLDERS,
-    check_records,
-    check_resume,
-    check_same_data,
     describe_environment,
     open_run_folder,
     record_start,
     replace_text,
 )
+from training.run_log import describe_gaps
 from training.schedule import learning_rate
 from training.step import StepResult, loss_by_row, sum_by_source
 
@@ -72,13 +71,13 @@ def train(config: Config) -> None:
         checkpointer = Checkpointer(run / "checkpoints", config.checkpoint, world)
         stack.enter_context(checkpointer)
         saved = checkpointer.steps()
-        world.on_main(lambda: check_records(run, saved))
+        fresh = describe_start(world, parts, 0)
         world.on_main(lambda: check_same_run(run / "config.yaml", config))
-        world.on_main(lambda: check_same_data(run / "environment.json", parts.fingerprints))
+        world.on_main(lambda: check_same_state(run, saved, parts.fingerprints, fresh["dtype"]))
         if world.from_main(any((run / final).exists() for final in FINAL_FOLDERS)):
             world.say(f"{run} is finished; remove it or set another name to train again")
             return
-        check_resume(config.resume, run, saved)
+        world.on_main(lambda: check_resume(config.resume, run, saved))
         stack.enter_context(open_run_folder(run, world))
         checkpointer.check_space(model, saves=-(-plan.steps // config.checkpoint.every))
         if world.is_main:
@@ -96,8 +95,9 @@ def train(config: Config) -> None:
         step = checkpointer.load_latest(model, optimizer)
         log.rewind(step)
         # Only now: what stands in the log after that step is of this start.
-        start = describe_start(world, parts, step or 0)
-        world.on_main(lambda: record_start(run, start))
+        world.on_main(lambda: record_start(run, fresh | {"step": step or 0}))
+        for gap in describe_gaps(run, step, config.logging.every) if world.is_main else []:
+            log.say(gap)
 
         # 5. The loop; `step` counts completed updates.
         loader = stack.enter_context(

@@ -26,6 +26,7 @@ def describe_start(world: World, parts: Parts, step: int) -> dict[str, Any]:
         "compile": config.parallel.compile,
         "checkpointing": config.parallel.checkpointing,
         "logging_every": config.logging.every,
+        "checkpoint_every": config.checkpoint.every,
     }
 
 

@@ -36,7 +36,7 @@ from training.inputs import (
     open_weights,
 )
 from training.parallelize import build_mesh, compute_dtype, parallelize
-from training.run_folder import recorded_fingerprints
+from training.resume import recorded_fingerprints
 from training.schedule import Span, spans_of
 
 

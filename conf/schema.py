@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from conf.command import register_schema
 from data.curriculum import Plan
@@ -37,10 +38,10 @@ LAUNCH_FIELDS = (
     *("parallel.attention", "parallel.checkpointing", "parallel.compile"),
 )
 
-# Fields that say where the data lies. They enter the default name of a run, since nobody has read
-# the data when it is made up; when a run is continued they may change, since the fingerprints in
-# its environment.json vouch for what lies there.
-MOVABLE_FIELDS = ("data.root", "data.tokenizer")
+# Fields whose meaning depends on the machine. They enter the default name of a run, for when it is
+# made up nobody has looked; when a run is continued they may change, for what they come down to is
+# compared: the fingerprints of the data in environment.json, the precision in starts.jsonl.
+MOVABLE_FIELDS = ("data.root", "data.tokenizer", "parallel.dtype")
 
 
 @dataclass(kw_only=True)
@@ -230,7 +231,7 @@ def check_same_run(path: Path, config: Config) -> None:
     free = LAUNCH_FIELDS + MOVABLE_FIELDS
     if config.lora is not None:  # the digest in environment.json vouches for the base
         free += ("init_from",)
-    before = _without(free, OmegaConf.to_container(OmegaConf.load(path)))
+    before = _without(free, _read_tree(path))
     now = _without(free, OmegaConf.to_container(OmegaConf.create(asdict(config))))
     different = [
         f"{key}: {before.get(key)} -> {now.get(key)}"
@@ -242,6 +243,16 @@ def check_same_run(path: Path, config: Config) -> None:
             f"{path} was begun with other settings ({'; '.join(different)}); restore them, or set "
             "another name"
         )
+
+
+def _read_tree(path: Path) -> dict:
+    try:
+        tree = OmegaConf.to_container(OmegaConf.load(path))
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError):
+        tree = None
+    if not isinstance(tree, dict) or not tree:
+        raise ValueError(f"{path} is damaged; restore it, or set another name")
+    return tree
 
 
 def _without(fields: tuple[str, ...], tree: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from data.stages import REPLAY
 from data.trace import Passage, Piece, Reading, Trace, TraceConfig
 from tokenizer.tokenizer import Tokenizer
 from training.inputs import open_sources, open_tokenizer
-from training.run_folder import check_same_data, recorded_fingerprints
+from training.resume import check_same_data, recorded_fingerprints
 from training.run_log import read_records
 
 ConfigStore.instance().store("trace_schema", TraceConfig)

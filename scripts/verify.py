@@ -35,7 +35,8 @@ from training.reproduce import (
     judged,
     repeat,
 )
-from training.run_folder import check_same_data, describe_environment
+from training.resume import check_same_data
+from training.run_folder import describe_environment
 from training.run_log import check_log, read_records
 from training.sealed import finished
 from training.verdict import Verdict

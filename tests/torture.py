@@ -1,4 +1,4 @@
-"""kill -9 a run again and again at random instants, and compare it with the uninterrupted one.
+"""kill -9 a run again and again, all over its length, and compare it with the uninterrupted one.
 
     python -m tests.torture OUT KILLS +experiment=... [override ...]
 
@@ -21,11 +21,14 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from itertools import cycle
 from pathlib import Path
+from typing import NamedTuple
 
 from safetensors.torch import load_file
 
+from data.curriculum import Plan
 from tests.runs import ROOT, command, configure, evaluations, kill_tree, losses, metrics
 
 SEED = 0
@@ -63,43 +66,86 @@ def count_steps(run: Path) -> int:
     return log.read_bytes().count(b'"grad_norm"') if log.exists() else 0
 
 
-def kill_at_random(
-    process: subprocess.Popen, run: Path, dice: random.Random, within: int
-) -> dict | None:
-    """Kill a run within a random number of steps; None if it was done before."""
-    steps, seconds, begun = dice.randrange(within), dice.uniform(0, 1), time.monotonic()
-    if steps == 0:  # while it starts, or writes or reads a checkpoint
-        seconds *= 20
-    else:
-        before = None
-        while process.poll() is None:
-            time.sleep(0.02)
-            now = count_steps(run)
-            # A continued run first forgets the steps after its checkpoint.
-            before = now if before is None or now < before else before
-            if now >= before + steps:
-                break
-    deadline = time.monotonic() + seconds
+class Kill(NamedTuple):
+    """When to kill.
+
+    Attributes:
+        during: what is likely to be going on.
+        step: wait until the log has it; not `during` a start.
+        seconds: then, or after the start, wait so long.
+    """
+
+    during: str
+    step: int
+    seconds: float
+
+
+def plan_kills(kills: int, steps: int, checkpoints: int, evaluations: int) -> list[Kill]:
+    """Instants that spread over the whole run, in its order.
+
+    In turn anywhere, as a checkpoint is due, as an evaluation is due, and while the run starts.
+
+    Args:
+        checkpoints, evaluations: steps between them.
+    """
+    dice, every = random.Random(SEED), {"save": checkpoints, "evaluation": evaluations}
+    planned = []
+    for number, step in enumerate(sorted(dice.randrange(1, steps) for _ in range(kills))):
+        during = ("anywhere", "save", "evaluation", "start")[number % 4]
+        n = every.get(during, 1)
+        step = max(n, min(-(-step // n), (steps - 1) // n) * n)
+        planned.append(Kill(during, step, dice.uniform(0, 15 if during == "start" else 1.5)))
+    return planned
+
+
+def count_starts(run: Path) -> int:
+    """How often the run has begun or continued to compute."""
+    starts = run / "starts.jsonl"
+    return starts.read_bytes().count(b"\n") if starts.exists() else 0
+
+
+def describe_death(run: Path, started: bool, evaluations: int) -> dict:
+    """What a run was doing when it was killed."""
+    log = run / "metrics.jsonl"
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    rows = [json.loads(line) for line in lines if line.endswith("\n")]
+    evaluated = {row["step"] for row in rows if "eval" in row}
+    steps = max((row["step"] for row in rows), default=0)
+    return {
+        "steps_logged": steps,
+        "starting": not started,
+        "saving": any((run / "checkpoints").glob("step-*.tmp")),
+        "evaluating": started and steps % evaluations == 0 and steps not in evaluated,
+    }
+
+
+def kill_when(process: subprocess.Popen, run: Path, kill: Kill, evaluations: int) -> dict | None:
+    """Kill a run at an instant; None if it was done before."""
+    before, begun = count_starts(run), time.monotonic()
+    while kill.during != "start" and process.poll() is None:
+        # A run that goes on first forgets the steps after its checkpoint.
+        if count_starts(run) > before and count_steps(run) >= kill.step:
+            break
+        time.sleep(0.02)
+    deadline = time.monotonic() + kill.seconds
     while time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.005)
     if process.poll() is not None:
         return None
     kill_tree(process)
-    return {"steps_logged": count_steps(run), "seconds": round(time.monotonic() - begun, 1)}
+    death = describe_death(run, count_starts(run) > before, evaluations)
+    return {"asked": kill.during, **death, "seconds": round(time.monotonic() - begun, 1)}
 
 
-def carry_out(run: Path, kills: int, overrides: list[str], within: int) -> list[dict]:
-    """Make one run, killed so often; returns its kills."""
-    ranks, dice, deaths = cycle(RUNS[run.name]), random.Random(SEED), []
+def carry_out(run: Path, kills: list[Kill], overrides: list[str], evaluations: int) -> list[dict]:
+    """Make one run, killed at some instants; returns how it was found then."""
+    ranks, deaths = cycle(RUNS[run.name]), []
     output = run.with_name(f"{run.name}.log")
     arguments = [*overrides, f"runs_folder={run.parent}", f"name={run.name}"]
-    while len(deaths) < kills:
+    for kill in kills:
         size = next(ranks)
         process = start(arguments, size, output)
-        death = kill_at_random(process, run, dice, within)
-        if process.poll() == 0:
-            print(f"{run.name} had arrived before it could be killed again", flush=True)
-            return deaths
+        death = kill_when(process, run, kill, evaluations)
         if death is None:
             sys.exit(f"{run.name} ended with {process.poll()} after {len(deaths)} kills: {output}")
         deaths.append({"ranks": size, **death})
@@ -154,29 +200,42 @@ def shown(value: float | str | None) -> str:
     return "none" if value is None else str(value)
 
 
+def describe_deaths(deaths: list[dict], plan: Plan) -> str:
+    """How many of the kills fell where."""
+    counts = {what: sum(d[what] for d in deaths) for what in ("starting", "saving", "evaluating")}
+    stages = Counter(plan.stage_at(min(d["steps_logged"], plan.steps - 1)).name for d in deaths)
+    parts = [f"{n} {what}" for what, n in counts.items()]
+    return ", ".join([*parts, *(f"{n} in stage {name}" for name, n in stages.items())])
+
+
 def main(out: Path, kills: int, overrides: list[str]) -> None:
     """All runs, and the comparison; exit code 1 unless what must be equal is."""
     out.mkdir(parents=True, exist_ok=True)
     overrides = [*overrides, "logging.row_losses=true"]
-    steps = configure(*overrides).plan().steps
-    within = max(2, 2 * steps // max(kills, 1))  # so that they spread over the whole run
+    config = configure(*overrides)
+    plan, evaluations = config.plan(), config.evaluation.every
+    assert evaluations is not None
+    planned = plan_kills(kills, plan.steps, config.checkpoint.every, evaluations)
     reached = {}
     for name in RUNS:
         run, record = out / name, out / f"{name}.json"
         if not record.exists():
             if (out / name).exists() and name.startswith("killed"):
                 shutil.rmtree(out / name)
-            count = kills if name.startswith("killed") else 0
-            deaths = carry_out(run, count, overrides, within)
+            instants = planned if name.startswith("killed") else []
+            deaths = carry_out(run, instants, overrides, evaluations)
             record.write_text(json.dumps(deaths))
         reached[name] = {"kills": json.loads(record.read_text())}
         reached[name] |= differences(run, out / "straight-2")
     (out / "torture.json").write_text(json.dumps(reached, indent=1))
-    print(f"| run, {steps} steps | kills | {' | '.join(COLUMNS.values())} |")
+    print(f"| run, {plan.steps} steps | kills | {' | '.join(COLUMNS.values())} |")
     print("|---" * (2 + len(COLUMNS)) + "|")
     for name, found in list(reached.items())[1:]:
         cells = [name, str(len(found["kills"])), *(shown(found[key]) for key in COLUMNS)]
         print(f"| {' | '.join(cells)} |")
+    for name, found in reached.items():
+        if deaths := found["kills"]:
+            print(f"{name}: {describe_deaths(deaths, plan)}")
     exact = [reached["killed-2"][key] for key in COLUMNS if key not in ("token_stream", "beyond")]
     streams = {found["token_stream"] for found in reached.values()}
     if any(exact) or streams != {"equal"}:

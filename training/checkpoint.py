@@ -226,7 +226,11 @@ class Checkpointer:
         match_moments(model, optimizer, self._names(step))
         state = state_tensors(model, optimizer, step)
         self._read(step, state)
-        assert int(state["step"]) == step
+        if (found := int(state["step"])) != step:
+            raise ValueError(
+                f"{self.folder / f'step-{step:08d}'} holds the state of step {found}; give it its "
+                "own name back, or remove it"
+            )
 
     def differences(self, step: int, model: Mistral, optimizer: torch.optim.Optimizer) -> list[str]:
         """Tensors of a checkpoint that are not the state in hand, bit for bit.

@@ -11,7 +11,8 @@ from model.config import ModelConfig
 from model.merge import MergedAdapters
 from model.weights import PretrainedFolder
 from tokenizer.tokenizer import Tokenizer
-from training.run_folder import FINAL_FOLDERS, HELD_OUT
+from training.resume import HELD_OUT
+from training.run_folder import FINAL_FOLDERS
 
 
 def open_tokenizer(path: str) -> Tokenizer:

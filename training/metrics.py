@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from model.durable import make_durable
-from training.run_folder import replace_text
+from training.run_folder import json_row, replace_text
 
 LOG_LINE_SECONDS = 15
 WANDB_MODES = ("disabled", "offline", "online")
@@ -84,13 +84,13 @@ class MetricsLog:
         self._bar.update((step or 0) - self._bar.n)
 
     def _step_of(self, line: int, row: str) -> int:
-        try:
-            return json.loads(row)["step"]
-        except (ValueError, TypeError, KeyError):
+        step = json_row(row).get("step")
+        if type(step) is not int:
             raise ValueError(
                 f"{self._path}, line {line}: {row[:40]!r} is no row of a log; mend or remove it, "
                 "and the same command continues"
-            ) from None
+            )
+        return step
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row, durable against a crash of the process."""

@@ -34,6 +34,10 @@ what one of them is off by, others make up for.
 """
 
 
+NO_CONDITIONS = ("step", "logging_every", "checkpoint_every")
+"""What a start tells of itself that changes no figure."""
+
+
 @dataclass(kw_only=True)
 class VerifyConfig:
     """Which steps of a run to repeat, and how close they must come."""
@@ -189,7 +193,7 @@ def choose_tolerance(
     if starts is None:
         loose = LOOSE[now["dtype"]]
         return loose, "no starts.jsonl tells how these steps were computed, they are older than it"
-    conditions = [name for name in now if name not in ("step", "logging_every")]
+    conditions = [name for name in now if name not in NO_CONDITIONS]
     different = []
     for name in conditions:
         values = [value for value, _ in groupby(start.get(name) for start in [*starts, now])]

@@ -27,8 +27,6 @@ _PACKAGES = ("torch", "numpy", "safetensors", "sentencepiece", "hydra-core", "tr
 
 FINAL_FOLDERS = ("model", "adapter")
 """What a run leaves when it has finished: one of them."""
-HELD_OUT = "/held_out"
-"""Ends the name under which the held-out text of a source has its fingerprint."""
 
 
 @contextmanager
@@ -45,92 +43,21 @@ def open_run_folder(folder: Path, world: World) -> Iterator[None]:
                 folder.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError):
                 raise ValueError(f"{folder} cannot be a folder; set another runs_folder") from None
-            held = stack.enter_context((folder / ".lock").open("w"))
+            held = stack.enter_context((folder / ".lock").open("a+"))
+            held.seek(0)
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(
-                    f"{folder}: another run is working in this folder; wait, or set another name"
+                    f"{folder}: another run is working in this folder ({held.read() or 'starting'}"
+                    "); wait, or set another name"
                 ) from None
+            held.truncate()
+            held.write(f"process {os.getpid()} on {platform.node()}")
+            held.flush()
 
         world.on_main(lock)
         yield
-
-
-def check_records(folder: Path, steps: list[int]) -> None:
-    """Refuse to go on from checkpoints of which nothing tells what run they belong to.
-
-    Args:
-        steps: of the checkpoints that are there.
-
-    Raises:
-        ValueError: names the files that are missing.
-    """
-    names = ("config.yaml", "environment.json")
-    missing = [name for name in names if not (folder / name).is_file()]
-    if steps and missing:
-        raise ValueError(
-            f"{folder} holds checkpoints up to step {steps[-1]}, but no {' and no '.join(missing)} "
-            "to tell what they were computed from; restore what is missing, or set another name"
-        )
-
-
-def check_resume(resume: str, folder: Path, steps: list[int]) -> None:
-    """Compare `resume` with the steps of the checkpoints that are there.
-
-    Raises:
-        ValueError: there are some and none may be, or none and one must be.
-    """
-    if resume == "never" and steps:
-        raise ValueError(
-            f"resume=never, but {folder} holds checkpoints up to step {steps[-1]}; remove "
-            "the folder, set another name, or resume=auto"
-        )
-    if resume == "required" and not steps:
-        raise ValueError(
-            f"resume=required, but {folder} holds no checkpoint; check the name, or "
-            "resume=auto to begin"
-        )
-
-
-def recorded_fingerprints(path: Path) -> dict[str, str]:
-    """The data that a run was begun with, from its environment.json; empty if it was not begun.
-
-    Raises:
-        ValueError: the file is not one that a run has written.
-    """
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["data_fingerprints"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(
-            f"{path} is damaged, it names no data_fingerprints; restore it, or set another name"
-        ) from None
-
-
-def check_same_data(path: Path, fingerprints: dict[str, str]) -> None:
-    """Compare with the data that a run was begun with, if it was.
-
-    Raises:
-        ValueError: names the sources that have changed since.
-    """
-    if not path.exists():
-        return
-    before = recorded_fingerprints(path)
-    # Runs begun by an earlier version have not noted the held-out text.
-    changed = [
-        name
-        for name in fingerprints
-        if before.get(name) != fingerprints[name]
-        and (name in before or not name.endswith(HELD_OUT))
-    ]
-    if changed:
-        where = "" if changed == ["init_from"] else "data.sources "
-        raise ValueError(
-            f"{where}{', '.join(changed)} changed since {path.parent} was begun; restore them, or "
-            "set another name"
-        )
 
 
 def describe_environment(world: World, fingerprints: dict[str, str]) -> dict[str, Any]:
@@ -164,11 +91,7 @@ def record_start(folder: Path, start: dict[str, Any]) -> None:
     path = folder / "starts.jsonl"
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     # Replaced and not appended to, so that a kill leaves no half of a line.
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(before + json.dumps(start) + "\n", encoding="utf-8")
-    make_durable(partial)
-    partial.replace(path)
-    make_durable(folder)
+    replace_text(path, before + json.dumps(start) + "\n")
 
 
 def read_starts(folder: Path) -> list[dict[str, Any]]:
@@ -191,11 +114,22 @@ def read_starts(folder: Path) -> list[dict[str, Any]]:
     return starts
 
 
+def json_row(line: str) -> dict[str, Any]:
+    """The object that a line holds, or an empty one if it holds none."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
 def replace_text(path: Path, content: str) -> None:
-    """Write a small file in one step."""
+    """Write a small file in one step, and force it to disk."""
     partial = path.with_name(path.name + ".tmp")
     partial.write_text(content, encoding="utf-8")
+    make_durable(partial)
     partial.replace(path)
+    make_durable(path.parent)
 
 
 def _git(*arguments: str) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from training.forgetting import DELTA, with_deltas
-from training.run_folder import read_starts
+from training.run_folder import json_row, read_starts
 
 SHOWN = 3
 
@@ -77,15 +77,6 @@ def read_records(run: Path) -> Records:
     return Records(environment, read_starts(run), steps, reached, measured)
 
 
-def json_row(line: str) -> dict[str, Any]:
-    """The object that a line holds, or an empty one if it holds none."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return {}
-    return row if isinstance(row, dict) else {}
-
-
 def check_log(
     records: Records, kept: Iterable[int], last: int, every: int, within: int = SHOWN
 ) -> list[str]:
@@ -124,6 +115,18 @@ def check_log(
         named = ", ".join(map(str, missing[:within]))
         problems.append(f"steps {named}{more}: not in the log, where logging.every promises them")
     return problems
+
+
+def describe_gaps(run: Path, step: int | None, every: int) -> list[str]:
+    """What the log of a run that goes on after `step` lacks, though its checkpoint was written.
+
+    Args:
+        step: None if the run begins.
+        every: steps between rows where no start tells.
+    """
+    if step is None:
+        return []
+    return [f"metrics.jsonl: {gap}" for gap in check_log(read_records(run), [step], step, every)]
 
 
 def _check_deltas(records: Records) -> list[str]:
