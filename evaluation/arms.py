@@ -21,6 +21,9 @@ from evaluation.statistics import (
 from evaluation.study import Study
 from evaluation.study_runs import SIDES, Run
 
+DIGITS = 12
+"""Of a difference in bits per byte, after the point; what is beyond is rounding of sums."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -98,9 +101,10 @@ class Comparison:
         alone: seeds that only one of the two has.
         found: mean, Student's interval and p of the paired differences.
         over_documents: interval where other documents might have been held out too; None: some
-            run has no documents.json.
+            run has no documents.json, or nothing varies over seeds and documents.
         signs: p of the sign-flip test.
         adjusted: p of Student's test, and of the sign flips, after Holm; None outside a family.
+            Student's is None where it is not defined.
     """
 
     arm: str
@@ -111,7 +115,7 @@ class Comparison:
     found: PairedT
     over_documents: Interval | None
     signs: float
-    adjusted: tuple[float, float] | None = None
+    adjusted: tuple[float | None, float] | None = None
 
 
 def compare(study: Study, arm: str, other: str, side: str, method: Method) -> Comparison | None:
@@ -122,8 +126,8 @@ def compare(study: Study, arm: str, other: str, side: str, method: Method) -> Co
         roots = {seed: study.root(run) for seed, run in ours.items()}
         theirs |= {seed: root for seed, root in roots.items() if root and root.arm == other}
     seeds = sorted(ours.keys() & theirs.keys())
-    outcome = method.outcome
-    differences = [_sides(ours[s], outcome)[side] - _sides(theirs[s], outcome)[side] for s in seeds]
+    levels = [[_sides(runs[s], method.outcome)[side] for s in seeds] for runs in (ours, theirs)]
+    differences = [round(a - b, DIGITS) for a, b in zip(*levels, strict=True)]
     found = _estimate(differences, method)
     if found is None:
         return None
@@ -149,7 +153,7 @@ def _over_documents(pairs: Sequence[tuple[Run, Run]], side: str, method: Method)
         for a, b in pairs
     ]
     strata = [name for name in sets for _ in first[name]]
-    return hierarchical_bootstrap(
+    interval = hierarchical_bootstrap(
         np.stack(values) / math.log(2),
         sizes=np.concatenate([first[name][:, 1] for name in sets]),
         strata=strata if method.outcome == "mean" else None,
@@ -157,19 +161,24 @@ def _over_documents(pairs: Sequence[tuple[Run, Run]], side: str, method: Method)
         samples=method.samples,
         confidence=method.confidence,
     )
+    # Without any spread a resample can only repeat itself; that says nothing of other documents.
+    return interval if interval.high - interval.low > 10**-DIGITS else None
 
 
 def adjust(family: Sequence[Comparison], base: str) -> list[Comparison]:
     """Comparisons with their p adjusted after Holm over the arms, each side by itself.
 
-    That against the base, which asks whether anything was learnt at all, stays as it is.
+    That against the base, which asks whether anything was learnt at all, stays as it is. A test
+    that is not defined is one of the family all the same, as one that rejects nothing.
     """
     adjusted = {(c.other, c.side): (c.found.p, c.signs) for c in family}
     for side in SIDES:
         arms = [c for c in family if c.side == side and c.other != base]
-        student = holm({c.other: c.found.p for c in arms})
+        student = holm({c.other: 1.0 if c.found.p is None else c.found.p for c in arms})
         signs = holm({c.other: c.signs for c in arms})
-        adjusted |= {(c.other, side): (student[c.other], signs[c.other]) for c in arms}
+        for c in arms:
+            defined = c.found.p is not None
+            adjusted[c.other, side] = student[c.other] if defined else None, signs[c.other]
     return [replace(c, adjusted=adjusted[c.other, c.side]) for c in family]
 
 
@@ -182,7 +191,8 @@ def set_differences(
     sets = [n for side in SIDES for n in ours[seeds[0]].sides[side]] if seeds else []
     return {
         name: paired_t(
-            [ours[s].final.bits[name] - theirs[s].final.bits[name] for s in seeds], confidence
+            [round(ours[s].final.bits[name] - theirs[s].final.bits[name], DIGITS) for s in seeds],
+            confidence,
         )
         for name in sets
     }

@@ -1,7 +1,7 @@
 """What a study has found, in words and tables; every verdict is derived from its numbers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from evaluation.arms import (
@@ -77,6 +77,26 @@ def describe_gaps(study: Study) -> list[Block]:
     return [Heading("Completeness"), Table(("run", "what is wrong"), tuple(gaps))]
 
 
+def describe_plan(
+    arm_seeds: Mapping[str, Sequence[int]], grown_from: Mapping[str, str]
+) -> list[Block]:
+    """What the plan says of single arms and folders, where it does."""
+    arms: dict[tuple[int, ...], list[str]] = {}
+    for arm, seeds in arm_seeds.items():
+        arms.setdefault(tuple(sorted(seeds)), []).append(arm)
+    blocks: list[Block] = [
+        f"Planned with no other seeds than {', '.join(map(str, seeds))}: {', '.join(names)}."
+        for seeds, names in arms.items()
+    ]
+    if grown_from:
+        pairs = ", ".join(f"{folder} of {run}" for folder, run in grown_from.items())
+        blocks.append(
+            f"Models that runs began from and that were made of a run: {pairs}. Changes are those "
+            "since that run, the making included; the curves of forgetting.png begin after it."
+        )
+    return blocks
+
+
 def describe_knowledge(study: Study, confidence: float) -> list[Block]:
     """Margin and share known, of invented and of real facts: a row per arm, by exposures."""
     blocks: list[Block] = []
@@ -139,6 +159,7 @@ def describe_primary(
         "same base, the same data order.",
         _table([domain, general], [learnt, kept + also]),
         f"Domain: {learnt}. General: {kept}{also}, margin {margin:g}. {conclusion}",
+        *_undefined([domain, general]),
         *_unpaired([domain]),
     ]
 
@@ -178,7 +199,7 @@ def describe_comparisons(
     for c in secondary:
         assert c.adjusted is not None
         verdict = superiority(c.found.interval)
-        if c.adjusted[0] >= 1 - method.confidence:
+        if c.adjusted[0] is None or c.adjusted[0] >= 1 - method.confidence:
             verdict = "not shown"
         if c.side == "general":
             verdict += f"; {non_inferiority(c.found.interval, margin)} (uncorrected)"
@@ -190,6 +211,7 @@ def describe_comparisons(
         f"needs an adjusted p of Student's test below {1 - method.confidence:.2g}. On general text "
         f"the second verdict is whether {candidate} is worse by less than {margin:g}.",
         _table(secondary, verdicts),
+        *_undefined(secondary),
         *_unpaired(secondary),
     ]
 
@@ -222,6 +244,28 @@ def _table(comparisons: Sequence[Comparison], verdicts: Sequence[str]) -> Table:
         figures = (str(len(c.seeds)), _estimate(c.found), documents)
         rows.append((c.other, c.side, *figures, *tests, verdict))
     return Table(header, tuple(rows))
+
+
+def _undefined(comparisons: Sequence[Comparison]) -> list[Block]:
+    """Why a comparison has no interval and no p of Student's test."""
+    reasons = {
+        True: "there is one seed",
+        False: "the difference is the same with every seed, as if they were one",
+    }
+    blocks: list[Block] = []
+    for single, reason in reasons.items():
+        named = [
+            f"{c.other} ({c.side})"
+            for c in comparisons
+            if c.found.p is None and (len(c.seeds) == 1) == single
+        ]
+        if named:
+            blocks.append(
+                f"Student's interval and test are not defined against {', '.join(named)}: "
+                f"{reason}, so that nothing tells how far that of another seed would lie from it. "
+                "The sign flips need no spread."
+            )
+    return blocks
 
 
 def _unpaired(comparisons: Sequence[Comparison]) -> list[Block]:

@@ -18,6 +18,7 @@ from evaluation.findings import (
     describe_gaps,
     describe_knowledge,
     describe_method,
+    describe_plan,
     describe_primary,
     describe_sets,
 )
@@ -31,7 +32,7 @@ from evaluation.plots import (
     numbered_curves,
 )
 from evaluation.study import Study, build_study
-from evaluation.study_runs import OUTCOMES, SIDES, find_runs, read_runs
+from evaluation.study_runs import OUTCOMES, SIDES, find_runs, read_runs, trace_back
 from training.run_folder import replace_text
 
 
@@ -59,6 +60,11 @@ class ReportConfig:
     """Planned arms, in the order of the report; any without a run is listed as missing."""
     seeds: list[int] = field(default_factory=list)
     """Planned seeds, likewise; those of the runs are always expected of every arm."""
+    arm_seeds: dict[str, list[int]] = field(default_factory=dict)
+    """Arms that were planned with other seeds than the rest, fewer as a rule, and which."""
+    grown_from: dict[str, str] = field(default_factory=dict)
+    """Folders that runs began from and that are no runs, such as a model whose vocabulary was
+    grown, and the run that each was made of; changes are then against what that goes back to."""
     curves: list[list[str]] = field(default_factory=list)
     """Arms to be joined by a line in the frontier, line by line; empty: arms of a study that differ
     in a number at the end of their names."""
@@ -85,6 +91,18 @@ class ReportConfig:
             raise ValueError(f"seed={self.seed}: must be 0 or more")
         if self.candidate in (self.control, self.base):
             raise ValueError(f"candidate={self.candidate}: must be neither control nor base")
+        if len(set(self.arms)) < len(self.arms):
+            raise ValueError(f"arms={self.arms}: name each arm once")
+        for name, seeds in {"seeds": self.seeds, **self._own_seeds}.items():
+            if len(set(seeds)) < len(seeds) or min(seeds, default=0) < 0:
+                raise ValueError(f"{name}={seeds}: must be numbers from 0 up, each once")
+        for name, seeds in self._own_seeds.items():
+            if not seeds:
+                raise ValueError(f"{name}=[]: give its seeds, or leave the arm out of arm_seeds")
+
+    @property
+    def _own_seeds(self) -> dict[str, list[int]]:
+        return {f"arm_seeds.{arm}": seeds for arm, seeds in self.arm_seeds.items()}
 
     @property
     def method(self) -> Method:
@@ -124,12 +142,14 @@ def read_planned(config: ReportConfig) -> Study:
     Raises:
         ValueError: a run cannot be read, or none of them can be counted.
     """
-    runs = read_runs(find_runs(config.runs))
+    runs = trace_back(read_runs(find_runs(config.runs)), config.grown_from)
     planned = any(run.planned for run in runs)
     there = {run.arm for run in runs}
     leading = [a for a in (config.candidate, config.control) if planned or a in there]
     arms = [*config.arms, *(arm for arm in leading if arm not in config.arms)]
-    study = build_study(runs, base=config.base, arms=arms, seeds=config.seeds)
+    study = build_study(
+        runs, base=config.base, arms=arms, seeds=config.seeds, arm_seeds=config.arm_seeds
+    )
     if not study.runs:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in study.excluded.items())
         raise ValueError(f"runs={config.runs}: none of them can be counted ({reasons})")
@@ -187,6 +207,7 @@ def table_page(config: ReportConfig, study: Study, found: Analysis) -> list[Bloc
         Heading("Arms", 1),
         *describe_arms(study, found.summaries, config.method),
         *describe_gaps(study),
+        *describe_plan(config.arm_seeds, config.grown_from),
         *describe_knowledge(study, config.confidence),
     ]
 

@@ -165,13 +165,13 @@ class PairedT(NamedTuple):
 
     Attributes:
         mean: of the differences.
-        interval: of the mean; without limits where there is only one difference.
-        p: two-sided, of no difference; 1 where there is only one.
+        interval: of the mean; without limits where the differences have no spread.
+        p: two-sided, of no difference; None, that is not defined, where they have none.
     """
 
     mean: float
     interval: Interval
-    p: float
+    p: float | None
 
 
 def paired_t(differences: ArrayLike, confidence: float = 0.95) -> PairedT:
@@ -179,17 +179,19 @@ def paired_t(differences: ArrayLike, confidence: float = 0.95) -> PairedT:
 
     For a handful of seeds, which a bootstrap would take for the whole population. Exact if the
     differences are normal. Source: Student, Biometrika 6 (1908).
+
+    Where there is one difference, or all are the same, nothing tells how far another would lie from
+    the mean: t would be a division by 0 and its p 0, which no test of a finite sample may give
+    (Phipson and Smyth, 2010). R's `t.test` refuses such data as "essentially constant", by the same
+    bound for what is rounding.
     """
     values = np.asarray(differences, dtype=np.float64)
     number, mean = len(values), float(np.mean(values))
-    if number == 1:
-        return PairedT(mean, Interval(-math.inf, math.inf), 1.0)
-    error = float(np.std(values, ddof=1)) / math.sqrt(number)
+    error = float(np.std(values, ddof=1)) / math.sqrt(number) if number > 1 else 0.0
+    if error <= 10 * np.finfo(np.float64).eps * abs(mean):
+        return PairedT(mean, Interval(-math.inf, math.inf), None)
     half = student_t_quantile((1 + confidence) / 2, number - 1) * error
-    if error == 0:
-        p = 1.0 if mean == 0 else 0.0
-    else:
-        p = max(0.0, 1 - student_t_within(abs(mean) / error, number - 1))
+    p = max(0.0, 1 - student_t_within(abs(mean) / error, number - 1))
     return PairedT(mean, Interval(mean - half, mean + half), p)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -77,21 +77,34 @@ class Study:
 
 
 def build_study(
-    runs: Sequence[Run], *, base: str, arms: Collection[str] = (), seeds: Collection[int] = ()
+    runs: Sequence[Run],
+    *,
+    base: str,
+    arms: Collection[str] = (),
+    seeds: Collection[int] = (),
+    arm_seeds: Mapping[str, Collection[int]] | None = None,
 ) -> Study:
     """Sort out what can be counted and what is missing.
 
     Args:
         arms, seeds: that were planned, beside those that there are.
+        arm_seeds: all that was planned of some arms, which then has no bearing on the others.
+
+    Raises:
+        ValueError: `arm_seeds` names an arm that is neither there nor planned, or leaves out a seed
+            that there is.
     """
+    own = arm_seeds or {}
+    _check_arm_seeds(own, runs, arms)
     measured = any(run.documents for run in runs)
     excluded = {run.name: reason for run in runs if (reason := _reason_to_exclude(run, measured))}
     counted = tuple(run for run in runs if run.name not in excluded)
     planned = [run for run in runs if run.planned]
     all_arms = sorted({*arms, *(run.arm for run in planned)})
-    all_seeds = sorted({*seeds, *(run.seed for run in planned)})
+    all_seeds = sorted({*seeds, *(run.seed for run in planned if run.arm not in own)})
     there = {(run.arm, run.seed) for run in runs}
-    missing = [(a, s) for a in all_arms for s in all_seeds if (a, s) not in there]
+    expected = [(a, s) for a in all_arms for s in sorted(own.get(a, all_seeds))]
+    missing = [pair for pair in expected if pair not in there]
     order = [*arms, *sorted({run.arm for run in runs} - {*arms, base}, key=_natural)]
     if base not in arms and any(run.arm == base for run in runs):
         order.insert(0, base)
@@ -101,6 +114,24 @@ def build_study(
     served = {run.seed for run in counted} - unserved
     missing = [(a, s) for a, s in missing if a != base or s not in served]
     return replace(study, missing=tuple(missing))
+
+
+def _check_arm_seeds(
+    arm_seeds: Mapping[str, Collection[int]], runs: Sequence[Run], arms: Collection[str]
+) -> None:
+    known = {*arms, *(run.arm for run in runs)}
+    for arm, seeds in arm_seeds.items():
+        if arm not in known:
+            raise ValueError(
+                f"arm_seeds.{arm}: no such arm; there are {', '.join(sorted(known))} (arms= adds "
+                "planned ones that have no run)"
+            )
+        for run in runs:
+            if run.arm == arm and run.seed not in seeds:
+                raise ValueError(
+                    f"arm_seeds.{arm}={seeds}: {run.name} has seed {run.seed}; add it, or leave "
+                    "that run out of runs="
+                )
 
 
 def _natural(name: str) -> list[tuple[bool, float, str]]:

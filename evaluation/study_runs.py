@@ -4,7 +4,7 @@ A run with a study.json is the seed of an arm; one without is an arm of its own,
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -125,6 +125,31 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     return runs
 
 
+def trace_back(runs: Sequence[Run], grown_from: Mapping[str, str]) -> list[Run]:
+    """The runs, those that began from a folder of `grown_from` as if from the run it was made of.
+
+    Raises:
+        ValueError: a name is not what it should be, or a run would go back to itself.
+    """
+    names = {run.name for run in runs}
+    begun = {run.starts_from for run in runs} - names - {None}
+    for folder, made_of in grown_from.items():
+        if folder not in begun:
+            others = ", ".join(sorted(map(str, begun))) or "none"
+            raise ValueError(
+                f"grown_from.{folder}: no run began from it, or it is a run itself, of which "
+                f"study.json tells; folders that are no runs: {others}"
+            )
+        if made_of not in names:
+            raise ValueError(f"grown_from.{folder}={made_of}: none of the runs that are compared")
+    traced = [
+        replace(run, starts_from=grown_from.get(run.starts_from or "", run.starts_from))
+        for run in runs
+    ]
+    _check_no_circle(traced)
+    return traced
+
+
 def read_run(folder: Path) -> Run:
     """Read one folder.
 
@@ -166,7 +191,8 @@ def _check_no_circle(runs: Sequence[Run]) -> None:
         path, name = [run.name], run.starts_from
         while name in parents:
             if name in path:
-                raise ValueError(f"study.json: {' starts from '.join([*path, name])}, in a circle")
+                circle = " starts from ".join([*path, name])
+                raise ValueError(f"study.json (or grown_from): {circle}, in a circle")
             path.append(name)
             name = parents[name]
 

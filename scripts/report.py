@@ -6,13 +6,12 @@ python -m scripts.report runs='[runs/a,runs/b]' out=report
 
 from pathlib import Path
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from conf.command import command
+from conf.command import command, register_schema
 from evaluation.report import ReportConfig, build_report, read_planned
 
-ConfigStore.instance().store("report_schema", ReportConfig)
+register_schema("report_schema", ReportConfig, free_keys=("arm_seeds", "grown_from"))
 
 
 def report(config: ReportConfig) -> None:

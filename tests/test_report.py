@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import scripts.report
-from evaluation.arms import Method, compare, recall, summarize
+from evaluation.arms import Comparison, Method, adjust, compare, recall, summarize
 from evaluation.page import Heading, Table, to_html, to_markdown
 from evaluation.plots import numbered_curves
 from evaluation.report import (
@@ -24,6 +24,7 @@ from evaluation.report import (
     read_planned,
     table_page,
 )
+from evaluation.statistics import paired_t
 from evaluation.study import build_study
 from evaluation.study_runs import find_runs, read_runs
 
@@ -246,12 +247,127 @@ def test_one_seed_shows_nothing(tmp_path):
     assert "inf" not in text.replace("inferior", "")
 
 
+def test_the_same_difference_with_every_seed_is_not_certainty(tmp_path):
+    """Seeds that change nothing are one seed: no interval, no p of Student's test, no verdict."""
+    # So small a difference that rounding of the levels is a part of it.
+    effects = {"tspt": (0.0, -0.4), "one_stage": (0.0, -0.399), "twin": (0.0, -0.4)}
+    write_study(tmp_path, effects, seeds=3, noise=0.0, extras=False)
+    text = page_of(tmp_path, "comparisons")
+    assert "Domain: not shown. General: not shown" in text
+    assert text.count("the difference is the same with every seed, as if they were one") == 2
+    assert "not defined against one_stage (domain), one_stage (general): " in text
+    rows = {(row[0], row[1]): row for row in rows_of(text) if len(row) == 10}
+    assert rows["one_stage", "domain"][3:9] == ["-0.0010", "-", "-", "-", "0.2500", "-"]
+    assert rows["twin", "domain"][3:9] == ["+0.0000", "-", "-", "-", "1.0000", "1.0000"]
+    assert rows["twin", "domain"][9] == "not shown"
+    # The levels of the seeds differ, so these still have intervals.
+    table = {row[0]: row for row in rows_of(page_of(tmp_path, "table"))}
+    assert re.fullmatch(r"1\.\d{4} \[.*\]", table["tspt"][4])
+
+
+def test_a_test_that_is_not_defined_still_counts_in_its_family():
+    def found(other, values):
+        return Comparison("a", other, "domain", (0, 1, 2), (), paired_t(values), None, 0.25)
+
+    family = [found("same", [0.1] * 3), found("far", [0.1, 0.12, 0.11])]
+    same, far = adjust(family, "base")
+    assert same.adjusted == (None, 0.5)
+    assert far.adjusted == (pytest.approx(2 * far.found.p), 0.5)
+
+
+def test_documents_that_all_say_the_same_give_no_interval(tmp_path):
+    write_study(tmp_path, {"tspt": (0, -0.4), "one_stage": (0, -0.2)}, seeds=3, noise=0.0)
+    for path in tmp_path.glob("*/documents.json"):
+        documents = json.loads(path.read_text())
+        level = -0.4 if path.parent.name.startswith("tspt") else -0.2
+        even = {n: [[(2 + level) * size, size] for _, size in d] for n, d in documents.items()}
+        path.write_text(json.dumps(even))
+    found = compare(read_planned(configure(tmp_path)), "tspt", "one_stage", "domain", METHOD)
+    assert found.found.mean == pytest.approx(-0.2 / math.log(2))
+    assert found.over_documents is None
+    assert found.found.p is None
+    assert found.signs == 0.25
+
+
+def test_arms_that_were_planned_with_fewer_seeds(tmp_path):
+    effects = {"tspt": (0, -0.4), "one_stage": (0, -0.2), "few": (0, 0), "other": (0, 0)}
+    write_study(tmp_path, effects, seeds=3, extras=False)
+    for name in ("few-1", "few-2", "other-2"):
+        remove(tmp_path / name)
+    assert read_planned(configure(tmp_path)).missing == (("few", 1), ("few", 2), ("other", 2))
+    options = {"arm_seeds": {"few": [0], "other": [1, 0]}}
+    assert read_planned(configure(tmp_path, **options)).missing == ()
+    table = page_of(tmp_path, "table", **options)
+    assert "Every run of every arm and seed is there" in table
+    assert "Planned with no other seeds than 0: few." in table
+    assert "Planned with no other seeds than 0, 1: other." in table
+    # What is planned of one arm is expected of it, and of no other one.
+    options = {"arm_seeds": {"few": [0, 7], "other": [0, 1]}, "seeds": [0, 1, 2]}
+    assert read_planned(configure(tmp_path, **options)).missing == (("few", 7),)
+    options = {"arm_seeds": {"never": [0, 1], "few": [0], "other": [0, 1]}, "arms": ["never"]}
+    assert read_planned(configure(tmp_path, **options)).missing == (("never", 0), ("never", 1))
+    write_run(tmp_path / "few-7", "few", 7, SETS, SETS)
+    options = {"arm_seeds": {"few": [0, 7], "other": [0, 1]}}
+    assert read_planned(configure(tmp_path, **options)).missing == ()
+
+
+def remove(folder):
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    folder.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"arm_seeds": {"fwe": [0]}}, r"arm_seeds\.fwe: no such arm; there are base, few, one_sta"),
+        ({"arm_seeds": {"few": [1]}}, r"arm_seeds\.few=\[1\]: few-0 has seed 0; add it, or leave"),
+        ({"grown_from": {"grwn": "base-0"}}, r"grown_from\.grwn: no run began .* no runs: grown-0"),
+        ({"grown_from": {"few-0": "base-0"}}, r"grown_from\.few-0: .*it is a run itself"),
+        ({"grown_from": {"grown-0": "bas"}}, r"grown_from\.grown-0=bas: none of the runs"),
+        ({"grown_from": {"grown-0": "few-0"}}, "few-0 starts from few-0, in a circle"),
+    ],
+)
+def test_plans_that_do_not_fit_the_runs_are_refused(tmp_path, options, message):
+    write_study(tmp_path, {"tspt": (0, 0), "one_stage": (0, 0)}, seeds=1, extras=False)
+    write_run(tmp_path / "few-0", "few", 0, SETS, SETS, starts_from="grown-0")
+    with pytest.raises(ValueError, match=message):
+        read_planned(configure(tmp_path, **options))
+
+
+def test_a_grown_model_goes_back_to_the_run_it_was_made_of(tmp_path):
+    """Its runs start below the base, since growth changes what is lost per byte."""
+    root = write_study(tmp_path, {"tspt": (0, -0.4), "one_stage": (0, -0.2)}, seeds=2)
+    begun = {name: value - 0.5 for name, value in SETS.items()}
+    first = {name: value - 0.6 for name, value in SETS.items()}
+    after = {name: value - 0.9 for name, value in SETS.items()}
+    rng = np.random.default_rng(2)
+    for seed in range(2):
+        for arm, before, reached, origin in (
+            ("grown_s1", begun, first, f"grown-{seed}"),
+            ("grown_tspt", first, after, f"grown_s1-{seed}"),
+        ):
+            write_run(root / f"{arm}-{seed}", arm, seed, before, reached, starts_from=origin)
+            write_documents(root / f"{arm}-{seed}", reached, rng)
+    unknown = read_planned(configure(root))
+    assert summarize(unknown, "grown_tspt", METHOD).changes["domain"] is None
+    assert "no change computed: grown_s1-0 or what it began from" in page_of(root, "table")
+    options = {"grown_from": {"grown-0": "base-0", "grown-1": "base-0"}}
+    study = read_planned(configure(root, **options))
+    for arm, change in (("grown_s1", -0.6), ("grown_tspt", -0.9)):
+        changes = summarize(study, arm, METHOD).changes
+        assert changes["domain"].mean == pytest.approx(change, abs=0.01)
+        assert changes["general"].mean == pytest.approx(change, abs=0.01)
+    assert summarize(study, "tspt", METHOD) == summarize(unknown, "tspt", METHOD)
+    table = page_of(root, "table", **options)
+    assert "Models that runs began from and that were made of a run: grown-0 of base-0" in table
+    assert "no change computed" not in table
+
+
 def test_missing_unfinished_and_diverged_runs_are_named(tmp_path):
     root = write_study(tmp_path, {"tspt": (0, -0.4), "one_stage": (0, -0.2), "late": (0, 0)},
                        seeds=3, extras=False)  # fmt: skip
-    for path in sorted((root / "one_stage-1").rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    (root / "one_stage-1").rmdir()
+    remove(root / "one_stage-1")
     (root / "tspt-2" / "model").rmdir()
     (root / "late-0" / "metrics.jsonl").unlink()
     rows = [evaluation_row(0, "a", SETS), evaluation_row(9, "a", SETS | {"geo_en": math.nan})]
@@ -417,6 +533,10 @@ def test_ordinary_runs_can_be_compared_by_name(tmp_path):
         (["out=x"], "error: runs: must be given"),
         (["runs=[a]", "out=x", "curves=[[a,b],[c]]"], "error: runs: a has no config.yaml"),
         (["runs=a", "out=x", "margn=0.1"], "no such option: margn; did you mean margin?"),
+        (["runs=a", "out=x", "arm_seeds={few:[0,x]}"], "Value 'x' (str) is incompatible"),
+        (["runs=a", "out=x", "grown_from=[a]"], "Cannot merge DictConfig with ListConfig"),
+        (["runs=a", "out=x", "arm_seeds={few:[0,0]}"], "error: arm_seeds.few=[0, 0]: must be"),
+        (["runs=a", "out=x", "arm_seeds={few:[0]}"], "error: runs=a: no such folder"),
     ],
 )
 def test_a_command_that_cannot_be_carried_out_is_answered(
@@ -443,12 +563,21 @@ def test_a_command_that_cannot_be_carried_out_is_answered(
         ("seed", -1),
         ("candidate", "one_stage"),
         ("candidate", "base"),
+        ("arms", ["a", "b", "a"]),
+        ("seeds", [0, 1, 0]),
+        ("seeds", [0, -1]),
     ],
 )
 def test_wrong_fields_are_refused(field, value):
     given = asdict(ReportConfig(runs="runs", out="out")) | {field: value}
     with pytest.raises(ValueError, match=f"^{field}="):
         ReportConfig(**given)
+
+
+@pytest.mark.parametrize("seeds", [[], [0, 1, 1], [-1], [2, -3]])
+def test_wrong_seeds_of_one_arm_are_refused(seeds):
+    with pytest.raises(ValueError, match=r"^arm_seeds\.few=\["):
+        ReportConfig(runs="runs", out="out", arm_seeds={"tspt": [0], "few": seeds})
 
 
 @pytest.mark.parametrize(

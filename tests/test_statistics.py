@@ -127,17 +127,28 @@ def test_student_on_his_own_data():
 @given(numbers.filter(lambda values: len(values) > 1), st.floats(0.5, 0.99))
 def test_an_interval_excludes_zero_just_when_p_is_small(values, confidence):
     found = paired_t(values, confidence)
-    if abs(found.p - (1 - confidence)) > 1e-9 and np.std(values) > 1e-9:
+    if found.p is None:
+        assert 0 in found.interval
+    elif abs(found.p - (1 - confidence)) > 1e-9 and np.std(values) > 1e-9:
         assert (0 in found.interval) == (found.p > 1 - confidence)
 
 
-def test_one_seed_has_no_interval():
-    assert paired_t([0.3]) == (0.3, Interval(-math.inf, math.inf), 1.0)
+@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize("value", [0.0, 0.5, 0.1, -1 / 3])
+def test_without_spread_there_is_no_interval_and_no_test(value, number):
+    """Not p = 0: however often one value is repeated, it is one value."""
+    values = [value] * number
+    assert paired_t(values) == (pytest.approx(value), Interval(-math.inf, math.inf), None)
+    assert sign_flip_test(values) == (1 if value == 0 else 2 / 2**number)
 
 
-def test_equal_differences_have_no_spread():
-    assert paired_t([0.0, 0.0, 0.0]) == (0, (0, 0), 1)
-    assert paired_t([0.5, 0.5]) == (0.5, (0.5, 0.5), 0)
+@pytest.mark.parametrize("spread", [1e-3, 1e-9])
+def test_a_small_spread_is_one(spread):
+    found = paired_t([0.1 - spread, 0.1, 0.1 + spread])
+    # Of two degrees of freedom p is 1 - t / sqrt(2 + t^2), and t large here.
+    assert found.p == pytest.approx((spread / 0.1) ** 2 / 3, rel=1e-3, abs=1e-15)
+    half = 4.302652729911275 * spread / math.sqrt(3)
+    assert found.interval == pytest.approx((0.1 - half, 0.1 + half))
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
