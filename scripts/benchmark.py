@@ -1,155 +1,109 @@
-"""Time one training step: forward, loss, backward, AdamW, on random tokens.
+"""Build, check and time: ours beside the peers', with the share of what the machine can do.
 
+    python -m scripts.benchmark suite=cpu              # hours on two cores; begun again, it goes on
+    python -m scripts.benchmark suite=gpu              # one CUDA device
+    python -m scripts.benchmark suite=toy only='[train_32_float32]'   # whether all this works
     python -m scripts.benchmark batch.row_length=8192 batch.micro_batch_rows=1 \\
         batch.tokens_per_step=8192 model.sliding_window=512
     python -m scripts.benchmark model=mistral_7b parallel.attention=flex device=cuda
 
-Prints one JSON object: the median of `steps` steps after one warm-up, the share of the matrix rate
-measured in the same run, and the largest attention error against the dense fp64 reference.
+A suite measures each side of each part in processes of their own, the sides taking turns, and
+prints a Markdown table. Without one, a single kind of training step is timed, forward, loss,
+backward and AdamW, and one JSON object printed: the median of `steps` steps after one warm-up, the
+share of the matrix rate measured in the same run, and the largest attention error against the dense
+fp64 reference. The sides of transformers need the extra `dev`.
 """
 
 import json
-import resource
-import statistics
-import time
+import shlex
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
-import torch
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
-from conf.schema import BatchConfig
-from model.attention import attention, describe_backend, prepare_documents, resolve_backend
-from model.config import ModelConfig
-from model.documents import Documents
-from model.initial import InitialWeights
-from model.transformer import Mistral
-from training.distributed import World, start_world
-from training.metrics import measure_peak_flops
-from training.optim import OptimConfig, build_optimizer
-from training.parallelize import (
-    ParallelConfig,
-    build_mesh,
-    compute_dtype,
-    materialize,
-    parallelize,
-)
+from scripts.benchmarks.parts import SUITES, chosen_parts
+from scripts.benchmarks.runner import describe, run_suite
+from scripts.benchmarks.step import StepConfig, run
+from scripts.benchmarks.step import VocabularyConfig as VocabularyConfig  # scripts.plan has it too
+from scripts.benchmarks.table import markdown
+from training.distributed import start_world
+
+OF_SUITES = ("suite", "only", "rounds", "out")
 
 
 @dataclass(kw_only=True)
-class VocabularyConfig:
-    """What the model presets ask of the data."""
+class BenchmarkConfig(StepConfig):
+    """A suite, or a step of one's own."""
 
-    vocab_size: int = 32000
+    suite: str | None = None
+    """`cpu`, `gpu`, or `toy` (tiny shapes, a few minutes); null times the step that the other
+    fields describe."""
+    only: list[str] = field(default_factory=list)
+    """Parts of the suite; empty means all."""
+    rounds: int | None = None
+    """Turns of each side; null means the suite's own number."""
+    out: str | None = None
+    """JSON file of the results; what it holds of the same code, machine and settings is not
+    measured again. null: runs/benchmarks/<suite>.json."""
 
-
-@dataclass(kw_only=True)
-class BenchmarkConfig:
-    """What is timed, and where."""
-
-    model: ModelConfig
-    data: VocabularyConfig = field(default_factory=VocabularyConfig)
-    batch: BatchConfig = field(default_factory=BatchConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    device: str = "auto"
-    steps: int = 4
-    """Timed steps."""
-    master_weights: bool = True
-    """Keep weights and optimizer in fp32, as training does; false keeps them in the compute dtype,
-    to compare with peers that do. One process only."""
-
-
-def time_steps(config: BenchmarkConfig, world: World, model: Mistral) -> list[float]:
-    """Seconds of each step, the first (warm-up) left out."""
-    optimizer = build_optimizer(model, config.optim)
-    shape = (config.batch.micro_batch_rows, config.batch.row_length)
-    tokens = torch.randint(config.model.num_tokens, shape, device=world.device)
-    labels = tokens.roll(-1, 1)
-    labels[:, -1] = -100
-    seconds = []
-    for _ in range(config.steps + 1):
-        start = time.perf_counter()
-        losses = model(tokens, labels=labels)
-        (losses.total / labels.numel()).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if world.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return seconds[1:]
+    def __post_init__(self) -> None:
+        if self.suite is not None:
+            chosen_parts(self.suite, self.only)
+        elif self.only or self.rounds is not None or self.out is not None:
+            raise ValueError(
+                "only, rounds and out belong to a suite; name one (suite="
+                f"{', '.join(SUITES)}), or leave them out"
+            )
+        for name, value in (("rounds", self.rounds), ("steps", self.steps)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1")
 
 
-def attention_error(
-    shape: ModelConfig, backend: str, dtype: torch.dtype, device: torch.device
-) -> float:
-    """Largest difference from the fp64 reference, relative to its largest value, on packed rows."""
-    torch.manual_seed(0)
-    length = 2048
-    segments = torch.ones(1, length, dtype=torch.int32)
-    segments[:, 300:] = 2
-    segments[:, 1900:] = 3
-    documents = Documents.from_segments(segments).to(device)
-    heads = (shape.num_attention_heads, shape.num_key_value_heads, shape.num_key_value_heads)
-    q, k, v = (torch.randn(1, length, h, shape.head_size, device=device).to(dtype) for h in heads)
-    window = min(shape.sliding_window or length, 512)
-    options = {"window": window, "backend": backend}
-    out = attention(q, k, v, prepare_documents(documents, window, backend), **options)
-    options["backend"] = "reference"
-    exact = attention(q.double(), k.double(), v.double(), documents, **options)
-    return float((out.double() - exact).abs().max() / exact.abs().max())
+def check_suite_overrides(overrides: list[str]) -> None:
+    """ValueError if something is set that no suite would read."""
+    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    if unread := [key for key in keys if key not in OF_SUITES]:
+        raise ValueError(
+            f"{', '.join(unread)}: the shapes of a suite are fixed, it reads only "
+            f"{', '.join(OF_SUITES)}; leave out suite= to time a step of your own"
+        )
 
 
-def run(config: BenchmarkConfig, world: World) -> dict:
-    """All figures of one benchmark."""
-    dtype = compute_dtype(config.parallel.dtype, world.device)
-    shape, batch = config.model, config.batch
-    backend = resolve_backend(config.parallel.attention, world.device, dtype, shape.head_size)
-    with torch.device("meta"):
-        model = Mistral(shape, backend=backend)
-    weights = InitialWeights(model, seed=0)
-    if config.master_weights:
-        parallelize(model, config.parallel, build_mesh(config.parallel, world))
-    else:
-        model.to(dtype)
-    materialize(model, weights, world.device)
-    seconds = statistics.median(time_steps(config, world, model))
-    tokens = batch.micro_batch_rows * batch.row_length
-    whole = Documents.whole_rows(batch.micro_batch_rows, batch.row_length, torch.device("cpu"))
-    flops = shape.training_flops(tokens, whole.count_pairs(shape.sliding_window))
-    peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    if world.device.type == "cuda":
-        peak_gib = torch.cuda.max_memory_allocated() / 2**30
-    return {
-        "weights": sum(parameter.numel() for parameter in model.parameters()),
-        "row_length": batch.row_length,
-        "sliding_window": shape.sliding_window,
-        "rows": batch.micro_batch_rows,
-        "dtype": str(dtype).removeprefix("torch."),
-        "attention": describe_backend(backend),
-        "attention_error": attention_error(shape, backend, dtype, world.device),
-        "master_weights": "float32" if config.master_weights else str(dtype),
-        "compile": config.parallel.compile,
-        "checkpointing": config.parallel.checkpointing,
-        "tokens_per_second": tokens / seconds,
-        "tflops": flops / seconds / 1e12,
-        "matrix_tflops": measure_peak_flops(world.device, dtype) / 1e12,
-        "peak_gib": peak_gib,
-        "threads": world.threads,
-        "torch": torch.__version__,
-    }
+def measure_suite(config: BenchmarkConfig) -> str:
+    """Measure what is not known yet; the table."""
+    assert config.suite is not None
+    parts = chosen_parts(config.suite, config.only)
+    with start_world("cpu") as world:  # which finds out how many cores there are
+        threads = world.threads
+    content = run_suite(
+        parts,
+        rounds=config.rounds or SUITES[config.suite].rounds,
+        out=Path(config.out or f"runs/benchmarks/{config.suite}.json"),
+        environment=describe(threads),
+        command=shlex.join(["python", "-m", "scripts.benchmark", *sys.argv[1:]]),
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    return markdown(content, [part.name for part in parts])
 
 
 @command("benchmark")
 def main(composed: DictConfig) -> None:
-    """Compose, time, print."""
+    """Compose, measure, print."""
     config = OmegaConf.to_object(composed)
     assert isinstance(config, BenchmarkConfig)
+    if config.suite is not None:
+        check_suite_overrides(list(HydraConfig.get().overrides.task))
+        print(measure_suite(config), end="")
+        return
     with start_world(config.device) as world:
         print(json.dumps(run(config, world)))
 
 
+ConfigStore.instance().store(name="benchmark_schema", node=BenchmarkConfig)
+
 if __name__ == "__main__":
-    ConfigStore.instance().store(name="benchmark_schema", node=BenchmarkConfig)
     main()

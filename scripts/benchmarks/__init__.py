@@ -1,0 +1,1 @@
+"""Measurements of `python -m scripts.benchmark suite=...`, each in a process of its own."""

@@ -1,0 +1,113 @@
+"""Our side of greedy decoding, and the figures of either side."""
+
+import hashlib
+import json
+import statistics
+import time
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from model.attention import resolve_backend
+from model.config import ModelConfig
+from model.documents import Documents
+from model.generate import stream
+from model.runner import Runner
+from model.sampling import SamplingConfig
+from model.transformer import Mistral
+from model.weights import fill
+from scripts.benchmarks.common import (
+    DrawnWeights,
+    dtype_names,
+    matrix_rate,
+    peak_gib,
+    random_ids,
+    read_rate,
+    timed,
+)
+from scripts.benchmarks.works import Decoding
+from training.distributed import choose_device
+from training.parallelize import DTYPES
+
+
+def measure(work: Decoding, side: str) -> dict:
+    """Tokens per second of reading the prompts and of each token after them."""
+    if side.startswith("peer"):
+        from scripts.benchmarks import peer  # whose libraries are not ours to carry
+
+        return peer.decode(work, compile=side == "peer_compile")
+    device, dtype = choose_device(work.device, 0), DTYPES[work.dtype]
+    shape = ModelConfig(**work.shape)
+    with torch.device("meta"):
+        model = Mistral(shape, backend=resolve_backend("auto", device, dtype, shape.head_size))
+    weights = DrawnWeights(model, device)
+    model.to(dtype).to_empty(device=device)
+    model.tie_weights()
+    with torch.no_grad():
+        fill(model, weights)
+    runner = Runner(model.requires_grad_(False))
+    prompts = random_ids(shape.num_tokens, work.rows, work.prompt_tokens, device).tolist()
+    capacity = work.prompt_tokens + work.new_tokens
+    prefills = timed(
+        lambda: runner.prefill(prompts, runner.new_cache(work.rows, capacity)),
+        work.prefills,
+        device,
+    )
+    config = SamplingConfig(max_new_tokens=work.new_tokens, temperature=0.0)
+    ids: list[list[int]] = [[] for _ in prompts]
+    times = []
+    for event in stream(runner, prompts, config):
+        ids[event.prompt].append(event.id)
+        if event.prompt == 0:
+            times.append(time.perf_counter())
+    steps = [after - before for before, after in pairwise(times)]
+    return report(work, prefills, steps, ids, model.lm_head.weight)
+
+
+def report(
+    work: Decoding, prefills: list[float], steps: list[float], ids: list[list[int]], weight: Tensor
+) -> dict:
+    """The figures of either side.
+
+    Args:
+        prefills, steps: seconds of each.
+        ids: the answers.
+        weight: one of the network's, for device and dtype.
+    """
+    peak = peak_gib(weight.device)  # before the machine's rates are measured
+    matrix = matrix_rate(weight.device, weight.dtype)
+    read = read_rate(weight.device, weight.dtype, work.bandwidth_bytes)
+    prompt_tokens = work.rows * work.prompt_tokens
+    return {
+        "figures": {
+            "decode_tokens_per_second": work.rows / statistics.median(steps),
+            "prefill_tokens_per_second": prompt_tokens / statistics.median(prefills),
+            "peak_gib": peak,
+        },
+        "ceilings": {
+            "decode_tokens_per_second": work.rows * read / step_bytes(work, weight.itemsize),
+            "prefill_tokens_per_second": prompt_tokens * matrix / prefill_flops(work),
+        },
+        "machine": {"matrix_tflops": matrix / 1e12, "read_gb_per_second": read / 1e9},
+        "precision": {"weights": dtype_names([weight])},
+        "answers": [hashlib.sha256(json.dumps(row).encode()).hexdigest()[:16] for row in ids],
+    }
+
+
+def step_bytes(work: Decoding, itemsize: int) -> int:
+    """What one step must read: all weights but the embedding, and the keys and values in sight."""
+    shape = ModelConfig(**work.shape)
+    length = work.prompt_tokens + work.new_tokens
+    seen = min(length, shape.sliding_window or length)
+    per_key = 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_size
+    return (shape.num_matrix_weights + work.rows * seen * per_key) * itemsize
+
+
+def prefill_flops(work: Decoding) -> int:
+    """FLOPs of reading the prompts: a third of a training pass, the head for last tokens only."""
+    shape = ModelConfig(**work.shape)
+    tokens = work.rows * work.prompt_tokens
+    whole = Documents.whole_rows(work.rows, work.prompt_tokens, torch.device("cpu"))
+    all_heads = shape.training_flops(tokens, whole.count_pairs(shape.sliding_window)) // 3
+    return all_heads - 2 * shape.num_tokens * shape.hidden_size * (tokens - work.rows)
