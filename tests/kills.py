@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
@@ -17,11 +18,12 @@ def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill_at_call(name: str, count: int) -> None:
+def kill_at_call(name: str, count: int, partly: Callable[..., None] | None = None) -> None:
     """Die at the n-th call of a function or method, before it does anything.
 
     Args:
         name: module and place in it, e.g. `train:train_step` or `torch:Tensor.backward`.
+        partly: gets the arguments of that call first, and does the part of it that is done.
     """
     module, path = name.split(":")
     owner = importlib.import_module(module)
@@ -35,6 +37,8 @@ def kill_at_call(name: str, count: int) -> None:
         nonlocal calls
         calls += 1
         if calls == count:
+            if partly is not None:
+                partly(*arguments, **options)
             kill_self()
         return original(*arguments, **options)
 
@@ -61,24 +65,26 @@ def run_training(
     ranks: int,
     kill: tuple[str, int, int] | None = None,
     output: Path = Path(os.devnull),
+    partly: Callable[..., None] | None = None,
 ) -> int:
     """Train in `ranks` processes; returns the exit code of the first that failed, or 0.
 
     Args:
         kill: (function, n, rank): that rank dies at the n-th call of the function.
         output: file for what the processes print.
+        partly: of `kill_at_call`.
     """
-    processes = start_ranks(_train, ranks, arguments, kill, output)
+    processes = start_ranks(_train, ranks, arguments, kill, output, partly)
     wait_for_all(processes)
     killed = kill[2] if kill else 0
     return processes[killed].exitcode
 
 
-def _train(arguments, kill, output):
+def _train(arguments, kill, output, partly):
     with output.open("a") as file:
         os.dup2(file.fileno(), sys.stdout.fileno())
         os.dup2(file.fileno(), sys.stderr.fileno())
     name, count, rank = kill or (None, 0, 0)
     if name and int(os.environ["RANK"]) == rank:
-        kill_at_call(name, count)
+        kill_at_call(name, count, partly)
     train(configure(*arguments))

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from conf.schema import Config, load, register
 from conf.suggest import CONF
+from training.run_folder import read_starts
 
 ROOT = CONF.parent
 SAMPLE_SCALE = 0.1
@@ -93,6 +94,11 @@ def losses(run: Path) -> dict[int, tuple[float, float]]:
     found = {row["step"]: (row["loss_nats"], row["grad_norm"]) for row in rows}
     assert len(found) == len(rows)
     return found
+
+
+def starts(run: Path) -> list[int]:
+    """After which step each start of a run went on; 0 for one that began."""
+    return [start["step"] for start in read_starts(run)]
 
 
 def evaluations(run: Path) -> dict[int, dict]:

@@ -279,6 +279,26 @@ def test_a_checkpoint_is_on_disk_before_it_has_its_name(world, tmp_path, monkeyp
     assert sealed < last[partial] < named < last[folder]
 
 
+def test_the_old_checkpoint_goes_when_the_name_of_the_new_one_is_on_disk(
+    world, tmp_path, monkeypatch
+):
+    """A loss of power may undo a rename that is not, and would then leave neither."""
+    model, optimizer = build(world)
+    keeper = checkpointer(tmp_path, world, keep_last=1)
+    keeper.save(1, model, optimizer)
+    folder, fsync, forced = tmp_path / "checkpoints", os.fsync, []
+
+    def recorded_fsync(descriptor):
+        fsync(descriptor)
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == folder:
+            forced.append(names(tmp_path))
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    keeper.save(2, model, optimizer)
+    assert ["step-00000001", "step-00000002"] in forced
+    assert names(tmp_path) == ["step-00000002"]
+
+
 def test_the_marker_lists_every_file(world, tmp_path):
     model, optimizer = build(world)
     checkpointer(tmp_path, world).save(1, model, optimizer)

@@ -1,6 +1,9 @@
-"""A save of two ranks, one of them killed before one of its file operations: old or new state."""
+"""Checkpoints of two ranks. A save, one of them killed before one of its file operations: old or
+new state. A part of either rank damaged: both go on from the one before."""
 
 import shutil
+from contextlib import redirect_stdout
+from io import StringIO
 
 import pytest
 
@@ -85,3 +88,27 @@ def test_a_save_of_two_ranks_of_which_one_is_killed_leaves_a_loadable_state(
     assert survived == sorted(survived)
     # What makes the checkpoint appear is the business of rank 0.
     assert set(survived) == ({2, 3} if rank == 0 else {2})
+
+
+def load_and_listen(world, folder):
+    with redirect_stdout(StringIO()) as said:
+        step, loaded, left = load_and_save_again(world, folder)
+    return step, loaded, left, said.getvalue()
+
+
+@pytest.mark.parametrize("part", ["__0_0.distcp", "__1_0.distcp"])
+def test_a_damaged_part_of_one_rank_sends_both_to_the_checkpoint_before(saved, tmp_path, part):
+    """Each rank looks at some of the files only: what one finds, all must hear."""
+    states, base, _ = saved
+    newest = tmp_path / "checkpoints" / "step-00000003"
+    shutil.copytree(base, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(base.parent / "states" / "checkpoints" / newest.name, newest)
+    content = bytearray((newest / part).read_bytes())
+    content[len(content) // 2] ^= 1
+    (newest / part).write_bytes(content)
+    results = run_ranks(load_and_listen, RANKS, tmp_path)
+    for step, loaded, left, _ in results:
+        assert step == 2
+        assert_equal(loaded, states[2])
+        assert left == ["step-00000003", "step-00000003.damaged"]  # and 2 is pruned
+    assert f"step-00000003 is damaged ({part} has changed" in results[0][-1]

@@ -1,7 +1,9 @@
 """What must be the same, and what may differ, for a run that was begun to go on."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -56,7 +58,7 @@ def test_the_declared_list_of_harmless_keys():
         "parallel.checkpointing",
         "parallel.compile",
     )
-    assert MOVABLE_FIELDS == ("data.root", "data.tokenizer")
+    assert MOVABLE_FIELDS == ("data.root", "data.tokenizer", "parallel.dtype")
 
 
 def test_data_may_be_moved_if_it_stays_what_it_is(place, begun, capsys):
@@ -70,6 +72,33 @@ def test_data_may_be_moved_if_it_stays_what_it_is(place, begun, capsys):
     assert (place / "run" / "model").is_dir()
     assert losses(place / "run") == logged
     assert str(place / "sample") in (place / "run" / "config.yaml").read_text()
+
+
+def test_a_checkpoint_gets_its_name_when_the_log_up_to_its_step_is_on_disk(place, monkeypatch):
+    """Or a loss of power leaves a run that goes on after steps which its log does not have."""
+    log, newest = place / "run" / "metrics.jsonl", place / "run" / "checkpoints" / "step-00000008"
+    fsync, rename, forced, at_the_name = os.fsync, Path.rename, [], []
+
+    def recorded_fsync(descriptor):
+        fsync(descriptor)
+        if Path(f"/proc/self/fd/{descriptor}").readlink() == log:
+            forced.append(log.read_text())
+
+    def recorded_rename(path, target):
+        if target == newest:
+            at_the_name.extend(forced)
+        return rename(path, target)
+
+    shutil.rmtree(newest)
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(Path, "rename", recorded_rename)
+    go_on(place, "checkpoint.asynchronous=false")
+    assert newest.is_dir()
+    assert at_the_name, "the log was not forced to disk before"
+    rows = [json.loads(line) for line in at_the_name[-1].splitlines()]
+    assert [row["step"] for row in rows if "loss_nats" in row] == list(range(1, 9))
+    assert [row["step"] for row in rows if "eval" in row] == [0, 5, 8]
+    assert at_the_name[-1] == log.read_text()
 
 
 def test_other_data_at_the_new_place_is_refused(place):

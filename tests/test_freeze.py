@@ -1,5 +1,6 @@
 """What a stage does not train does not move by a bit, and what it trains is one gradient's."""
 
+import itertools
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from data.stages import LrMultipliers
 from model.documents import Documents
 from tests.kills import run_training
 from tests.ranks import run_ranks
-from tests.runs import configure, losses, tiny
+from tests.runs import configure, losses, starts, tiny
 from tests.test_parallelize import FP32, full_weights, one_split, relative
 from tests.test_resume import EXACT, assert_equal_bit_for_bit
 from tests.toy import toy_config
@@ -223,7 +224,8 @@ def arguments(sample, folder, name, trains, *more):
         "curriculum.stages.specialization.tokens=1024",
         f"curriculum.stages.adaptation.trains={first}",
         f"curriculum.stages.specialization.trains={second}",
-        *("checkpoint.every=1", "evaluation.every=100", "evaluation.max_bytes=200"),
+        *("checkpoint.every=1", "checkpoint.asynchronous=false"),
+        *("evaluation.every=100", "evaluation.max_bytes=200"),
         f"name={name}",
         *more,
     ]
@@ -246,6 +248,7 @@ def test_a_killed_run_continues_bit_for_bit(sample, straight, tmp_path, trains, 
     for update in updates:
         assert run_training(again, 2, ("torch.optim:AdamW.step", update, 1)) == -9
     assert run_training(again, 2) == 0
+    assert starts(tmp_path / "run") == [0, *itertools.accumulate(n - 1 for n in updates)]
     assert_equal_bit_for_bit(tmp_path / "run", straight / trains[0])
 
 
@@ -255,6 +258,7 @@ def test_a_grown_run_goes_on_at_other_world_sizes(sample, straight, tmp_path):
     assert run_training(again, 1, ("train:train_step", 2, 0)) == -9
     assert run_training(again, 3, ("train:train_step", 3, 0)) == -9
     assert run_training(again, 2) == 0
+    assert starts(tmp_path / "run") == [0, 1, 3]
     found, expected = losses(tmp_path / "run"), losses(straight / GROWING[0])
     assert found.keys() == expected.keys() == set(range(1, 5))
     for step in found:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,10 @@ from scripts.trace import trace
 from scripts.verify import verify
 from tests.kills import run_training
 from tests.ranks import start_ranks, wait_for_all
-from tests.runs import evaluations, losses, metrics, tiny
+from tests.runs import evaluations, losses, metrics, starts, tiny
 from tests.test_prepare import json_lines, make_texts
 from training.reproduce import VerifyConfig
+from training.run_folder import read_starts
 
 pytestmark = pytest.mark.distributed
 
@@ -37,27 +40,65 @@ EXACT = [
     "logging.row_losses=true",
 ]
 
-# name: (function, n-th call, rank, steps between checkpoints). Evaluations are at 0, 5, 10 and 12,
-# of five sets each; a step makes 2 * (2 / ranks) backward passes.
+
+def write_half(log, row):
+    """What a kill in the middle of `MetricsLog.write` may leave on the disk."""
+    line = json.dumps(row)
+    log._file.write(line[: len(line) // 2])
+    log._file.flush()
+
+
+@dataclass(frozen=True)
+class Instant:
+    """When a run dies, and where the next start must go on.
+
+    Attributes:
+        function: whose call kills, as for `kill_at_call`.
+        call: which one, of that rank at 2 ranks.
+        continues: steps after which the next start may go on. One, but where a checkpoint may or
+            may not be complete yet; never 0 where there is something to resume.
+        waits: checkpoints are written at once, so that it is known which are there.
+        partly: what that call has done before.
+    """
+
+    function: str
+    call: int
+    continues: set[int]
+    rank: int = 0
+    every: int = 4
+    waits: bool = True
+    partly: Callable[..., None] | None = None
+
+
+# Evaluations are at 0, 5, 10 and 12, of five sets each; a step makes 2 * (2 / ranks) backward
+# passes. Rows of the log: the evaluation at 0, steps 1 to 5, the evaluation at 5, steps 6, 7, ...
 KILLS = {
-    "before the first step": ("train:train_step", 1, 0, 4),
-    "between checkpoints": ("train:train_step", 7, 0, 4),
-    "while the checkpoint of the step before is written": ("train:train_step", 5, 0, 4),
-    "inside accumulation": ("torch:Tensor.backward", 14, 1, 4),
-    "between gradient and update": ("torch.optim:AdamW.step", 6, 1, 4),
-    "inside an evaluation": ("training.evaluate:pack_pieces", 13, 0, 4),
-    "inside the log": ("training.metrics:json.dumps", 7, 0, 4),
-    "at the stage border, on a checkpoint": ("train:train_step", 7, 1, 6),
-    "after the stage border": ("train:train_step", 8, 0, 5),
-    "inside a save, before it is sealed": ("training.checkpoint:seal", 2, 0, 4),
-    "inside a save, on one rank": ("training.checkpoint:digests", 2, 1, 4),
-    "inside the last export": ("training.export:write_folder", 1, 0, 4),
-    "before the curves": ("train:plot_run", 1, 0, 4),
+    "before the first step": Instant("train:train_step", 1, {0}),
+    "between checkpoints": Instant("train:train_step", 7, {4}),
+    "at a checkpoint": Instant("train:train_step", 9, {8}, rank=1),
+    # It is begun when the one before is complete.
+    "while the checkpoint of the step before is written": Instant(
+        "train:train_step", 9, {4, 8}, waits=False
+    ),
+    "inside accumulation": Instant("torch:Tensor.backward", 14, {4}, rank=1),
+    "between gradient and update": Instant("torch.optim:AdamW.step", 6, {4}, rank=1),
+    "inside an evaluation": Instant("training.evaluate:pack_pieces", 13, {8}),
+    "inside a row of the log": Instant(
+        "training.metrics:MetricsLog.write", 9, {4}, partly=write_half
+    ),
+    "at the stage border, on a checkpoint": Instant("train:train_step", 7, {6}, rank=1, every=6),
+    "after the stage border": Instant("train:train_step", 8, {5}, every=5),
+    "inside a save, before it is sealed": Instant("training.checkpoint:seal", 2, {4}, waits=False),
+    "inside a save, on one rank": Instant(
+        "training.checkpoint:digests", 2, {4}, rank=1, waits=False
+    ),
+    "inside the last export": Instant("model.weights:save_file", 1, {12}, waits=False),
 }
 
 
-def arguments(sample, folder, name, every=4):
-    return [*tiny(sample, folder), *EXACT, f"name={name}", f"checkpoint.every={every}"]
+def arguments(sample, folder, name, every=4, waits=False):
+    options = [f"checkpoint.every={every}", f"checkpoint.asynchronous={not waits}"]
+    return [*tiny(sample, folder), *EXACT, f"name={name}", *options]
 
 
 @pytest.fixture(scope="module")
@@ -90,31 +131,40 @@ def assert_equal_bit_for_bit(run, expected):
 def test_a_run_killed_at_any_instant_continues_as_if_nothing_had_happened(
     sample, straight, tmp_path, instant, ranks
 ):
-    function, count, rank, every = KILLS[instant]
-    if ranks == 1 and function.endswith("backward"):
-        count *= 2
-    again = arguments(sample, tmp_path, "run", every)
-    assert run_training(again, ranks, (function, count, min(rank, ranks - 1))) == -9
-    assert not (tmp_path / "run" / "model").exists() or instant == "before the curves"
+    at, run = KILLS[instant], tmp_path / "run"
+    call = at.call * 2 if ranks == 1 and at.function.endswith("backward") else at.call
+    again = arguments(sample, tmp_path, "run", at.every, at.waits)
+    kill = at.function, call, min(at.rank, ranks - 1)
+    assert run_training(again, ranks, kill, partly=at.partly) == -9
+    assert not (run / "model").exists()
+    if at.partly is write_half:
+        last = (run / "metrics.jsonl").read_text().splitlines(keepends=True)[-1]
+        assert last.startswith('{"step": 7, ')
+        assert not last.endswith("\n")
     assert run_training(again, ranks) == 0
-    assert_equal_bit_for_bit(tmp_path / "run", straight / f"ranks{ranks}")
+    begun, continued = starts(run)
+    assert begun == 0
+    assert continued in at.continues
+    assert_equal_bit_for_bit(run, straight / f"ranks{ranks}")
 
 
 def test_a_run_killed_again_and_again_arrives(sample, straight, tmp_path):
-    again = arguments(sample, tmp_path, "run", every=2)
+    again = arguments(sample, tmp_path, "run", every=2, waits=True)
     for _ in range(4):
         assert run_training(again, 2, ("train:train_step", 4, 1)) == -9
     assert run_training(again, 2) == 0
+    assert starts(tmp_path / "run") == [0, 2, 4, 6, 8]
     assert_equal_bit_for_bit(tmp_path / "run", straight / "ranks2")
 
 
 def test_other_world_sizes_read_the_same_rows_and_reach_the_same_losses(sample, straight, tmp_path):
-    # Written at once, or a kill may come before the checkpoint is on the disk.
-    again = [*arguments(sample, tmp_path, "run"), "checkpoint.asynchronous=false"]
-    assert run_training(again, 2, ("train:train_step", 6, 0)) == -9  # continues after step 4
-    assert run_training(again, 1, ("train:train_step", 6, 0)) == -9  # continues after step 8
+    again = arguments(sample, tmp_path, "run", waits=True)
+    for ranks in (2, 1):
+        assert run_training(again, ranks, ("train:train_step", 6, 0)) == -9
     assert run_training(again, 3) == 0
     run, alone = tmp_path / "run", straight / "ranks1"
+    assert starts(run) == [0, 4, 8]
+    assert [start["ranks"] for start in read_starts(run)] == [2, 1, 3]
     found, expected = (
         {row["step"]: row for row in figures(x) if "rows" in row} for x in (run, alone)
     )
@@ -134,8 +184,7 @@ def test_other_world_sizes_read_the_same_rows_and_reach_the_same_losses(sample, 
 
 
 def test_a_resumed_run_says_where_and_continues_its_wandb_run(sample, tmp_path):
-    again = [*arguments(sample, tmp_path, "run"), "logging.wandb=offline"]
-    again.append("checkpoint.asynchronous=false")  # the kill comes after step 4 is on the disk
+    again = [*arguments(sample, tmp_path, "run", waits=True), "logging.wandb=offline"]
     assert run_training(again, 1, ("train:train_step", 7, 0)) == -9
     assert run_training(again, 1, output=tmp_path / "output") == 0
     assert "continuing after step 4" in (tmp_path / "output").read_text()
@@ -148,7 +197,7 @@ def test_a_resumed_run_says_where_and_continues_its_wandb_run(sample, tmp_path):
 def test_a_source_may_grow_while_a_run_reads_it(sample, straight, tmp_path, capsys):
     root = tmp_path / "sample"
     shutil.copytree(sample, root)
-    again = arguments(root, tmp_path, "run")
+    again = arguments(root, tmp_path, "run", waits=True)
     assert run_training(again, 2, ("train:train_step", 7, 0)) == -9
     new = tmp_path / "new.jsonl"
     new.write_bytes(json_lines([f"new {text}" for text in make_texts(200)]))
@@ -165,6 +214,7 @@ def test_a_source_may_grow_while_a_run_reads_it(sample, straight, tmp_path, caps
     prepare(append, progress=False)
     assert run_training(again, 2, output=tmp_path / "output") == 0
     run = tmp_path / "run"
+    assert starts(run) == [0, 4]
     assert_equal_bit_for_bit(run, straight / "ranks2")
     said = (tmp_path / "output").read_text()
     assert said.count("source geo_en is read as it was when this run began, without the") == 1
@@ -248,7 +298,8 @@ HARMLESS = [
 
 def test_only_harmless_settings_may_change_when_a_run_is_continued(sample, tmp_path):
     again = arguments(sample, tmp_path, "run")
-    assert run_training(again, 1, ("train:train_step", 7, 0)) == -9
+    # Step 8 is saved when step 4 is on the disk, so there is a checkpoint to go on from.
+    assert run_training(again, 1, ("train:train_step", 9, 0)) == -9
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for change, difference in CHANGES.items():
         answer = tmp_path / "answer"
@@ -257,5 +308,6 @@ def test_only_harmless_settings_may_change_when_a_run_is_continued(sample, tmp_p
         answer.unlink()
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert run_training([*again, *HARMLESS], 1) == 0
+    assert starts(tmp_path / "run")[1:] in ([4], [8])
     assert max(losses(tmp_path / "run")) == 12
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["world_size"] == 1

@@ -14,7 +14,7 @@ from model.adapter import WEIGHTS
 from model.weights import load_pretrained
 from scripts.verify import verify
 from tests.kills import run_training
-from tests.runs import SAMPLE_SCALE, TINY, configure, evaluations, losses
+from tests.runs import SAMPLE_SCALE, TINY, configure, evaluations, losses, starts
 from tests.test_resume import figures
 from tokenizer.chat import encode_conversation
 from tokenizer.tokenizer import Tokenizer
@@ -76,6 +76,7 @@ def test_a_killed_run_continues_bit_for_bit(sample, base, straight, tmp_path, ra
         assert run_training(again, ranks, kill) == -9
     assert run_training(again, ranks) == 0
     run, expected = tmp_path / "run", straight / f"{ranks}"
+    assert starts(run) == [0, 4, 4]
     assert figures(run) == figures(expected)
     assert (run / "adapter" / WEIGHTS).read_bytes() == (expected / "adapter" / WEIGHTS).read_bytes()
 
