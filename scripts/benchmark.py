@@ -28,7 +28,6 @@ from conf.command import command
 from scripts.benchmarks.parts import SUITES, chosen_parts
 from scripts.benchmarks.runner import describe, run_suite
 from scripts.benchmarks.step import StepConfig, run
-from scripts.benchmarks.step import VocabularyConfig as VocabularyConfig  # scripts.plan has it too
 from scripts.benchmarks.table import markdown
 from training.distributed import start_world
 

@@ -17,7 +17,7 @@ from conf.command import command
 from conf.schema import BatchConfig
 from model.config import ModelConfig
 from model.lora import LoraConfig
-from scripts.benchmark import VocabularyConfig
+from scripts.benchmarks.step import VocabularyConfig
 from training.optim import OptimConfig
 from training.parallelize import ParallelConfig
 from training.planned_memory import STATES, count_weights, peak_memory

@@ -11,9 +11,10 @@ from model import attention as backends
 from model.attention import attention, prepare_documents, resolve_backend
 from model.banded import visible_keys
 from model.documents import Documents
-from scripts.benchmarks.common import dtype_names, matrix_rate, need, peak_gib, timed
+from scripts.benchmarks.common import dtype_names, need, peak_gib, timed
 from scripts.benchmarks.works import Attention
 from training.distributed import choose_device
+from training.metrics import measure_peak_flops
 from training.parallelize import DTYPES
 
 BACKENDS = {"flash": "flash", "varlen": "flash", "flex": "flex", "banded": "banded"}
@@ -42,7 +43,7 @@ def measure(work: Attention, side: str) -> dict:
     peak = peak_gib(device)
     output, gradient = errors(work, attend, inputs, upstream, documents)
     flops = 12 * work.heads * work.head_size * documents.count_pairs(work.window)
-    matrix = matrix_rate(device, dtype) / 1e12
+    matrix = measure_peak_flops(device, dtype) / 1e12
     return {
         "figures": {
             "tflops": flops / seconds / 1e12,

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from data.random import derive
-from training.metrics import measure_peak_flops
 
 EXTRAS = {
     "transformers": "pip install -e '.[dev]'",
@@ -52,11 +51,6 @@ def peak_gib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
-
-
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a large matrix product."""
-    return measure_peak_flops(device, dtype)
 
 
 def read_rate(device: torch.device, dtype: torch.dtype, size: int) -> float:

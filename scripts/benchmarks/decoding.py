@@ -20,7 +20,6 @@ from model.weights import fill
 from scripts.benchmarks.common import (
     DrawnWeights,
     dtype_names,
-    matrix_rate,
     peak_gib,
     random_ids,
     read_rate,
@@ -28,6 +27,7 @@ from scripts.benchmarks.common import (
 )
 from scripts.benchmarks.works import Decoding
 from training.distributed import choose_device
+from training.metrics import measure_peak_flops
 from training.parallelize import DTYPES
 
 
@@ -76,7 +76,7 @@ def report(
         weight: one of the network's, for device and dtype.
     """
     peak = peak_gib(weight.device)  # before the machine's rates are measured
-    matrix = matrix_rate(weight.device, weight.dtype)
+    matrix = measure_peak_flops(weight.device, weight.dtype)
     read = read_rate(weight.device, weight.dtype, work.bandwidth_bytes)
     prompt_tokens = work.rows * work.prompt_tokens
     return {

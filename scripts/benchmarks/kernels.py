@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from model.transformer import rotary_angles
-from scripts.benchmarks.common import copy_rate, dtype_names, matrix_rate, need, timed
+from scripts.benchmarks.common import copy_rate, dtype_names, need, timed
 from scripts.benchmarks.works import Kernel
 from training.distributed import choose_device
+from training.metrics import measure_peak_flops
 from training.parallelize import DTYPES
 
 Op = Callable[..., Any]
@@ -60,7 +61,7 @@ def measure(work: Kernel, side: str) -> dict:
     seconds = statistics.median(timed(lambda: run(op, case.inputs), work.times, device))
     added = torch.cuda.max_memory_allocated() - before if device.type == "cuda" else 0
     if case.flops:
-        rate, unit = matrix_rate(device, dtype), "tflops"
+        rate, unit = measure_peak_flops(device, dtype), "tflops"
         figures, scale, machine = {unit: case.flops / seconds / 1e12}, 1e12, "matrix_tflops"
     else:
         rate, unit = copy_rate(device, work.bandwidth_bytes), "gb_per_second"

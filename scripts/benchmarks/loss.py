@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.loss import linear_cross_entropy
-from scripts.benchmarks.common import dtype_names, matrix_rate, timed, wait
+from scripts.benchmarks.common import dtype_names, timed, wait
 from scripts.benchmarks.works import Loss
 from training.distributed import choose_device
+from training.metrics import measure_peak_flops
 from training.parallelize import DTYPES
 
 
@@ -32,7 +33,7 @@ def measure(work: Loss, side: str) -> dict:
         loss(hidden, weight, labels).backward()
 
     seconds = statistics.median(timed(step, work.times, device))
-    matrix = matrix_rate(device, dtype)
+    matrix = measure_peak_flops(device, dtype)
     per_token = 6 * work.ids * work.width
     return {
         "figures": {

@@ -1,8 +1,6 @@
 """One kind of step, whatever its settings, timed in this process."""
 
-import resource
 import statistics
-import time
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,6 +11,7 @@ from model.config import ModelConfig
 from model.documents import Documents
 from model.initial import InitialWeights
 from model.transformer import Mistral
+from scripts.benchmarks.common import peak_gib, timed
 from training.distributed import World
 from training.metrics import measure_peak_flops
 from training.optim import OptimConfig, build_optimizer
@@ -56,17 +55,13 @@ def time_steps(config: StepConfig, world: World, model: Mistral) -> list[float]:
     tokens = torch.randint(config.model.num_tokens, shape, device=world.device)
     labels = tokens.roll(-1, 1)
     labels[:, -1] = -100
-    seconds = []
-    for _ in range(config.steps + 1):
-        start = time.perf_counter()
-        losses = model(tokens, labels=labels)
-        (losses.total / labels.numel()).backward()
+
+    def step() -> None:
+        (model(tokens, labels=labels).total / labels.numel()).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if world.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return seconds[1:]
+
+    return timed(step, config.steps, world.device)
 
 
 def attention_error(
@@ -109,9 +104,7 @@ def run(config: StepConfig, world: World) -> dict:
     tokens = batch.micro_batch_rows * batch.row_length
     whole = Documents.whole_rows(batch.micro_batch_rows, batch.row_length, torch.device("cpu"))
     flops = shape.training_flops(tokens, whole.count_pairs(shape.sliding_window))
-    peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    if world.device.type == "cuda":
-        peak_gib = torch.cuda.max_memory_allocated() / 2**30
+    peak = peak_gib(world.device)
     return {
         "weights": sum(parameter.numel() for parameter in model.parameters()),
         "row_length": batch.row_length,
@@ -126,7 +119,7 @@ def run(config: StepConfig, world: World) -> dict:
         "tokens_per_second": tokens / seconds,
         "tflops": flops / seconds / 1e12,
         "matrix_tflops": measure_peak_flops(world.device, dtype) / 1e12,
-        "peak_gib": peak_gib,
+        "peak_gib": peak,
         "threads": world.threads,
         "torch": torch.__version__,
     }

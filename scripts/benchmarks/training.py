@@ -15,13 +15,13 @@ from model.transformer import Mistral
 from scripts.benchmarks.common import (
     DrawnWeights,
     dtype_names,
-    matrix_rate,
     peak_gib,
     random_ids,
     timed,
 )
 from scripts.benchmarks.works import Training
 from training.distributed import World, start_world
+from training.metrics import measure_peak_flops
 from training.optim import OptimConfig, build_optimizer
 from training.parallelize import DTYPES, ParallelConfig, build_mesh, materialize, parallelize
 
@@ -104,7 +104,7 @@ def report(
     peak = peak_gib(device)  # before the machine's rates are measured, which takes memory too
     rate = work.rows * work.length / statistics.median(seconds)
     exact, customary = step_flops(work)
-    matrix = matrix_rate(device, DTYPES[work.dtype])
+    matrix = measure_peak_flops(device, DTYPES[work.dtype])
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     moments = [state["exp_avg"] for state in optimizer.state.values()]
     per_token = work.rows * work.length
