@@ -16,21 +16,15 @@ import json
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch.distributed._tools.mem_tracker import MemTracker
 
 sys.path.insert(0, ".")
 
-from model.loss import linear_cross_entropy
+from scripts.benchmarks.loss import chunked, forget_peak, held, plain
 
-
-def resident(field: str) -> int:
-    """VmRSS (now) or VmHWM (at most so far) of this process in bytes."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if field in line) * 1024
+CPU = torch.device("cpu")
 
 
 def batch(tokens: int, ids: int, width: int, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -45,31 +39,20 @@ def batch(tokens: int, ids: int, width: int, dtype: torch.dtype) -> list[torch.T
     return [hidden, weight, torch.randint(ids, (1, tokens))]
 
 
-def chunked(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Ours."""
-    return linear_cross_entropy(hidden, weight, labels, len(weight)).total
-
-
-def plain(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """All logits at once, the softmax in fp32."""
-    logits = (hidden @ weight.T).flatten(0, 1).float()
-    return F.cross_entropy(logits, labels.flatten(), reduction="sum")
-
-
 def measure_memory(tokens: int, ids: int, width: int, dtype: torch.dtype, supervised: int) -> dict:
     """GiB above hidden states and weight."""
     x = batch(8, ids // 64, width, dtype)
     chunked(*x).backward()  # threads, code and scratch space that every matrix product needs
     x = batch(tokens, ids, width, dtype)
     x[2][:, supervised:] = -100
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = held(CPU, "VmRSS")
+    forget_peak(CPU)
     start = time.perf_counter()
     with MemTracker() as tracker:
         total = chunked(*x)
-        forward = resident("VmHWM") - before
+        forward = held(CPU, "VmHWM") - before
         total.backward()
-    rise = resident("VmHWM") - before
+    rise = held(CPU, "VmHWM") - before
     (tensors,) = tracker.get_tracker_snapshot("peak").values()
     gradients = sum(tensor.nbytes for tensor in x[:2])
     return {

@@ -23,10 +23,10 @@ def measure(work: Loss, side: str) -> dict:
     loss(*_batch(work, 8, max(1, work.ids // 64), dtype, device)).backward()
     hidden, weight, labels = _batch(work, work.tokens, work.ids, dtype, device)
     labels[:, work.supervised :] = -100
-    before = _held(device, "VmRSS")
-    _forget_peak(device)
+    before = held(device, "VmRSS")
+    forget_peak(device)
     loss(hidden, weight, labels).backward()
-    extra = _held(device, "VmHWM") - before - hidden.nbytes - weight.nbytes
+    extra = held(device, "VmHWM") - before - hidden.nbytes - weight.nbytes
 
     def step() -> None:
         hidden.grad = weight.grad = None
@@ -67,7 +67,7 @@ def _batch(
     return hidden.requires_grad_(), weight.requires_grad_(), labels
 
 
-def _held(device: torch.device, field: str) -> int:
+def held(device: torch.device, field: str) -> int:
     """Bytes held: now (VmRSS), or at most since the peak was forgotten (VmHWM)."""
     if device.type == "cuda":
         wait(device)
@@ -77,7 +77,8 @@ def _held(device: torch.device, field: str) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if field in line) * 1024
 
 
-def _forget_peak(device: torch.device) -> None:
+def forget_peak(device: torch.device) -> None:
+    """Let the peak begin anew."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return
