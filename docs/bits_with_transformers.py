@@ -7,6 +7,8 @@ Only where the text is cut into pieces is ours, for that is part of the definiti
 
 import math
 import sys
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,7 @@ from training.run_log import read_records
 
 
 def pieces(config: Config, name: str) -> list[str]:
-    """What the run has evaluated of a held-out set."""
+    """What a run has evaluated of a held-out set."""
     found, size = [], 0
     for text in Source(f"{config.data.root}/{config.data.sources[name]}").held_out():
         for piece in cut_text(text, config.evaluation.chunk_bytes):
@@ -32,20 +34,30 @@ def pieces(config: Config, name: str) -> list[str]:
     return found
 
 
+def open_exported(folder: Path) -> tuple[Any, Any]:
+    """transformers' model and tokenizer."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
+    return model, AutoTokenizer.from_pretrained(folder / "model")
+
+
+def bits_per_byte(model: Any, tokenizer: Any, texts: list[str]) -> tuple[float, int]:
+    """The figure, and the UTF-8 bytes that it is of; BOS 1 and EOS 2 around each text."""
+    nats, size = 0.0, 0
+    for text in texts:
+        ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        ids = torch.tensor([[1, *ids, 2]])
+        with torch.no_grad():
+            logits = model(ids).logits[0, :-1].float()
+        nats += float(F.cross_entropy(logits, ids[0, 1:], reduction="sum"))
+        size += len(text.encode())
+    return nats / math.log(2) / size, size
+
+
 if __name__ == "__main__":
     run = load_run(sys.argv[1])
-    measured = read_records(run.folder).measured[-1]["eval"]
-    model = AutoModelForCausalLM.from_pretrained(run.folder / "model").eval()
-    tokenizer = AutoTokenizer.from_pretrained(run.folder / "model")
+    exported = open_exported(run.folder)
     print("| set | logged | recomputed with transformers |\n|---|---|---|")
-    for name, logged in measured.items():
-        nats, size = 0.0, 0
-        for piece in pieces(run, name):
-            ids = tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=True)
-            ids = torch.tensor([[1, *ids, 2]])
-            with torch.no_grad():
-                logits = model(ids).logits[0, :-1].float()
-            nats += float(F.cross_entropy(logits, ids[0, 1:], reduction="sum"))
-            size += len(piece.encode())
+    for name, logged in read_records(run.folder).measured[-1]["eval"].items():
+        bits, size = bits_per_byte(*exported, pieces(run, name))
         assert size == logged["bytes"]
-        print(f"| {name} | {logged['bits_per_byte']:.8f} | {nats / math.log(2) / size:.8f} |")
+        print(f"| {name} | {logged['bits_per_byte']:.8f} | {bits:.8f} |")

@@ -5,7 +5,6 @@ from collections import Counter, defaultdict
 from itertools import pairwise
 
 import pytest
-import torch
 
 from data.curriculum import Plan
 from data.loader import Loader
@@ -16,7 +15,7 @@ from tests.runs import (
     execute,
 )
 from tokenizer.tokenizer import Tokenizer
-from training.evaluate import build_set, cut_text
+from training.evaluate import build_set
 
 STAGE1 = "+experiment=tspt_stage1"
 
@@ -75,31 +74,12 @@ def test_the_first_command_of_the_readme(tmp_path):
         print(f"{name}: {trained:.4f} bits per byte, bigram {baseline:.4f}")
         assert trained < baseline
     # The published definition of bits per byte, from the exported folder by other hands.
-    transformers = pytest.importorskip("transformers")
-    model = transformers.AutoModelForCausalLM.from_pretrained(config.folder / "model").eval()
-    theirs = transformers.AutoTokenizer.from_pretrained(config.folder / "model")
+    pytest.importorskip("transformers")
+    from docs.bits_with_transformers import bits_per_byte, open_exported, pieces
+
+    exported = open_exported(config.folder)
     for name in ("general_en", "geo_zh"):
-        nats, size = 0.0, 0
-        for piece in held_out_pieces(config, name):
-            ids = [1, *theirs.encode(piece, add_special_tokens=False, split_special_tokens=True), 2]
-            with torch.no_grad():
-                logits = model(torch.tensor([ids])).logits[0, :-1]
-            nats += float(
-                torch.nn.functional.cross_entropy(
-                    logits.float(), torch.tensor(ids[1:]), reduction="sum"
-                )
-            )
-            size += len(piece.encode())
+        bits, size = bits_per_byte(*exported, pieces(config, name))
         ours = evaluations(config.folder)[last][name]
         assert size == ours["bytes"]
-        assert nats / math.log(2) / size == pytest.approx(ours["bits_per_byte"], abs=1e-4)
-
-
-def held_out_pieces(config, name):
-    size = 0
-    for text in Source(f"{config.data.root}/{config.data.sources[name]}").held_out():
-        for piece in cut_text(text, config.evaluation.chunk_bytes):
-            size += len(piece.encode())
-            if size > config.evaluation.max_bytes:
-                return
-            yield piece
+        assert bits == pytest.approx(ours["bits_per_byte"], abs=1e-4)
