@@ -30,13 +30,14 @@ def banded_attention(
     """
     q, k, v = _grouped(query, key), key.transpose(1, 2), value.transpose(1, 2)
     out = torch.empty_like(q)
+    biases = _Biases(q, segments, window)
     for queries, keys in _bands(q.shape[-2], window):
         # The queries of a key head stand below each other, so that no key is repeated.
         mixed = F.scaled_dot_product_attention(
             q[..., queries, :].flatten(2, 3),
             k[:, :, keys],
             v[:, :, keys],
-            attn_mask=_bias(q, segments, queries, keys, window)[:, None],
+            attn_mask=biases.of(queries, keys)[:, None],
         )
         out[..., queries, :] = mixed.unflatten(2, (q.shape[2], -1))
     return out.flatten(1, 2).transpose(1, 2).contiguous()
@@ -56,19 +57,21 @@ def banded_attention_backward(
     exact = torch.promote_types(q.dtype, torch.float32)
     grad_q = torch.empty_like(q)
     grad_k, grad_v = (torch.zeros(x.shape, dtype=exact, device=x.device) for x in (k, v))
+    biases = _Biases(q, segments, window)
     for queries, keys in _bands(q.shape[-2], window):
-        bias = _bias(q, segments, queries, keys, window)  # (B, H / K * t, keys)
+        bias = biases.of(queries, keys).expand(q.shape[0], -1, -1)
         for row in range(q.shape[0]):
             q_block, g_block = (x[row, :, :, queries].flatten(1, 2) for x in (q, g))
             k_band, v_band = k[row, :, keys], v[row, :, keys]
             scores = torch.baddbmm(bias[row, None], q_block, k_band.mT, alpha=scale)
             probabilities = scores.softmax(-1)
-            grad_v[row, :, keys] += probabilities.mT @ g_block
+            # Sums are in fp32; adding two dtypes is slower than converting first.
+            grad_v[row, :, keys] += (probabilities.mT @ g_block).to(exact)
             slope = torch._softmax_backward_data(  # p * (s - sum(p * s)) in one pass
                 g_block @ v_band.mT, probabilities, -1, q.dtype
             )
             grad_q[row, :, :, queries] = (slope @ k_band).unflatten(1, (q.shape[2], -1)).mul_(scale)
-            grad_k[row, :, keys] += slope.mT @ q_block
+            grad_k[row, :, keys] += (slope.mT @ q_block).to(exact)
     return (
         grad_q.flatten(1, 2).transpose(1, 2).contiguous(),
         grad_k.mul_(scale).to(k.dtype).transpose(1, 2).contiguous(),
@@ -86,11 +89,38 @@ def _bands(length: int, window: int) -> list[tuple[slice, slice]]:
     ]
 
 
-def _bias(q: Tensor, segments: Tensor, queries: slice, keys: slice, window: int) -> Tensor:
-    """What is added to scaled scores: 0 where a key is seen, else -inf; (B, H / K * t, keys)."""
-    bias = torch.zeros((), dtype=q.dtype, device=q.device)
-    hidden = ~visible_keys(segments, queries, keys, window)
-    return bias.masked_fill(hidden, -math.inf).repeat(1, q.shape[2], 1)
+class _Biases:
+    """What is added to the scaled scores of a block: 0 where a key is seen, else -inf.
+
+    Blocks of like shape share what the window hides from them, and where their band lies in one
+    document, which most do in long ones, all of it.
+    """
+
+    def __init__(self, q: Tensor, segments: Tensor, window: int) -> None:
+        self.segments, self.window = segments, window
+        self.index = torch.arange(segments.shape[1], device=q.device)
+        self.zero = torch.zeros((), dtype=q.dtype, device=q.device)
+        self.heads_per_key = q.shape[2]
+        self.hidden_by_window: dict[tuple[int, int], Tensor] = {}
+        self.of_one_document: dict[tuple[int, int], Tensor] = {}
+
+    def of(self, queries: slice, keys: slice) -> Tensor:
+        """(B, H / K * t, keys), or (1, ...) for equal rows."""
+        shape = queries.stop - queries.start, keys.stop - keys.start
+        if shape not in self.hidden_by_window:
+            seen = _in_window(self.index[queries], self.index[keys], self.window)
+            self.hidden_by_window[shape] = ~seen
+        hidden = self.hidden_by_window[shape]
+        band, own = self.segments[:, keys], self.segments[:, queries]
+        # Only a CPU can look before it goes on.
+        if self.segments.device.type != "cpu" or not bool((band == band[:, :1]).all()):
+            return self._bias(hidden | (own[..., None] != band[:, None]))
+        if shape not in self.of_one_document:
+            self.of_one_document[shape] = self._bias(hidden[None])
+        return self.of_one_document[shape]
+
+    def _bias(self, hidden: Tensor) -> Tensor:
+        return self.zero.masked_fill(hidden, -math.inf).repeat(1, self.heads_per_key, 1)
 
 
 def _grouped(x: Tensor, key: Tensor) -> Tensor:
@@ -129,6 +159,11 @@ banded_attention.register_autograd(_backward, setup_context=_save_for_backward)
 def visible_keys(segments: Tensor, queries: slice, keys: slice, window: int | None) -> Tensor:
     """The mask between two ranges of a row: (B, queries, keys), or (1, ...) for equal rows."""
     index = torch.arange(segments.shape[1], device=segments.device)
-    i, j = index[queries, None], index[None, keys]
-    seen = i >= j if window is None else (i >= j) & (i - j < window)
+    seen = _in_window(index[queries], index[keys], window)
     return seen & (segments[:, queries, None] == segments[:, None, keys])
+
+
+def _in_window(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    """Which keys each query would see in an endless document, by their positions: (t, keys)."""
+    i, j = queries[:, None], keys[None]
+    return i >= j if window is None else (i >= j) & (i - j < window)

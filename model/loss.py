@@ -11,14 +11,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from model.tiles import tile_rows
+
 IGNORE = -100
 CHUNK_LOGITS = 1 << 25
 """Logits held at a time: 128 MiB in fp32, in matrix products still large enough to be efficient."""
-TILE_LOGITS = 1 << 17
-"""Logits that a CPU thread turns into slopes at a time: few enough to stay in its cache while
-several passes go over them."""
 HEAD_ROWS = 4096
-"""Rows of the head whose gradient is added up at a time: no second one of its size exists then."""
+"""Rows of the head that are multiplied, or whose gradient is added up, at a time: a CPU then has
+them in its cache as its instructions want them, and no second gradient of its size exists."""
 
 
 class Losses(NamedTuple):
@@ -62,25 +62,27 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         exact = torch.promote_types(hidden.dtype, torch.float32)
         losses = hidden.new_zeros(len(labels), dtype=exact)
         grad_hidden = torch.zeros_like(hidden) if want_hidden else None
-        grad_weight = weight.new_zeros(weight.shape, dtype=exact) if want_weight else None
+        # Column by column, (D, V): the product then turns round the few hidden states and not the
+        # many logits, which for 16-bit matrices takes a CPU half the time.
+        columns = weight.new_zeros(weight.shape[::-1], dtype=exact) if want_weight else None
         # Unsupervised positions cost nothing: they are not even multiplied with the head.
         supervised = (labels != IGNORE).nonzero().squeeze(1)
         size = max(1, min(len(supervised), CHUNK_LOGITS // num_tokens))
         logits = hidden.new_empty(size, num_tokens)  # one for all chunks: new pages cost a CPU time
         for chunk in supervised.split(size):
             x, y = hidden[chunk], labels[chunk]
-            slopes = torch.mm(x, head.T, out=logits[: len(y)])
+            slopes = logits[: len(y)]
+            for rows, out in zip(head.split(HEAD_ROWS), slopes.split(HEAD_ROWS, 1), strict=True):
+                torch.mm(x, rows.T, out=out)
             losses[chunk] = _losses(slopes, y, exact, replace=want_hidden or want_weight)
             if grad_hidden is not None:
                 grad_hidden[chunk] = slopes @ head
-            if grad_weight is not None:
-                for part, slope in zip(
-                    grad_weight[:num_tokens].split(HEAD_ROWS),
-                    slopes.split(HEAD_ROWS, 1),
-                    strict=True,
-                ):
-                    part += slope.T @ x
-        ctx.save_for_backward(grad_hidden, grad_weight)
+            if columns is not None:
+                turned = x.T.contiguous()  # (D, N)
+                parts = columns[:, :num_tokens].split(HEAD_ROWS, 1)
+                for part, slope in zip(parts, slopes.split(HEAD_ROWS, 1), strict=True):
+                    part += (turned @ slope).to(exact)  # adding two dtypes is slower than this
+        ctx.save_for_backward(grad_hidden, columns)
         ctx.weight_dtype = weight.dtype
         ctx.mark_non_differentiable(losses)
         return losses.sum(), losses
@@ -88,11 +90,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grads):  # noqa: ANN001, ANN002, ANN205
         grad_total, _ = grads
-        grad_hidden, grad_weight = ctx.saved_tensors
+        grad_hidden, columns = ctx.saved_tensors
+        grad_weight = None
         if grad_hidden is not None:
             grad_hidden = _scaled(grad_hidden, grad_total, grad_hidden.dtype)
-        if grad_weight is not None:
-            grad_weight = _scaled(grad_weight, grad_total, ctx.weight_dtype)
+        if columns is not None:
+            grad_weight = _scaled(columns.T, grad_total, ctx.weight_dtype)
         return grad_hidden, grad_weight, None, None
 
 
@@ -101,7 +104,7 @@ def _scaled(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
 
     A few rows at a time: a product of two dtypes is made in a tensor of its own first.
     """
-    out = torch.empty_like(gradient, dtype=dtype)
+    out = gradient.new_empty(gradient.shape, dtype=dtype)
     for part, scaled in zip(gradient.split(HEAD_ROWS), out.split(HEAD_ROWS), strict=True):
         scaled.copy_(part.to(factor.dtype) * factor)
     return out
@@ -116,9 +119,9 @@ def _losses(logits: Tensor, labels: Tensor, exact: torch.dtype, *, replace: bool
     """
     size = len(labels)
     if logits.device.type == "cpu":
-        size = TILE_LOGITS * torch.get_num_threads() // logits.shape[1]
+        size = tile_rows(logits.shape[1])
     losses = []
-    for tile, label in zip(*(x.split(max(1, size)) for x in (logits, labels)), strict=True):
+    for tile, label in zip(*(x.split(size) for x in (logits, labels)), strict=True):
         log_probabilities = tile.log_softmax(1, dtype=exact)
         index = label[:, None]
         losses.append(-log_probabilities.gather(1, index).squeeze(1))

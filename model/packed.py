@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from model.cache import Cache
 from model.lora import LoraLinear
-from model.transformer import Block, Mistral, RMSNorm, rotary_angles, rotate
+from model.norm import RMSNorm
+from model.rotary import rotary_angles, rotate
+from model.transformer import Block, Mistral
 
 _HINT = 8
 """Rows that the layout is made for; it serves any number."""

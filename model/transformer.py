@@ -7,9 +7,8 @@ Jiang et al. 2023 (Mistral 7B), section 2.
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, overload
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -19,6 +18,8 @@ from model.cache import Cache, Step
 from model.config import ModelConfig
 from model.documents import Documents
 from model.loss import Losses, linear_cross_entropy
+from model.norm import RMSNorm
+from model.rotary import Rotary, rotary_angles, rotate
 
 if TYPE_CHECKING:
     from model.lora import LoraConfig
@@ -26,41 +27,6 @@ if TYPE_CHECKING:
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention of one layer to what a cache holds and to the pass's own tokens."""
-
-
-class Rotary(NamedTuple):
-    """Cosines and sines of a batch's rotary angles in fp32, shared by all layers."""
-
-    cos: Float[Tensor, "B T 1 E"]
-    sin: Float[Tensor, "B T 1 E"]
-
-
-def rotary_angles(positions: Int[Tensor, "B T"], head_size: int, theta: float) -> Rotary:
-    """Angle t * theta^(-2i / E) for position t and pair i (Su et al. 2021, section 3.2)."""
-    pairs = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions.device)
-    frequencies = 1.0 / theta ** (pairs / head_size)
-    angles = positions[..., None].float() * frequencies  # (B, T, E / 2)
-    angles = torch.cat([angles, angles], -1).unsqueeze(2)
-    return Rotary(angles.cos(), angles.sin())
-
-
-def rotate(x: Float[Tensor, "B T heads E"], rotary: Rotary) -> Float[Tensor, "B T heads E"]:
-    """Rotate pair (i, i + E / 2) of each head by its angle: HF's half-split convention."""
-    first, second = x.chunk(2, -1)
-    turned = torch.cat([-second, first], -1)
-    return (x * rotary.cos + turned * rotary.sin).to(x.dtype)
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x) * weight, with the mean taken in fp32."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x: Float[Tensor, "*any D"]) -> Float[Tensor, "*any D"]:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
 class Attention(nn.Module):

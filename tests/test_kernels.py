@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.nn.functional import rms_norm
 
-from model.transformer import rotary_angles, rotate
+from model.rotary import rotary_angles, rotate
 
 needs_triton = pytest.mark.skipif(
     find_spec("triton") is None, reason="needs triton: pip install 'triton>=3.6'"

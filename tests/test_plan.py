@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from conf.suggest import CONF
 from model.lora import LoraConfig, add_lora
+from model.tiles import tile_rows
 from model.transformer import Mistral
 from scripts.plan import PlanConfig, plan
 from tests.toy import mistral_7b_config, randomize, toy_config
@@ -84,7 +85,9 @@ def test_products_are_those_that_torch_counts(checkpointing, lora):
     if lora is not None:  # the gradient of the first layer's input: q, k, v and their A
         heads = config.num_attention_heads + 2 * config.num_key_value_heads
         unneeded = 2 * 48 * config.hidden_size * (heads * config.head_size + 3 * lora.rank)
-    assert counter.get_total_flops() == sum(flops.matrix for flops in planned) - unneeded
+    # On a CPU the gradients of the norms' weights are written as products; not worth planning.
+    sums = 7 * 2 * 48 * config.hidden_size if lora is None else 0
+    assert counter.get_total_flops() == sum(flops.matrix for flops in planned) - unneeded + sums
 
 
 class _mesh_of_one:
@@ -124,10 +127,9 @@ def test_activations_are_what_autograd_keeps():
     ]
     one, three = (saved_bytes(config, tokens, None) for config in shapes)
     planned = layer_activation_bytes(shapes[0], None)
-    # On a CPU, torch's norm is made of several steps, which keep an fp32 copy and the normed.
-    planned += 2 * (4 + 2) * shapes[0].hidden_size
-    # And banded attention keeps no softmax denominators (fp32), as flash attention does.
-    planned -= 4 * shapes[0].num_attention_heads
+    # On a CPU the two norms keep no root of the mean square (fp32), which their backward pass
+    # computes again, and banded attention no softmax denominators, as flash attention does.
+    planned -= 2 * 4 + 4 * shapes[0].num_attention_heads
     assert (three - one) / 2 == planned * tokens.numel()
 
 
@@ -169,7 +171,9 @@ def test_a_simulated_step_of_64_ranks(strategy, shards):
     else:
         assert "allreduce" not in found.calls
     planned = peak_memory(SMALL, weights, tokens=512, checkpointing="full", shards=shards)
-    assert found.peak_bytes == pytest.approx(planned.total - DRIVER_BYTES, rel=0.2)
+    # The plan is a GPU's; on a CPU the loss makes its two fp32 copies of one tile of logits only.
+    spared = 2 * 4 * SMALL.vocab_size * max(0, 512 - tile_rows(SMALL.vocab_size))
+    assert found.peak_bytes == pytest.approx(planned.total - DRIVER_BYTES - spared, rel=0.2)
 
 
 def test_known_sizes():

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.transformer import rotary_angles
+from model.rotary import rotary_angles
 from scripts.benchmarks.common import copy_rate, dtype_names, need, timed
 from scripts.benchmarks.works import Kernel
 from training.distributed import choose_device
