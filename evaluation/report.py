@@ -79,6 +79,8 @@ class ReportConfig:
         several = isinstance(self.runs, list) and all(isinstance(r, str) for r in self.runs)
         if not several and not isinstance(self.runs, str):
             raise ValueError(f"runs={self.runs!r}: a folder, or a list as in runs='[a,b]'")
+        if not self.out:
+            raise ValueError("out='': name the folder that the report is written to")
         if self.outcome not in OUTCOMES:
             raise ValueError(f"outcome={self.outcome!r}: one of {', '.join(OUTCOMES)}")
         if not 0 <= self.margin < math.inf:

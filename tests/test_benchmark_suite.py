@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from conf.suggest import CONF
 from scripts.benchmark import BenchmarkConfig, check_suite_overrides, measure_suite
-from scripts.benchmarks import common
+from scripts.benchmarks import common, runner
 from scripts.benchmarks.attention import documents_of
 from scripts.benchmarks.measure import measure
 from scripts.benchmarks.parts import SUITES, TINY, Part, chosen_parts, gpu_parts, toy_parts
@@ -290,6 +290,11 @@ def test_the_command_measures_in_processes_of_its_own(tmp_path):
     assert held["parts"].keys() == {"loss_64"}
     assert held["environment"]["sources"]
     assert measure_suite(config) == table  # from the file
+
+
+def test_a_side_that_hangs_is_stopped(monkeypatch):
+    monkeypatch.setattr(runner, "MINUTES", 0.001)
+    assert launch(Job(PART.work, "ours", 1)) == {"not_measured": "stopped after 0.001 minutes"}
 
 
 @pytest.mark.slow  # tests/test_kernels.py has the kernels; this is the way they are measured

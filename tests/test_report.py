@@ -554,6 +554,7 @@ def test_a_command_that_cannot_be_carried_out_is_answered(
     [
         ("runs", 3),
         ("runs", ["a", 1]),
+        ("out", ""),
         ("outcome", "median"),
         ("margin", -0.1),
         ("margin", math.nan),

@@ -21,6 +21,8 @@ from scripts.benchmarks.works import Job, Kernel
 from training.distributed import World
 from training.run_folder import describe_environment
 
+MINUTES = 30
+"""A side that takes longer hangs: compiling peers have done so."""
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ("transformers", "peft", "tokenizers", "liger-kernel")
 PACKAGES = ("kernels", "model", "tokenizer", "data", "training", "conf", "scripts")
@@ -34,14 +36,18 @@ def launch(job: Job) -> dict:
     environment = {**os.environ, **threads, "TOKENIZERS_PARALLELISM": "true", "HF_HUB_OFFLINE": "1"}
     if isinstance(job.work, Kernel) and job.work.device == "cpu":
         environment["TRITON_INTERPRET"] = "1"  # read when triton is first imported
-    result = subprocess.run(
-        [sys.executable, "-m", "scripts.benchmarks.measure", job.to_json()],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        result = subprocess.run(
+            [sys.executable, "-m", "scripts.benchmarks.measure", job.to_json()],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60 * MINUTES,
+        )
+    except subprocess.TimeoutExpired:
+        return {"not_measured": f"stopped after {MINUTES} minutes"}
     if result.returncode == 0:
         return json.loads(result.stdout.splitlines()[-1])
     if result.returncode < 0:
