@@ -6,6 +6,7 @@ process, which a fake stands for where only the bookkeeping is looked at.
 
 import json
 import re
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -267,6 +268,14 @@ def test_what_the_gpu_suite_runs_also_runs_small_on_a_cpu():
                     assert value < 1e-5
                     checked += 1
     assert checked == 2 * 2 * 2 + 4
+
+
+def test_saving_leaves_nothing_behind(tmp_path):
+    (part,) = chosen_parts("toy", ["saving"])
+    found = measure(Job(replace(part.work, place=str(tmp_path)), "ours", 1))
+    assert found["figures"].keys() == found["ceilings"].keys()
+    assert min(*found["figures"].values(), *found["ceilings"].values()) > 0
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("length", [8, 48, 4096])

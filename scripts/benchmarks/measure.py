@@ -20,6 +20,7 @@ MODULES = {
     "Loss": "loss",
     "Rows": "text",
     "Tokenizing": "text",
+    "Saving": "saving",
     "Kernel": "kernels",
     "Attention": "attention",
 }

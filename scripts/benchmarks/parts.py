@@ -13,6 +13,7 @@ from scripts.benchmarks.works import (
     Kernel,
     Loss,
     Rows,
+    Saving,
     Tokenizing,
     Training,
     Work,
@@ -107,6 +108,7 @@ def cpu_parts() -> list[Part]:
         Part("loss_16384_bfloat16", Loss(**large, dtype="bfloat16", times=1), ("ours",)),
         Part("rows", Rows(documents=50_000, length=1024, rows=10_000), ("ours",)),
         Part("tokenizing", Tokenizing(scale=1.0), ("ours", "peer")),
+        Part("saving", Saving(shape=shape_of("small", 256)), ("ours",)),
     ]
 
 
@@ -218,6 +220,7 @@ def toy_parts() -> list[Part]:
         Part("loss_64", head, ("ours", "plain")),
         Part("rows", Rows(documents=2000, length=64, rows=50, **copies), ("ours",)),
         Part("tokenizing", Tokenizing(scale=0.05, times=1, **copies), ("ours", "peer")),
+        Part("saving", Saving(shape=TINY), ("ours",)),
         *kernels(tokens=8, width=16, feed_forward=24, ids=40, device="cpu", **heads, **copies),
         *attentions((48,), window=16, head_size=8, device="cpu", **heads),
     ]

@@ -108,6 +108,21 @@ class Tokenizing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Saving:
+    """A checkpoint with moments and an HF folder, all in fp32, written and read. Side: `ours`.
+
+    Attributes:
+        shape: fields of `ModelConfig`.
+        times: that each is done.
+        place: the folder that all is written to; None: the system's for temporary files.
+    """
+
+    shape: dict[str, Any]
+    times: int = 3
+    place: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Kernel:
     """One operation, forward and backward.
 
@@ -154,9 +169,10 @@ class Attention:
     device: str = "cuda"
 
 
-Work = Training | Decoding | Loss | Rows | Tokenizing | Kernel | Attention
+Work = Training | Decoding | Loss | Rows | Tokenizing | Saving | Kernel | Attention
 WORKS: dict[str, type[Work]] = {
-    kind.__name__: kind for kind in (Training, Decoding, Loss, Rows, Tokenizing, Kernel, Attention)
+    kind.__name__: kind
+    for kind in (Training, Decoding, Loss, Rows, Tokenizing, Saving, Kernel, Attention)
 }
 
 

@@ -1,0 +1,93 @@
+"""Checkpoints, exports and opening them again, against plain files of as many bytes."""
+
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from model.config import ModelConfig
+from model.transformer import Mistral
+from model.weights import fill, load_pretrained, save_pretrained
+from scripts.benchmarks.common import DrawnWeights
+from scripts.benchmarks.works import Saving
+from training.checkpoint import CheckpointConfig, Checkpointer
+from training.distributed import start_world
+from training.optim import OptimConfig, build_optimizer
+from training.state import state_tensors
+
+PIECE = 1 << 24
+
+
+def measure(work: Saving, side: str) -> dict:
+    """MB per second of each, from the call to the name on the disk, in a folder of `work.place`."""
+    assert side == "ours"
+    with start_world("cpu") as world, tempfile.TemporaryDirectory(dir=work.place) as place:
+        model = Mistral(ModelConfig(**work.shape))
+        fill(model, DrawnWeights(model, world.device))
+        optimizer = build_optimizer(model, OptimConfig())
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()  # which makes the moments
+        folder = Path(place)
+        settings = CheckpointConfig(asynchronous=False, keep_last=1)
+        with Checkpointer(folder / "checkpoints", settings, world) as checkpointer:
+            saving = _seconds(work, lambda n: checkpointer.save(n, model, optimizer))
+            newest = checkpointer.steps()[-1]
+            loading = _seconds(work, lambda _: checkpointer.load(newest, model, optimizer))
+        exporting = _seconds(work, lambda n: save_pretrained(model, folder / f"export-{n}"))
+        opening = _seconds(work, lambda _: load_pretrained(folder / "export-0"))
+        state = sum(x.nbytes for x in state_tensors(model, optimizer, 0).values())
+        weights = sum(x.nbytes for x in model.parameters())
+        for path in folder.iterdir():
+            shutil.rmtree(path)  # the plain files have the same room
+        writing = _seconds(work, lambda n: _write(folder / f"plain-{n}", state))
+        reading = _seconds(work, lambda _: _read(folder / "plain-0"))
+    write, read = (state / seconds / 1e6 for seconds in (writing, reading))
+    return {
+        "figures": {
+            "checkpoint_mb_per_second": state / saving / 1e6,
+            "checkpoint_load_mb_per_second": state / loading / 1e6,
+            "export_mb_per_second": weights / exporting / 1e6,
+            "open_mb_per_second": weights / opening / 1e6,
+        },
+        "ceilings": {
+            "checkpoint_mb_per_second": write,
+            "checkpoint_load_mb_per_second": read,
+            "export_mb_per_second": write,
+            "open_mb_per_second": read,
+        },
+        "machine": {"write_mb_per_second": write, "read_mb_per_second": read},
+    }
+
+
+def _seconds(work: Saving, action: Callable[[int], object]) -> float:
+    """Median of some calls, which are told their number."""
+    seconds = []
+    for number in range(work.times):
+        start = time.perf_counter()
+        action(number)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def _write(path: Path, size: int) -> None:
+    """A file that is on the disk afterwards."""
+    piece = os.urandom(min(size, PIECE))
+    with path.open("wb") as file:
+        for start in range(0, size, PIECE):
+            file.write(piece[: size - start])
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(path: Path) -> None:
+    """What was just written, and so from the page cache, as opening a fresh export is."""
+    into = bytearray(PIECE)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(into):
+            pass
