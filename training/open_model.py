@@ -10,6 +10,7 @@ from model.attention import resolve_backend
 from model.transformer import Mistral
 from model.weights import PretrainedFolder, load_pretrained, telling_rows
 from tokenizer.tokenizer import Tokenizer
+from training.distributed import keep_freed_memory
 from training.inputs import final_folder, open_base
 
 
@@ -43,6 +44,8 @@ def _load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Mistr
     """The network, with the attention that suits the device."""
     head_size = PretrainedFolder(folder).config.head_size
     backend = resolve_backend("auto", torch.device(device), dtype, head_size)
+    if torch.device(device).type == "cpu":
+        keep_freed_memory()
     return load_pretrained(folder, dtype=dtype, device=device, backend=backend)
 
 

@@ -26,7 +26,7 @@ from scripts.benchmarks.common import (
     timed,
 )
 from scripts.benchmarks.works import Decoding
-from training.distributed import choose_device
+from training.distributed import choose_device, keep_freed_memory
 from training.metrics import measure_peak_flops
 from training.parallelize import DTYPES
 
@@ -39,6 +39,8 @@ def measure(work: Decoding, side: str) -> dict:
         return peer.decode(work, compile=side == "peer_compile")
     device, dtype = choose_device(work.device, 0), DTYPES[work.dtype]
     shape = ModelConfig(**work.shape)
+    if device.type == "cpu":
+        keep_freed_memory()  # as `training.open_model` does
     with torch.device("meta"):
         model = Mistral(shape, backend=resolve_backend("auto", device, dtype, shape.head_size))
     weights = DrawnWeights(model, device)
