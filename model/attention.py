@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn.attention import varlen
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from model.banded import BAND_BLOCK, banded_attention, visible_keys
+from model.banded import band_block, banded_attention, visible_keys
 from model.documents import Documents
 
 try:
@@ -116,8 +116,9 @@ def attention_after(
     k, v = key.transpose(0, 1), value.transpose(0, 1)  # (K, S, E)
     index = torch.arange(key.shape[0], device=key.device)
     out = torch.empty_like(query)
-    for start in range(0, length, BAND_BLOCK):
-        stop = min(length, start + BAND_BLOCK)
+    size = band_block(query.dtype)
+    for start in range(0, length, size):
+        stop = min(length, start + size)
         first = 0 if window is None else max(0, before + start - window + 1)
         i, j = index[before + start : before + stop, None], index[None, first : before + stop]
         seen = i >= j if window is None else (i >= j) & (i - j < window)  # (t, keys)

@@ -17,10 +17,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from model.banded import BAND_BLOCK
 from model.cache import Cache, Step
 from model.config import ModelConfig
 from model.documents import Documents
+
+QUERY_BLOCK = 128
+"""Queries that are attended to at a time."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +161,10 @@ class Branches(Cache):
     def _borders(self) -> list[tuple[int, int, int]]:
         """(start, stop) of each block of queries, and the tree of its first one."""
         borders, tree, total = [], 0, self.starts[-1]
-        for start in range(0, total, BAND_BLOCK):
+        for start in range(0, total, QUERY_BLOCK):
             while self.starts[tree + 1] <= start:
                 tree += 1
-            borders.append((start, min(total, start + BAND_BLOCK), tree))
+            borders.append((start, min(total, start + QUERY_BLOCK), tree))
         return borders
 
     def _block(self, start: int, stop: int, tree: int, dtype: torch.dtype) -> _Block:

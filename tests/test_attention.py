@@ -18,6 +18,7 @@ from tests.toy import (
     random_segments,
     random_tokens,
     run_without_hook,
+    small_bands,
     toy_config,
     toy_model,
 )
@@ -90,7 +91,7 @@ PROBES = [check_visible_keys, check_last_visible_key, check_window_of_one]
 @pytest.mark.parametrize("backend", ["banded", "reference"])
 @pytest.mark.parametrize("probe", PROBES)
 def test_window(monkeypatch, backend, probe):
-    monkeypatch.setattr("model.banded.BAND_BLOCK", 7)
+    small_bands(monkeypatch, 7)
     probe(backend)
 
 

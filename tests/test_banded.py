@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from model.attention import attention
 from model.banded import banded_attention, banded_attention_backward
 from model.documents import Documents
-from tests.toy import random_qkv, random_segments
+from tests.toy import random_qkv, random_segments, small_bands
 
 
 @settings(max_examples=60, deadline=None)
@@ -16,12 +16,13 @@ from tests.toy import random_qkv, random_segments
     length=st.integers(1, 40),
     window=st.none() | st.integers(1, 45),
     block=st.integers(1, 45),
+    alignment=st.integers(1, 9),
     heads=st.sampled_from([(1, 1), (2, 1), (4, 2), (3, 3), (6, 2)]),
     rows=st.integers(1, 4),
     padding=st.booleans(),
     seed=st.integers(0, 2**20),
 )
-def test_banded_is_the_reference(length, window, block, heads, rows, padding, seed):
+def test_banded_is_the_reference(length, window, block, alignment, heads, rows, padding, seed):
     segments = random_segments(rows, length, seed, padding=padding)
     documents = Documents.from_segments(segments)
     inputs = [x.requires_grad_() for x in random_qkv(rows, length, *heads, seed=seed)]
@@ -29,7 +30,7 @@ def test_banded_is_the_reference(length, window, block, heads, rows, padding, se
     found = {}
     for backend in ("banded", "reference"):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("model.banded.BAND_BLOCK", block)
+            small_bands(patch, block, alignment)
             out = attention(*inputs, documents, window=window, backend=backend)
             found[backend] = out, *torch.autograd.grad(out, inputs, weights)
     for ours, expected in zip(*found.values(), strict=True):
@@ -38,7 +39,7 @@ def test_banded_is_the_reference(length, window, block, heads, rows, padding, se
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_banded_rounds_like_the_reference(monkeypatch, dtype):
-    monkeypatch.setattr("model.banded.BAND_BLOCK", 16)
+    small_bands(monkeypatch, 16)
     documents = Documents.from_segments(random_segments(4, 100))
     weights = random_qkv(4, 100, seed=1)[0].to(dtype)
     errors = {"banded": [], "reference": []}
@@ -57,7 +58,7 @@ def test_banded_rounds_like_the_reference(monkeypatch, dtype):
 
 
 def test_banded_gradients_are_its_derivatives(monkeypatch):
-    monkeypatch.setattr("model.banded.BAND_BLOCK", 3)
+    small_bands(monkeypatch, 3)
     segments = torch.tensor([[1, 1, 1, 1, 2, 2, 2], [1, 1, 2, 3, 3, 0, 0]], dtype=torch.int32)
     inputs = [x.requires_grad_() for x in random_qkv(2, 7, 2, 1, 2)]
     assert torch.autograd.gradcheck(lambda *qkv: banded_attention(*qkv, segments, 3), inputs)

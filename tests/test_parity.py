@@ -14,6 +14,7 @@ from tests.toy import (
     random_segments,
     random_tokens,
     run_without_hook,
+    small_bands,
     toy_config,
     toy_model,
 )
@@ -39,7 +40,7 @@ every_backend = pytest.mark.parametrize("backend", ["banded", "reference"])
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Toy rows cross the borders of query blocks."""
-    monkeypatch.setattr("model.banded.BAND_BLOCK", 5)
+    small_bands(monkeypatch, 5)
 
 
 def assert_close(ours, theirs, tolerance):

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -101,6 +102,12 @@ def random_qkv(
     generator = torch.Generator().manual_seed(seed)
     shapes = [(rows, length, n, width) for n in (heads, key_heads, key_heads)]
     return [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
+
+
+def small_bands(patch: pytest.MonkeyPatch, block: int, alignment: int = 1) -> None:
+    """Cut banded attention so small that toy rows cross the borders of blocks and bands."""
+    patch.setattr("model.banded.band_block", lambda dtype: block)
+    patch.setattr("model.banded.KEY_ALIGNMENT", alignment)
 
 
 def spans(segments: Tensor) -> Iterator[tuple[int, slice]]:
