@@ -3,7 +3,7 @@
     python docs/tspt_facts.py RUNS [SEED ...]
 
 RUNS holds run folders with `probes.json`, which `python -m scripts.measure runs=RUNS probes=true`
-writes. Prints Markdown. Intervals and p are over facts: the facts of one run are what was asked in the other too.
+writes. Prints Markdown. Intervals and p are over facts: all runs were asked the same ones.
 """
 
 import json
