@@ -3,27 +3,33 @@
     python docs/tspt_facts.py RUNS [SEED ...]
 
 RUNS holds run folders with `probes.json`, which `python -m scripts.measure runs=RUNS probes=true`
-writes. Prints Markdown. Intervals and p are over facts: all runs were asked the same ones.
+writes. Prints Markdown. Intervals are over facts, whose answers in two languages belong together.
 """
 
 import json
 import sys
+from collections import defaultdict
 from pathlib import Path
+from statistics import mean
 
 sys.path.insert(0, ".")
 
-from evaluation.statistics import mcnemar, paired_bootstrap
+from evaluation.statistics import paired_bootstrap
 
 ARMS = ("base", "s1_only", "s2_only", "one_stage", "tspt", "tspt_rate45")
 LEVELS = (0, 1, 4, 16, 64)
 KINDS = tuple((domain, invented) for domain in ("geo", "general") for invented in (True, False))
 
 
-def right(root: Path, arm: str, seeds: list[str], domain: str, invented: bool, level: int) -> list:
-    """Whether each fact was completed right, in one order, seed after seed."""
-    probes = [p for s in seeds for p in json.loads((root / f"{arm}-s{s}/probes.json").read_text())]
-    asked = (p for p in probes if (p["domain"], p["invented"]) == (domain, invented))
-    return [p["correct"] for p in asked if p["exposures"] == level]
+def asked(root: Path, arm: str, seeds: list[str], domain: str, invented: bool, level: int) -> dict:
+    """Whether each fact was completed right, by fact: in two languages, by all seeds."""
+    found = defaultdict(list)
+    for seed in seeds:
+        for probe in json.loads((root / f"{arm}-s{seed}" / "probes.json").read_text()):
+            kind = probe["domain"], probe["invented"], probe["exposures"]
+            if kind == (domain, invented, level):
+                found[probe["id"]].append(probe["correct"])
+    return {fact: mean(answers) for fact, answers in found.items()}
 
 
 def say_shares(root: Path, seeds: list[str]) -> None:
@@ -32,31 +38,22 @@ def say_shares(root: Path, seeds: list[str]) -> None:
     print("|" + "---|" * (2 + len(LEVELS)))
     for domain, invented in KINDS:
         for arm in ARMS:
-            found = [right(root, arm, seeds, domain, invented, level) for level in LEVELS]
-            cells = (f" {100 * sum(x) / len(x):.1f} |" if x else " |" for x in found)
+            found = [asked(root, arm, seeds, domain, invented, level) for level in LEVELS]
+            cells = (f" {100 * mean(x.values()):.1f} |" if x else " |" for x in found)
             print(f"| `{arm}` | {domain}, {'invented' if invented else 'real'} |" + "".join(cells))
 
 
 def say_difference(root: Path, seeds: list[str], one: str, other: str) -> None:
-    """Of the facts shown 64 times, in points."""
+    """Of the facts shown 64 times, in points, with a bootstrap over facts."""
     for domain in ("geo", "general"):
-        pairs = [
-            (first, second)
-            for invented in (True, False)
-            for first, second in zip(
-                right(root, one, seeds, domain, invented, 64),
-                right(root, other, seeds, domain, invented, 64),
-                strict=True,
-            )
-        ]
-        differences = [float(first) - float(second) for first, second in pairs]
-        low, high = paired_bootstrap(differences, seed=0)
-        p = mcnemar(sum(d < 0 for d in differences), sum(d > 0 for d in differences))
-        mean = sum(differences) / len(differences)
-        print(
-            f"{one} minus {other}, {domain}, {len(pairs)} answers: {100 * mean:+.1f} "
-            f"[{100 * low:+.1f}, {100 * high:+.1f}], McNemar p = {p:.2g}"
+        first, second = (
+            asked(root, arm, seeds, domain, True, 64) | asked(root, arm, seeds, domain, False, 64)
+            for arm in (one, other)
         )
+        differences = [first[fact] - second[fact] for fact in first]
+        low, high = paired_bootstrap(differences, seed=0)
+        found = f"{100 * mean(differences):+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+        print(f"{one} minus {other}, {domain}, {len(differences)} facts: {found}")
 
 
 if __name__ == "__main__":

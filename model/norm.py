@@ -46,7 +46,7 @@ class _RMSNorm(torch.autograd.Function):
             products = g * y
             slope = (products @ scale).mul_(inverse.pow(3)).div_(len(scale))
             if grad_weight is not None:
-                grad_weight += inverse @ products
+                grad_weight += products.mul_(inverse[:, None]).sum(0)
             torch.mul(g, scale, out=products).mul_(inverse[:, None])
             out.copy_(products.addcmul_(y, slope[:, None], value=-1))
         return grad_x, None if grad_weight is None else grad_weight.to(weight.dtype), None
