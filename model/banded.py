@@ -101,8 +101,9 @@ def _bands(q: Tensor, window: int) -> list[tuple[slice, slice]]:
 class _Biases:
     """What is added to the scaled scores of a block: 0 where a key is seen, else -inf.
 
-    Blocks of like shape share what the window hides from them, and where their band lies in one
-    document, which most do in long ones, all of it.
+    A block shares with the one before, if they are of the same shape, what the window hides, and
+    all of it where its band lies in one document, as most do in long ones. Only the latest are
+    kept: until the window is full every block has a shape of its own.
     """
 
     def __init__(self, q: Tensor, segments: Tensor, window: int) -> None:
@@ -110,23 +111,21 @@ class _Biases:
         self.index = torch.arange(segments.shape[1], device=q.device)
         self.zero = torch.zeros((), dtype=q.dtype, device=q.device)
         self.heads_per_key = q.shape[2]
-        self.hidden_by_window: dict[tuple[int, int], Tensor] = {}
-        self.of_one_document: dict[tuple[int, int], Tensor] = {}
+        self.shape = (0, 0)
+        self.hidden_by_window = self.of_one_document = self.zero
 
     def of(self, queries: slice, keys: slice) -> Tensor:
-        """(B, H / K * t, keys), or (1, ...) for equal rows."""
+        """(B, H / K * t, keys), or (1, ...) where it is the same in all rows."""
         shape = queries.stop - queries.start, keys.stop - keys.start
-        if shape not in self.hidden_by_window:
-            seen = _in_window(self.index[queries], self.index[keys], self.window)
-            self.hidden_by_window[shape] = ~seen
-        hidden = self.hidden_by_window[shape]
+        if self.shape != shape:
+            self.shape = shape
+            self.hidden_by_window = ~_in_window(self.index[queries], self.index[keys], self.window)
+            self.of_one_document = self._bias(self.hidden_by_window[None])
         band, own = self.segments[:, keys], self.segments[:, queries]
         # Only a CPU can look before it goes on.
-        if self.segments.device.type != "cpu" or not bool((band == band[:, :1]).all()):
-            return self._bias(hidden | (own[..., None] != band[:, None]))
-        if shape not in self.of_one_document:
-            self.of_one_document[shape] = self._bias(hidden[None])
-        return self.of_one_document[shape]
+        if self.segments.device.type == "cpu" and bool((band == band[:, :1]).all()):
+            return self.of_one_document
+        return self._bias(self.hidden_by_window | (own[..., None] != band[:, None]))
 
     def _bias(self, hidden: Tensor) -> Tensor:
         return self.zero.masked_fill(hidden, -math.inf).repeat(1, self.heads_per_key, 1)

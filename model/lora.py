@@ -95,11 +95,11 @@ class LoraLinear(nn.Linear):
         if self.seeds is not None:
             keep = dropout_mask(self.seeds, x.shape[-2], x.shape[-1], self.dropout)
             kept = x * keep / (1 - self.dropout)
-        out = F.linear(x.flatten(0, -2), self.weight)
-        low = self.lora_A(kept.flatten(0, -2))
+        out = F.linear(x.reshape(-1, self.in_features), self.weight)
+        low = self.lora_A(kept.reshape(-1, self.in_features))
         # One operation scales the update and adds it; as three, each passes over all of memory.
         out = torch.addmm(out, low, self.lora_B.weight.T, alpha=self.scale)
-        return out.unflatten(0, x.shape[:-1])
+        return out.view(*x.shape[:-1], self.out_features)
 
 
 def dropout_mask(

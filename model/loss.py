@@ -18,7 +18,7 @@ CHUNK_LOGITS = 1 << 25
 """Logits held at a time: 128 MiB in fp32, in matrix products still large enough to be efficient."""
 HEAD_ROWS = 4096
 """Rows of the head that are multiplied, or whose gradient is added up, at a time: a CPU then has
-them in its cache as its instructions want them, and no second gradient of its size exists."""
+them in its cache as its instructions want them, and adding up takes no second one of its size."""
 
 
 class Losses(NamedTuple):

@@ -40,8 +40,10 @@ def chunked(hidden, weight, labels, num_tokens=IDS):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("num_tokens", [IDS, IDS - 5])
 @pytest.mark.parametrize("chunk_logits", [1, 4 * IDS, 1 << 25])
-def test_value_and_gradients(monkeypatch, dtype, num_tokens, chunk_logits):
+@pytest.mark.parametrize("head_rows", [7, 4096])
+def test_value_and_gradients(monkeypatch, dtype, num_tokens, chunk_logits, head_rows):
     monkeypatch.setattr("model.loss.CHUNK_LOGITS", chunk_logits)
+    monkeypatch.setattr("model.loss.HEAD_ROWS", head_rows)
     hidden, weight, labels = batch(dtype)
     labels = labels.clamp(max=num_tokens - 1)
     ours = chunked(hidden, weight, labels, num_tokens)

@@ -59,6 +59,12 @@ def test_norm_of_small_rows_is_kept_finite_by_eps():
     assert torch.allclose(x.grad, torch.full((1, 4), EPS**-0.5))
 
 
+def test_second_derivatives_are_refused():
+    x = torch.randn(3, 8, requires_grad=True)
+    with pytest.raises(RuntimeError, match="don't support automatic differentiation"):
+        torch.autograd.grad(RMSNorm(8, EPS)(x).sum(), x, create_graph=True)
+
+
 def test_frozen_weight_of_a_norm_gets_no_gradient():
     norm, x = RMSNorm(8, EPS), torch.randn(3, 8, requires_grad=True)
     norm.weight.requires_grad_(False)

@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,25 +37,34 @@ def launch(job: Job) -> dict:
     environment = {**os.environ, **threads, "TOKENIZERS_PARALLELISM": "true", "HF_HUB_OFFLINE": "1"}
     if isinstance(job.work, Kernel) and job.work.device == "cpu":
         environment["TRITON_INTERPRET"] = "1"  # read when triton is first imported
-    try:
-        result = subprocess.run(
-            [sys.executable, "-m", "scripts.benchmarks.measure", job.to_json()],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60 * MINUTES,
-        )
-    except subprocess.TimeoutExpired:
-        return {"not_measured": f"stopped after {MINUTES} minutes"}
-    if result.returncode == 0:
-        return json.loads(result.stdout.splitlines()[-1])
-    if result.returncode < 0:
-        name = signal.Signals(-result.returncode).name
+    with subprocess.Popen(
+        [sys.executable, "-m", "scripts.benchmarks.measure", job.to_json()],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            out, errors = process.communicate(timeout=60 * MINUTES)
+        except subprocess.TimeoutExpired:
+            return {"not_measured": f"stopped after {MINUTES} minutes"}
+        finally:
+            _end(process)
+    if process.returncode == 0:
+        return json.loads(out.splitlines()[-1])
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
         return {"not_measured": f"ended by {name}" + " (too little memory?)" * (name == "SIGKILL")}
-    lines = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
+    lines = errors.strip().splitlines() or [f"exit code {process.returncode}"]
     return {"not_measured": lines[-1][:300]}
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """With all that it has started, which would load what is measured next."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def describe(threads: int) -> dict[str, Any]:

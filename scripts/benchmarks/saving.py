@@ -45,7 +45,8 @@ def measure(work: Saving, side: str) -> dict:
         weights = sum(x.nbytes for x in model.parameters())
         for path in folder.iterdir():
             shutil.rmtree(path)  # the plain files have the same room
-        writing = _seconds(work, lambda n: _write(folder / f"plain-{n}", state))
+        piece = os.urandom(min(state, PIECE))
+        writing = _seconds(work, lambda n: _write(folder / f"plain-{n}", state, piece))
         reading = _seconds(work, lambda _: _read(folder / "plain-0"))
     write, read = (state / seconds / 1e6 for seconds in (writing, reading))
     return {
@@ -75,9 +76,8 @@ def _seconds(work: Saving, action: Callable[[int], object]) -> float:
     return statistics.median(seconds)
 
 
-def _write(path: Path, size: int) -> None:
+def _write(path: Path, size: int, piece: bytes) -> None:
     """A file that is on the disk afterwards."""
-    piece = os.urandom(min(size, PIECE))
     with path.open("wb") as file:
         for start in range(0, size, PIECE):
             file.write(piece[: size - start])
