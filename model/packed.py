@@ -2,12 +2,15 @@
 
 With one to a few dozen rows, a product costs the reading of its weights, and PyTorch's own `linear`
 reads them several times slower than memory allows (docs/generation.md). Here q, k, v are one
-product, over weights that oneDNN has laid out in blocks, and what follows a product happens in it;
-a single row in fp32 instead goes through a batched product over slices of the plain weights, which
-is the fastest there. The laid-out weights are a copy, made when first needed, of the weights as
-they are then: low-rank updates are merged into it, and a change of the network asks for a new
-`PackedMistral`.
+product, over weights that oneDNN has laid out in blocks, and what follows a product happens in it.
+A single row in fp32 instead meets the plain weights: as it comes on Intel's processors, where MKL
+reads them as fast as memory allows, and on others in a batched product over slices. The laid-out
+weights are a copy, made when first needed, of the weights as they are then: low-rank updates are
+merged into it, and a change of the network asks for a new `PackedMistral`.
 """
+
+from functools import cache
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +55,7 @@ class PackedLinear:
 
     def __init__(self, *linears: nn.Linear) -> None:
         self.weights = [_merged(linear) for linear in linears]
-        self.slices = [_sliced(weight) for weight in self.weights]
+        self.slices = [_sliced(weight) for weight in self.weights] if _mkl_is_slow() else None
         self.plain_row = self.weights[0].dtype == torch.float32
         self.packed: Tensor | None = None
 
@@ -79,6 +82,9 @@ class PackedLinear:
         return torch.ops.mkldnn._linear_pointwise(x, self._pack(), None, "swish", [], "")
 
     def _row(self, x: Float[Tensor, "1 I"]) -> Float[Tensor, "1 O"]:
+        if self.slices is None:
+            parts = [F.linear(x, weight) for weight in self.weights]
+            return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         width = x.shape[1]
         parts = []
         for weight in self.slices:
@@ -93,6 +99,13 @@ class PackedLinear:
             whole = self.weights[0] if len(self.weights) == 1 else torch.cat(self.weights)
             packed = self.packed = torch.ops.mkldnn._reorder_linear_weight(whole, _HINT)
         return packed
+
+
+@cache
+def _mkl_is_slow() -> bool:
+    """Whether MKL's products of one row leave most of the memory's rate unused: not on Intel's."""
+    file = Path("/proc/cpuinfo")
+    return not (file.exists() and "GenuineIntel" in file.read_text(encoding="utf-8"))
 
 
 def _merged(linear: nn.Linear) -> Tensor:

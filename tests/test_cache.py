@@ -139,14 +139,17 @@ def test_rows_without_documents_are_sequences():
         torch.testing.assert_close(logits, model(tokens)[:, -1:], rtol=0, atol=1e-4)
 
 
-def test_packed_and_unpacked_steps_agree():
+@pytest.mark.parametrize("slow", [True, False])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_packed_and_unpacked_steps_agree(monkeypatch, rows, slow):
+    monkeypatch.setattr("model.packed._mkl_is_slow", lambda: slow)
     config = toy_config()
     model = toy_model(config)
     packed = PackedMistral(model)
-    one, two = (Cache(config, 3, dtype=torch.float32) for _ in range(2))
+    one, two = (Cache(config, rows, dtype=torch.float32) for _ in range(2))
     with torch.inference_mode():
         for step in range(12):
-            ids = random_tokens(config, 3, 1, seed=step)
+            ids = random_tokens(config, rows, 1, seed=step)
             torch.testing.assert_close(packed(ids, one), model(ids, cache=two), rtol=0, atol=1e-4)
 
 
