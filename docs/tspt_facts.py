@@ -17,6 +17,7 @@ sys.path.insert(0, ".")
 from evaluation.statistics import paired_bootstrap
 
 ARMS = ("base", "s1_only", "s2_only", "one_stage", "tspt", "tspt_rate45")
+PAIRS = (("tspt", "one_stage"), ("tspt", "s1_only"), ("one_stage", "s1_only"))
 LEVELS = (0, 1, 4, 16, 64)
 KINDS = tuple((domain, invented) for domain in ("geo", "general") for invented in (True, False))
 
@@ -38,6 +39,8 @@ def say_shares(root: Path, seeds: list[str]) -> None:
     print("|" + "---|" * (2 + len(LEVELS)))
     for domain, invented in KINDS:
         for arm in ARMS:
+            if not all((root / f"{arm}-s{seed}" / "probes.json").exists() for seed in seeds):
+                continue
             found = [asked(root, arm, seeds, domain, invented, level) for level in LEVELS]
             cells = (f" {100 * mean(x.values()):.1f} |" if x else " |" for x in found)
             print(f"| `{arm}` | {domain}, {'invented' if invented else 'real'} |" + "".join(cells))
@@ -60,6 +63,5 @@ if __name__ == "__main__":
     folder, chosen = Path(sys.argv[1]), sys.argv[2:] or ["0"]
     say_shares(folder, chosen)
     print()
-    for pair in (("tspt", "one_stage"), ("tspt", "s1_only"), ("one_stage", "s1_only")):
+    for pair in PAIRS:
         say_difference(folder, chosen, *pair)
-    say_difference(folder, chosen, "tspt_rate45", "one_stage")
