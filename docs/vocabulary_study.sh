@@ -5,23 +5,7 @@
 set -euo pipefail
 corpus=$1 out=$2
 
-python - "$corpus" "$out/en4096" <<'PYTHON'
-import sys
-from pathlib import Path
-
-from data.readers import Position, read_records, text_of
-from data.held_out import is_held_out
-from tokenizer.tokenizer import Tokenizer
-from tokenizer.train import train_bpe
-
-corpus, folder = sys.argv[1], Path(sys.argv[2])
-records = read_records([f"{corpus}/general_en.jsonl.zst"], "text", "file", Position())
-texts = (text_of(record, "text") for record in records)
-folder.mkdir(parents=True)
-training = (text for text in texts if not is_held_out(text, 0.01))
-(folder / "tokenizer.model").write_bytes(train_bpe(training, vocab_size=4096))
-Tokenizer.open(folder).save(folder)
-PYTHON
+python docs/english_tokenizer.py "$corpus" "$out/en4096" 0.01
 
 prepare() {  # tokenizer, folder
     for name in general_en general_zh geo_en geo_zh; do
