@@ -2,7 +2,7 @@
 
 Not measured on hardware yet, so nothing uses it by default: torch.compile fuses the same
 products. What it is to save without compilation: the fp32 copies of queries and keys. The pairs
-(i, i + E / 2) are those of `model.transformer.rotate`; Su et al. 2021, section 3.4.2.
+(i, i + E / 2) are those of `model.rotary.rotate`; Su et al. 2021, section 3.4.2.
 """
 
 # pyright: reportInvalidTypeForm=false

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from model.tiles import tiles
+from model.tiles import tiles, worth_tiling
 
 
 class RMSNorm(nn.Module):
@@ -17,8 +17,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "*any D"]) -> Float[Tensor, "*any D"]:
-        eager = x.device.type == "cpu" and not torch.compiler.is_compiling()
-        if eager and torch.is_grad_enabled():
+        if worth_tiling(x):
             return _RMSNorm.apply(x, self.weight, self.eps)  # pyright: ignore[reportReturnType]
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from model.tiles import tiles
+from model.tiles import tiles, worth_tiling
 
 
 class Rotary(NamedTuple):
@@ -27,8 +27,7 @@ def rotary_angles(positions: Int[Tensor, "B T"], head_size: int, theta: float) -
 
 def rotate(x: Float[Tensor, "B T heads E"], rotary: Rotary) -> Float[Tensor, "B T heads E"]:
     """Rotate pair (i, i + E / 2) of each head by its angle."""
-    eager = x.device.type == "cpu" and not torch.compiler.is_compiling()
-    if eager and torch.is_grad_enabled():
+    if worth_tiling(x):
         return _Rotate.apply(x, *rotary)  # pyright: ignore[reportReturnType]
     return _rotated(x, *rotary)
 

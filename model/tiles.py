@@ -9,6 +9,15 @@ TILE = 1 << 17
 """Elements that one thread works on at a time."""
 
 
+def worth_tiling(x: Tensor) -> bool:
+    """Whether an operation with a backward pass by hand is to be taken: when an eager CPU trains.
+
+    Compilers fuse torch's own, and on a GPU nothing of it has been measured.
+    """
+    on_cpu = x.device.type == "cpu"
+    return on_cpu and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
 def tile_rows(width: int) -> int:
     """Rows of that many elements in one piece, over all threads."""
     return max(1, TILE * torch.get_num_threads() // width)
