@@ -18,12 +18,12 @@ def reference(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Ten
     """Rotated query (B, T, H, E) and key (B, T, K, E) by torch.
 
     Args:
-        cos, sin: (B, T, 1, E) in fp32, the second half of E equal to the first.
+        cos, sin: (B, T, 1, E) in fp32 as in `model.rotary.Rotary`: the second half of E equal to
+            the first, but for the sign of the sines, which is turned round in the first.
     """
 
     def rotate(x: Tensor) -> Tensor:
-        first, second = x.chunk(2, -1)
-        return (x * cos + torch.cat([-second, first], -1) * sin).to(x.dtype)
+        return (x * cos + x.roll(x.shape[-1] // 2, -1) * sin).to(x.dtype)
 
     return rotate(query), rotate(key)
 
@@ -94,7 +94,9 @@ def _kernel(
     pair = tl.arange(0, BLOCK)
     inside = pair < WIDTH // 2
     c = tl.load(cos + token * WIDTH + pair, mask=inside, other=0.0)[None, :]
-    s = tl.load(sin + token * WIDTH + pair, mask=inside, other=0.0)[None, :] * direction
+    # The second half's sines, whose sign is the angle's.
+    s = tl.load(sin + token * WIDTH + WIDTH // 2 + pair, mask=inside, other=0.0)[None, :]
+    s = s * direction
 
     head = tl.arange(0, HEAD_BLOCK)[:, None]
     at = (token * HEADS + head) * WIDTH + pair[None, :]

@@ -6,6 +6,7 @@ The definition of the window and the shapes are those of `model.attention`.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from torch import Tensor
 KEY_ALIGNMENT = 32
 """Bands begin at multiples of it: a CPU's softmax and products are up to twice as fast over rows of
 384 scores as over rows of 383."""
+MASKED = 1 << 21
+"""Scores whose masks are held at a time."""
 
 
 def band_block(dtype: torch.dtype) -> int:
@@ -36,19 +39,21 @@ def banded_attention(
         segments: (B, T), the document of each token.
         window: keys that a query sees, itself included.
     """
-    q, k, v = _grouped(query, key), key.transpose(1, 2), value.transpose(1, 2)
-    out = torch.empty_like(q)
-    biases = _Biases(q, segments, window)
-    for queries, keys in _bands(q, window):
-        # The queries of a key head stand below each other, so that no key is repeated.
-        mixed = F.scaled_dot_product_attention(
-            q[..., queries, :].flatten(2, 3),
-            k[:, :, keys],
-            v[:, :, keys],
-            attn_mask=biases.of(queries, keys)[:, None],
-        )
-        out[..., queries, :] = mixed.unflatten(2, (q.shape[2], -1))
-    return out.flatten(1, 2).transpose(1, 2).contiguous()
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    group = query.shape[2] // key.shape[2]
+    biases = _Biases(segments, window, group, query.dtype)
+    for band in _bands(query, window, group):
+        bias = biases.of(band).expand(len(query), -1, -1, -1)
+        for q, k, v, mixed, hidden in zip(query, key, value, out, bias, strict=True):
+            blocks = F.scaled_dot_product_attention(
+                _stacked(band.queries_of(q), group).flatten(2, 3),  # (n, K, H / K * t, E)
+                band.keys_of(k),
+                band.keys_of(v),
+                attn_mask=hidden[:, None],
+            )
+            place = _stacked(band.queries_of(mixed), group)
+            place.copy_(blocks.unflatten(2, place.shape[2:4]))
+    return out
 
 
 @torch.library.custom_op("model::banded_attention_backward", mutates_args=())
@@ -59,81 +64,128 @@ def banded_attention_backward(
 
     One row at a time, for then the scores of a block stay in a core's cache.
     """
-    q, g = _grouped(query, key), _grouped(grad, key)  # (B, K, H / K, T, E)
     k, v = key.transpose(1, 2).contiguous(), value.transpose(1, 2).contiguous()  # (B, K, T, E)
-    scale = 1 / math.sqrt(q.shape[-1])
-    exact = torch.promote_types(q.dtype, torch.float32)
-    grad_q = torch.empty_like(q)
+    scale = 1 / math.sqrt(query.shape[-1])
+    exact = torch.promote_types(query.dtype, torch.float32)
+    grad_q = torch.empty_like(query, memory_format=torch.contiguous_format)
     grad_k, grad_v = (torch.zeros(x.shape, dtype=exact, device=x.device) for x in (k, v))
-    biases = _Biases(q, segments, window)
-    for queries, keys in _bands(q, window):
-        bias = biases.of(queries, keys).expand(q.shape[0], -1, -1)
-        for row in range(q.shape[0]):
-            q_block, g_block = (x[row, :, :, queries].flatten(1, 2) for x in (q, g))
-            k_band, v_band = k[row, :, keys], v[row, :, keys]
-            scores = torch.baddbmm(bias[row, None], q_block, k_band.mT, alpha=scale)
-            probabilities = scores.softmax(-1)
+    group = query.shape[2] // key.shape[2]
+    biases = _Biases(segments, window, group, query.dtype)
+    for band in _bands(query, window, group, most=1):
+        bias = biases.of(band).expand(len(query), -1, -1, -1)
+        q, g = (_stacked(x[:, band.queries], group).flatten(2, 3) for x in (query, grad))
+        places = _stacked(grad_q[:, band.queries], group)  # (B, K, H / K, t, E)
+        for row, place in enumerate(places):
+            k_band, v_band = k[row, :, band.keys], v[row, :, band.keys]  # (K, keys, E)
+            scores = torch.bmm(q[row], k_band.mT)  # (K, H / K * t, keys)
+            probabilities = torch.add(bias[row], scores, alpha=scale, out=scores).softmax(-1)
             # Sums are in fp32; adding two dtypes is slower than converting first.
-            grad_v[row, :, keys] += (probabilities.mT @ g_block).to(exact)
+            grad_v[row, :, band.keys] += torch.bmm(probabilities.mT, g[row]).to(exact)
             slope = torch._softmax_backward_data(  # p * (s - sum(p * s)) in one pass
-                g_block @ v_band.mT, probabilities, -1, q.dtype
+                torch.bmm(g[row], v_band.mT, out=scores), probabilities, -1, query.dtype
             )
-            grad_q[row, :, :, queries] = (slope @ k_band).unflatten(1, (q.shape[2], -1)).mul_(scale)
-            grad_k[row, :, keys] += (slope.mT @ q_block).to(exact)
+            place.copy_(torch.bmm(slope, k_band).mul_(scale).unflatten(1, place.shape[1:3]))
+            grad_k[row, :, band.keys] += torch.bmm(slope.mT, q[row]).to(exact)
     return (
-        grad_q.flatten(1, 2).transpose(1, 2).contiguous(),
+        grad_q,
         grad_k.mul_(scale).to(k.dtype).transpose(1, 2).contiguous(),
         grad_v.to(v.dtype).transpose(1, 2).contiguous(),
     )
 
 
-def _bands(q: Tensor, window: int) -> list[tuple[slice, slice]]:
-    """(queries, keys) of each block: keys that its queries can see, and some before them."""
-    length, block = q.shape[-2], band_block(q.dtype)
-    bands = []
+class _Band(NamedTuple):
+    """Blocks of queries that follow each other, and the keys that each of them meets.
+
+    Attributes:
+        queries, keys: of the first block; those of each further one lie a block further on.
+        count: of the blocks.
+    """
+
+    queries: slice
+    keys: slice
+    count: int = 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Queries and keys of one block."""
+        return self.queries.stop - self.queries.start, self.keys.stop - self.keys.start
+
+    def queries_of(self, x: Tensor) -> Tensor:
+        """(T, ...) -> (blocks, queries, ...), a view."""
+        t, _ = self.shape
+        start = self.queries.start
+        return x[start : start + self.count * t].unflatten(0, (self.count, t))
+
+    def keys_of(self, x: Tensor) -> Tensor:
+        """(T, K, E) -> (blocks, K, keys, E), a view."""
+        t, keys = self.shape
+        reach = x[self.keys.start : self.keys.stop + (self.count - 1) * t]
+        return reach.unfold(0, keys, t).mT
+
+
+def _bands(query: Tensor, window: int, group: int, *, most: int | None = None) -> list[_Band]:
+    """Blocks of equal shape together: keys that the queries can see, and some before them.
+
+    Args:
+        most: blocks in one; None: as many as `MASKED` allows.
+    """
+    length, block = query.shape[1], band_block(query.dtype)
+    bands: list[_Band] = []
     for start in range(0, length, block):
         stop = min(length, start + block)
         first = max(0, start - window + 1) // KEY_ALIGNMENT * KEY_ALIGNMENT
-        bands.append((slice(start, stop), slice(first, stop)))
+        band = _Band(slice(start, stop), slice(first, stop))
+        t, keys = band.shape
+        limit = most or max(1, MASKED // (group * t * keys))
+        if bands and bands[-1].shape == band.shape and bands[-1].count < limit:
+            band = bands.pop()
+            band = band._replace(count=band.count + 1)
+        bands.append(band)
     return bands
+
+
+def _stacked(x: Tensor, group: int) -> Tensor:
+    """(n, t, H, E) -> (n, K, H / K, t, E), a view: the queries of a key head below each other, so
+    that no key is ever repeated in memory."""
+    return x.unflatten(2, (-1, group)).permute(0, 2, 3, 1, 4)
 
 
 class _Biases:
     """What is added to the scaled scores of a block: 0 where a key is seen, else -inf.
 
-    A block shares with the one before, if they are of the same shape, what the window hides, and
-    all of it where its band lies in one document, as most do in long ones. Only the latest are
-    kept: until the window is full every block has a shape of its own.
+    A band shares with the one before, if their blocks are of the same shape, what the window hides,
+    and all of it where it lies in one document, as most do in long ones. Only the latest are kept:
+    until the window is full every block has a shape of its own.
     """
 
-    def __init__(self, q: Tensor, segments: Tensor, window: int) -> None:
-        self.segments, self.window = segments, window
-        self.index = torch.arange(segments.shape[1], device=q.device)
-        self.zero = torch.zeros((), dtype=q.dtype, device=q.device)
-        self.heads_per_key = q.shape[2]
+    def __init__(self, segments: Tensor, window: int, group: int, dtype: torch.dtype) -> None:
+        self.segments, self.window, self.group = segments, window, group
+        self.index = torch.arange(segments.shape[1], device=segments.device)
+        self.zero = torch.zeros((), dtype=dtype, device=segments.device)
         self.shape = (0, 0)
         self.hidden_by_window = self.of_one_document = self.zero
 
-    def of(self, queries: slice, keys: slice) -> Tensor:
-        """(B, H / K * t, keys), or (1, ...) where it is the same in all rows."""
-        shape = queries.stop - queries.start, keys.stop - keys.start
-        if self.shape != shape:
-            self.shape = shape
-            self.hidden_by_window = ~_in_window(self.index[queries], self.index[keys], self.window)
-            self.of_one_document = self._bias(self.hidden_by_window[None])
-        band, own = self.segments[:, keys], self.segments[:, queries]
+    def of(self, band: _Band) -> Tensor:
+        """(B, blocks, H / K * t, keys), or (1, 1, ...) where it is the same in all."""
+        if self.shape != band.shape:
+            self.shape = band.shape
+            queries, keys = self.index[band.queries], self.index[band.keys]
+            self.hidden_by_window = ~_in_window(queries, keys, self.window)
+            self.of_one_document = self._bias(self.hidden_by_window)[None, None]
+        t, keys = band.shape
+        last = band.keys.stop + (band.count - 1) * t
+        reach = self.segments[:, band.keys.start : last]
         # Only a CPU can look before it goes on.
-        if self.segments.device.type == "cpu" and bool((band == band[:, :1]).all()):
+        if reach.device.type == "cpu" and bool((reach == reach[:, :1]).all()):
             return self.of_one_document
-        return self._bias(self.hidden_by_window | (own[..., None] != band[:, None]))
+        own = self.segments[:, band.queries.start : last].unflatten(1, (band.count, t))
+        others = reach.unfold(1, keys, t)  # (B, blocks, keys)
+        return self._bias(self.hidden_by_window | (own[..., None] != others[:, :, None]))
 
     def _bias(self, hidden: Tensor) -> Tensor:
-        return self.zero.masked_fill(hidden, -math.inf).repeat(1, self.heads_per_key, 1)
-
-
-def _grouped(x: Tensor, key: Tensor) -> Tensor:
-    """(B, T, H, E) -> (B, K, H / K, T, E), so that no key head is ever repeated in memory."""
-    return x.transpose(1, 2).unflatten(1, (key.shape[2], -1)).contiguous()
+        """(..., t, keys) -> (..., H / K * t, keys)."""
+        bias = self.zero.masked_fill(hidden, -math.inf)
+        return bias.repeat(*[1] * (hidden.ndim - 2), self.group, 1)
 
 
 @banded_attention.register_fake

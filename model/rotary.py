@@ -10,7 +10,12 @@ from model.tiles import tiles, worth_tiling
 
 
 class Rotary(NamedTuple):
-    """Cosines and sines of a batch's rotary angles in fp32, shared by all layers."""
+    """Cosines and sines of a batch's rotary angles in fp32, shared by all layers.
+
+    Attributes:
+        cos: of the angle of pair i at i and at i + E / 2.
+        sin: likewise, but negative at i: what the pair's other half is multiplied by.
+    """
 
     cos: Float[Tensor, "B T 1 E"]
     sin: Float[Tensor, "B T 1 E"]
@@ -21,7 +26,7 @@ def rotary_angles(positions: Int[Tensor, "B T"], head_size: int, theta: float) -
     pairs = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions.device)
     frequencies = 1.0 / theta ** (pairs / head_size)
     angles = positions[..., None].float() * frequencies  # (B, T, E / 2)
-    angles = torch.cat([angles, angles], -1).unsqueeze(2)
+    angles = torch.cat([-angles, angles], -1).unsqueeze(2)
     return Rotary(angles.cos(), angles.sin())
 
 
@@ -33,13 +38,12 @@ def rotate(x: Float[Tensor, "B T heads E"], rotary: Rotary) -> Float[Tensor, "B 
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.chunk(2, -1)
-    turned = torch.cat([-second, first], -1)
-    return (x * cos + turned * sin).to(x.dtype)
+    other = x.roll(x.shape[-1] // 2, -1)
+    return (x * cos + other * sin).to(x.dtype)
 
 
 class _Rotate(torch.autograd.Function):
-    """The same, whose backward pass rotates back; on a CPU in pieces that stay in its cache."""
+    """The same in pieces that stay in a CPU's cache; its backward pass rotates back."""
 
     @staticmethod
     def forward(ctx, x, cos, sin):  # noqa: ANN001, ANN205
@@ -55,7 +59,9 @@ class _Rotate(torch.autograd.Function):
 def _rotated_in_tiles(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     out = x.new_empty(x.shape)
     flat = (each.flatten(2) for each in (x, out, cos, sin))
-    for part, rotated, *angles in tiles(*flat):
-        heads = part.unflatten(-1, x.shape[2:])  # (N, heads, E)
-        rotated.copy_(_rotated(heads, *(angle[:, None] for angle in angles)).flatten(1))
+    for part, turned, *angles in tiles(*flat):
+        cosines, sines = (angle[:, None] for angle in angles)  # (N, 1, E)
+        exact = part.to(torch.promote_types(x.dtype, cos.dtype)).unflatten(-1, x.shape[2:])  # (N, heads, E)
+        other = exact.roll(x.shape[-1] // 2, -1).mul_(sines)
+        turned.copy_(torch.mul(exact, cosines).add_(other).flatten(1))
     return out

@@ -10,12 +10,14 @@ TILE = 1 << 17
 
 
 def worth_tiling(x: Tensor) -> bool:
-    """Whether an operation with a backward pass by hand is to be taken: when an eager CPU trains.
+    """Whether an operation in pieces, with its backward pass by hand, is to be taken: on an eager
+    CPU, unless it generates token by token.
 
     Compilers fuse torch's own, and on a GPU nothing of it has been measured.
     """
-    on_cpu = x.device.type == "cpu"
-    return on_cpu and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return torch.is_grad_enabled() or x.numel() > TILE
 
 
 def tile_rows(width: int) -> int:

@@ -84,7 +84,7 @@ def test_rotation(dtype):
 
     def turn(x):  # as complex numbers
         pairs = torch.complex(*x.chunk(2, -1))
-        angles = torch.complex(rotary.cos.double(), rotary.sin.double())[..., :8]
+        angles = torch.complex(rotary.cos.double(), rotary.sin.double())[..., 8:]
         turned = pairs * angles
         return torch.cat([turned.real, turned.imag], -1)
 

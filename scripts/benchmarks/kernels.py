@@ -142,7 +142,9 @@ def _rope(work: Kernel, dtype: torch.dtype, device: torch.device) -> Case:
             liger_rope,
         )
 
-        cos, sin = (x[:, :, 0].to(query.dtype) for x in rotary)
+        # The second halves: Liger has no sign turned round in the first.
+        halves = (x[:, :, 0, size // 2 :] for x in rotary)
+        cos, sin = (half.repeat(1, 1, 2).to(query.dtype) for half in halves)
         # Liger rotates in place, which a leaf does not allow.
         q, k = liger_rope(query.transpose(1, 2) * 1, key.transpose(1, 2) * 1, cos, sin)
         return q.transpose(1, 2), k.transpose(1, 2)
