@@ -98,12 +98,12 @@ class _Band(NamedTuple):
 
     Attributes:
         queries, keys: of the first block; those of each further one lie a block further on.
-        count: of the blocks.
+        blocks: how many.
     """
 
     queries: slice
     keys: slice
-    count: int = 1
+    blocks: int = 1
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -114,12 +114,12 @@ class _Band(NamedTuple):
         """(T, ...) -> (blocks, queries, ...), a view."""
         t, _ = self.shape
         start = self.queries.start
-        return x[start : start + self.count * t].unflatten(0, (self.count, t))
+        return x[start : start + self.blocks * t].unflatten(0, (self.blocks, t))
 
     def keys_of(self, x: Tensor) -> Tensor:
         """(T, K, E) -> (blocks, K, keys, E), a view."""
         t, keys = self.shape
-        reach = x[self.keys.start : self.keys.stop + (self.count - 1) * t]
+        reach = x[self.keys.start : self.keys.stop + (self.blocks - 1) * t]
         return reach.unfold(0, keys, t).mT
 
 
@@ -137,9 +137,9 @@ def _bands(query: Tensor, window: int, group: int, *, most: int | None = None) -
         band = _Band(slice(start, stop), slice(first, stop))
         t, keys = band.shape
         limit = most or max(1, MASKED // (group * t * keys))
-        if bands and bands[-1].shape == band.shape and bands[-1].count < limit:
+        if bands and bands[-1].shape == band.shape and bands[-1].blocks < limit:
             band = bands.pop()
-            band = band._replace(count=band.count + 1)
+            band = band._replace(blocks=band.blocks + 1)
         bands.append(band)
     return bands
 
@@ -173,12 +173,12 @@ class _Biases:
             self.hidden_by_window = ~_in_window(queries, keys, self.window)
             self.of_one_document = self._bias(self.hidden_by_window)[None, None]
         t, keys = band.shape
-        last = band.keys.stop + (band.count - 1) * t
+        last = band.keys.stop + (band.blocks - 1) * t
         reach = self.segments[:, band.keys.start : last]
         # Only a CPU can look before it goes on.
         if reach.device.type == "cpu" and bool((reach == reach[:, :1]).all()):
             return self.of_one_document
-        own = self.segments[:, band.queries.start : last].unflatten(1, (band.count, t))
+        own = self.segments[:, band.queries.start : last].unflatten(1, (band.blocks, t))
         others = reach.unfold(1, keys, t)  # (B, blocks, keys)
         return self._bias(self.hidden_by_window | (own[..., None] != others[:, :, None]))
 

@@ -1,9 +1,6 @@
 """Keys and values of earlier tokens, so that a new token costs one token's work.
 
-Each layer keeps a ring of S slots per sequence; position p lies in slot p mod S, rotated at its
-true position. S never exceeds the window W (W keys, the query's own included), so a full ring holds
-exactly the keys that the next query sees. While S < W (always, without a window) nothing has been
-overwritten, and the ring grows as sequences do. Sequences differ in length; nothing is padded.
+They lie in rings (`model.ring`). Sequences differ in length; nothing is padded.
 
 A pass that was broken off half-way leaves a cache that must not be used again.
 Dims: N sequences, S slots, T tokens of a pass, H query heads, K key heads, E head width.
@@ -21,9 +18,7 @@ from torch import Tensor
 from model.attention import attention, attention_after, prepare_documents
 from model.config import ModelConfig
 from model.documents import Documents
-
-GROWTH = 256
-"""Slots are added in multiples of it, and at least half of what is there."""
+from model.ring import Ring
 
 
 @runtime_checkable
@@ -32,8 +27,8 @@ class Step(Protocol):
 
     Attributes:
         positions: of the pass's tokens, in their sequences.
-        last: where the last token of each sequence lies in the flattened pass; None: every token
-            is one.
+        last: where the last token of each sequence lies in the flattened pass, if only they are
+            asked for; None: all are.
     """
 
     positions: Int[Tensor, "B T"]
@@ -42,79 +37,19 @@ class Step(Protocol):
     def attend(
         self,
         layer: int,
-        query: Float[Tensor, "B T H E"],
+        query: Float[Tensor, "A Q H E"],
         key: Float[Tensor, "B T K E"],
         value: Float[Tensor, "B T K E"],
-    ) -> Float[Tensor, "B T H E"]:
-        """Store the keys and values of one layer, and let the queries see what they may."""
+    ) -> Float[Tensor, "A Q H E"]:
+        """Store the keys and values of one layer, and let the queries see what they may.
+
+        Queries are of all tokens, (B, T, H, E), or, where `last` is given, of those: (N, 1, H, E).
+        """
         ...
 
     def finish(self) -> None:
         """Count the tokens, once all layers have stored theirs."""
         ...
-
-
-class Ring:
-    """The storage: of each layer (N, K, S, E) keys and as many values."""
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        sequences: int,
-        dtype: torch.dtype,
-        device: torch.device | str,
-        capacity: int,
-    ) -> None:
-        self.window = config.sliding_window
-        self.lengths = [0] * sequences
-        self.slots = self._bounded(capacity)
-        shape = (sequences, config.num_key_value_heads, self.slots, config.head_size)
-        layers = range(config.num_hidden_layers)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
-
-    def _bounded(self, tokens: int) -> int:
-        return tokens if self.window is None else min(tokens, self.window)
-
-    def reserve(self, tokens: int) -> None:
-        """Make room for sequences of up to so many tokens."""
-        needed = self._bounded(tokens)
-        if needed <= self.slots:
-            return
-        wanted = max(needed, self.slots + self.slots // 2)
-        grown = self._bounded(-(-wanted // GROWTH) * GROWTH)
-        for stored in (self.keys, self.values):
-            for layer, old in enumerate(stored):
-                stored[layer] = old.new_zeros(*old.shape[:2], grown, old.shape[3])
-                stored[layer][:, :, : self.slots] = old
-        self.slots = grown
-
-    def keep(self, sequences: Sequence[int]) -> None:
-        """Drop all other sequences, and take these in this order."""
-        index = torch.tensor(sequences, device=self.keys[0].device)
-        for stored in (self.keys, self.values):
-            stored[:] = [x.index_select(0, index) for x in stored]
-        self.lengths[:] = [self.lengths[n] for n in sequences]
-
-    def store(self, layer: int, n: int, start: int, key: Tensor, value: Tensor) -> None:
-        """Write keys and values (T, K, E) of positions `start` and on; the last S of them stay."""
-        stop = start + len(key)
-        first = max(start, stop - self.slots)
-        while first < stop:
-            slot = first % self.slots
-            count = min(stop - first, self.slots - slot)
-            for stored, new in ((self.keys, key), (self.values, value)):
-                part = new[first - start : first - start + count]
-                stored[layer][n, :, slot : slot + count] = part.transpose(0, 1)
-            first += count
-
-    def history(self, layer: int, n: int) -> tuple[Tensor, Tensor]:
-        """Keys and values (P, K, E) that the next query still sees, oldest first."""
-        length = self.lengths[n]
-        first = 0 if self.window is None else max(0, length - self.window + 1)
-        slots = torch.arange(first, length, device=self.keys[layer].device) % self.slots
-        key, value = (x[layer][n].index_select(1, slots) for x in (self.keys, self.values))
-        return key.transpose(0, 1), value.transpose(0, 1)
 
 
 class Cache:
@@ -175,6 +110,40 @@ class Cache:
         return _Prefill(self.ring, self.sequences, documents, backend)
 
 
+class _Newest:
+    """Attention of the newest token of each sequence: it sees all that its ring holds.
+
+    Args:
+        lengths: of the sequences, this token included.
+        ring: that its key and value have been stored in.
+    """
+
+    def __init__(self, lengths: list[int], ring: Ring) -> None:
+        device = ring.keys[0].device
+        visible = [min(length, ring.slots) for length in lengths]
+        self.used = max(visible)
+        self.mask: Tensor | None = None
+        if min(visible) < self.used:
+            index = torch.arange(self.used, device=device)
+            hidden = index >= torch.tensor(visible, device=device)[:, None]
+            mask = torch.zeros(hidden.shape, dtype=ring.keys[0].dtype, device=device)
+            self.mask = mask.masked_fill_(hidden, -torch.inf)[:, None, None]  # (N, 1, 1, used)
+
+    def attend(
+        self,
+        query: Float[Tensor, "N 1 H E"],
+        keys: Float[Tensor, "N K S E"],
+        values: Float[Tensor, "N K S E"],
+    ) -> Float[Tensor, "N 1 H E"]:
+        # The heads that share a key head are its queries, so no key is repeated in memory.
+        grouped = query.reshape(len(query), keys.shape[1], -1, query.shape[-1])  # (N, K, H / K, E)
+        seen = slice(None, self.used)
+        out = F.scaled_dot_product_attention(
+            grouped, keys[:, :, seen], values[:, :, seen], attn_mask=self.mask
+        )
+        return out.reshape(query.shape)
+
+
 class _Decode:
     """One further token of every sequence."""
 
@@ -184,18 +153,11 @@ class _Decode:
         self.last: Tensor | None = None
         self.positions = torch.tensor(ring.lengths, device=device)[:, None]
         slots = [length % ring.slots for length in ring.lengths]
-        visible = [min(length + 1, ring.slots) for length in ring.lengths]
-        self.used = max(visible)
+        self.newest = _Newest([length + 1 for length in ring.lengths], ring)
         # One slice where all write the same slot, else one scatter.
         self.slot = slots[0] if len(set(slots)) == 1 else None
         self.slots = torch.tensor(slots, device=device)
         self.rows = torch.arange(len(slots), device=device)
-        self.mask: Tensor | None = None
-        if min(visible) < self.used:
-            index = torch.arange(self.used, device=device)
-            hidden = index >= torch.tensor(visible, device=device)[:, None]
-            mask = torch.zeros(hidden.shape, dtype=ring.keys[0].dtype, device=device)
-            self.mask = mask.masked_fill_(hidden, -torch.inf)[:, None, None]  # (N, 1, 1, used)
 
     def attend(
         self,
@@ -211,13 +173,7 @@ class _Decode:
         else:
             keys[self.rows, :, self.slots] = key[:, 0]
             values[self.rows, :, self.slots] = value[:, 0]
-        # The heads that share a key head are its queries, so no key is repeated in memory.
-        grouped = query.reshape(len(query), keys.shape[1], -1, query.shape[-1])  # (N, K, H / K, E)
-        seen = slice(None, self.used)
-        out = F.scaled_dot_product_attention(
-            grouped, keys[:, :, seen], values[:, :, seen], attn_mask=self.mask
-        )
-        return out.reshape(query.shape)
+        return self.newest.attend(query, keys, values)
 
     def finish(self) -> None:
         self.ring.lengths[:] = [length + 1 for length in self.ring.lengths]
@@ -235,7 +191,8 @@ class _Prefill:
         self.starts = [ring.lengths[n] for n in sequences]
         self.places = [slice(*pair) for pair in pairwise(borders)]
         counts = [place.stop - place.start for place in self.places]
-        ring.reserve(max(s + count for s, count in zip(self.starts, counts, strict=True)))
+        self.stops = [s + count for s, count in zip(self.starts, counts, strict=True)]
+        ring.reserve(max(self.stops))
         self.documents = documents
         if not any(self.starts):
             self.documents = prepare_documents(documents, ring.window, backend)
@@ -248,20 +205,28 @@ class _Prefill:
     def attend(
         self,
         layer: int,
-        query: Float[Tensor, "B T H E"],
+        query: Float[Tensor, "A Q H E"],
         key: Float[Tensor, "B T K E"],
         value: Float[Tensor, "B T K E"],
-    ) -> Float[Tensor, "B T H E"]:
-        window = self.ring.window
-        if any(self.starts):
-            out = self._continued(layer, query, key, value)
-        else:
-            options = {"window": window, "backend": self.backend}
-            out = attention(query, key, value, self.documents, **options)
+    ) -> Float[Tensor, "A Q H E"]:
+        # Before storing, which may overwrite keys that the first of the pass's queries see.
+        all_ask = query.shape[:2] == key.shape[:2]
+        out = self._attend_all(layer, query, key, value) if all_ask else None
         keys, values = key.flatten(0, 1), value.flatten(0, 1)
         for n, start, place in zip(self.sequences, self.starts, self.places, strict=True):
             self.ring.store(layer, n, start, keys[place], values[place])
-        return out
+        return self._attend_last(layer, query) if out is None else out
+
+    def _attend_all(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if any(self.starts):
+            return self._continued(layer, query, key, value)
+        options = {"window": self.ring.window, "backend": self.backend}
+        return attention(query, key, value, self.documents, **options)
+
+    def _attend_last(self, layer: int, query: Tensor) -> Tensor:
+        """From the ring, which holds what the last queries see and nothing else."""
+        stored = (x[layer][self.sequences] for x in (self.ring.keys, self.ring.values))
+        return _Newest(self.stops, self.ring).attend(query, *stored)
 
     def _continued(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Each sequence against the keys it has, and its own."""

@@ -51,9 +51,13 @@ class Attention(nn.Module):
         rotary: Rotary,
         documents: Documents | None,
         attend: Attend | None = None,
-    ) -> Float[Tensor, "B T D"]:
+        last: Int[Tensor, " N"] | None = None,
+    ) -> Float[Tensor, "B T D"] | Float[Tensor, "N 1 D"]:
         heads = (-1, self.head_size)
-        query = rotate(self.q_proj(x).unflatten(-1, heads), rotary)  # (B, T, H, E)
+        asking, angles = x, rotary
+        if last is not None:
+            asking, angles = _rows_at(x, last), Rotary(*(_rows_at(each, last) for each in rotary))
+        query = rotate(self.q_proj(asking).unflatten(-1, heads), angles)  # (B, T, H, E)
         key = rotate(self.k_proj(x).unflatten(-1, heads), rotary)  # (B, T, K, E)
         value = self.v_proj(x).unflatten(-1, heads)
         if attend is not None:
@@ -97,8 +101,16 @@ class Block(nn.Module):
         rotary: Rotary,
         documents: Documents | None,
         attend: Attend | None = None,
-    ) -> Float[Tensor, "B T D"]:
-        x = x + self.self_attn(self.input_layernorm(x), rotary, documents, attend)
+        last: Int[Tensor, " N"] | None = None,
+    ) -> Float[Tensor, "B T D"] | Float[Tensor, "N 1 D"]:
+        """The layer's output.
+
+        Args:
+            last: the only tokens, in the flattened rows, whose output is asked for; `attend` gets
+                keys and values of all.
+        """
+        mixed = self.self_attn(self.input_layernorm(x), rotary, documents, attend, last)
+        x = (x if last is None else _rows_at(x, last)) + mixed
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -117,14 +129,21 @@ class Decoder(nn.Module):
         rotary: Rotary,
         documents: Documents | None,
         step: Step | None = None,
-    ) -> Float[Tensor, "B T D"]:
+    ) -> Float[Tensor, "B T D"] | Float[Tensor, "N 1 D"]:
         x = self.embed_tokens(tokens)
         for number, layer in enumerate(self.layers):
             if step is None:
                 x = layer(x, rotary, documents)
             else:
-                x = layer(x, rotary, None, partial(step.attend, number))
+                # No later layer looks at what the final one makes of the other tokens.
+                last = step.last if number == len(self.layers) - 1 else None
+                x = layer(x, rotary, None, partial(step.attend, number), last)
         return self.norm(x)
+
+
+def _rows_at(x: Tensor, index: Tensor) -> Tensor:
+    """(B, T, ...) -> (N, 1, ...): what lies at these places of the flattened rows."""
+    return x.flatten(0, 1)[index, None]
 
 
 class Mistral(nn.Module):
@@ -197,6 +216,4 @@ class Mistral(nn.Module):
         rotary = rotary_angles(step.positions, self.config.head_size, self.config.rope_theta)
         hidden = self.model(tokens, rotary, None, step)
         step.finish()
-        if step.last is not None:
-            hidden = hidden.flatten(0, 1)[step.last, None]  # (N, 1, D)
         return self.lm_head(hidden)

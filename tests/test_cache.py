@@ -3,11 +3,13 @@
 import pytest
 import torch
 
-from model.cache import GROWTH, Cache
+from model.cache import Cache
 from model.documents import Documents
 from model.lora import LoraConfig, add_lora
 from model.packed import PackedMistral, can_pack
+from model.ring import GROWTH
 from model.runner import Runner, _passes
+from model.transformer import Block
 from tests.toy import random_tokens, randomize, toy_config, toy_model
 
 LENGTHS = (5, 12, 1, 8)
@@ -44,6 +46,22 @@ def test_decode_equals_the_whole_text(window, pass_tokens, pack):
     config = toy_config(sliding_window=window)
     runner = Runner(toy_model(config), pack=pack)
     assert largest_error(runner, texts_of(config), LENGTHS, pass_tokens) < 1e-5
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("pass_tokens", [4096, 4])
+def test_prefill_asks_the_final_layer_for_last_tokens_only(layers, pass_tokens):
+    config = toy_config(num_hidden_layers=layers, sliding_window=6)
+    runner, seen = Runner(toy_model(config)), []
+    for layer in runner.model.model.layers:
+        assert isinstance(layer, Block)
+        layer.mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[:2]))
+    assert largest_error(runner, texts_of(config), LENGTHS, pass_tokens) < 1e-5
+    seen.clear()
+    runner.prefill([[1, 2, 3], [4, 5]], runner.new_cache(2, 0), pass_tokens)
+    passes = [(5, 2)] if pass_tokens > 4 else [(3, 1), (2, 1)]
+    wanted = [[(1, tokens)] * (layers - 1) + [(sequences, 1)] for tokens, sequences in passes]
+    assert seen == [shape for one_pass in wanted for shape in one_pass]
 
 
 @pytest.mark.parametrize("backend", ["reference", "banded"])

@@ -107,9 +107,17 @@ def step_bytes(work: Decoding, itemsize: int) -> int:
 
 
 def prefill_flops(work: Decoding) -> int:
-    """FLOPs of reading the prompts: a third of a training pass, the head for last tokens only."""
+    """FLOPs that reading the prompts takes: a third of a training pass, but the head, and all of
+    the final layer that later tokens do not look at, for last tokens only."""
     shape = ModelConfig(**work.shape)
     tokens = work.rows * work.prompt_tokens
     whole = Documents.whole_rows(work.rows, work.prompt_tokens, torch.device("cpu"))
-    all_heads = shape.training_flops(tokens, whole.count_pairs(shape.sliding_window)) // 3
-    return all_heads - 2 * shape.num_tokens * shape.hidden_size * (tokens - work.rows)
+    pairs = whole.count_pairs(shape.sliding_window)
+    of_all = shape.training_flops(tokens, pairs) // 3
+    queries = shape.num_attention_heads * shape.head_size
+    keys_and_values = 2 * shape.num_key_value_heads * shape.head_size * shape.hidden_size
+    head = shape.num_tokens * shape.hidden_size
+    layer = (shape.num_matrix_weights - head) // shape.num_hidden_layers
+    spared = 2 * (head + layer - keys_and_values) * (tokens - work.rows)
+    last_pairs = work.rows * min(work.prompt_tokens, shape.sliding_window or work.prompt_tokens)
+    return of_all - spared - 4 * queries * (pairs - last_pairs)
