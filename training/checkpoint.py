@@ -31,7 +31,7 @@ from model.durable import make_durable
 from model.transformer import Mistral
 from training.distributed import World
 from training.parallelize import local_bytes
-from training.sealed import MARKER, difference, digests, finished, read_marker, seal
+from training.sealed import MARKER, differences, digests, finished, read_marker, seal, writer
 from training.state import match_moments, state_bytes, state_tensors
 
 
@@ -169,8 +169,7 @@ class Checkpointer:
         world, final = self._background, self.folder / f"step-{step:08d}"
         partial = final.with_name(final.name + ".tmp")
         world.on_main(partial.mkdir)
-        writer = dcp.FileSystemWriter(partial)
-        dcp.save(state, storage_writer=writer, process_group=world.group)
+        dcp.save(state, storage_writer=writer(partial), process_group=world.group)
         # Each process digests what it wrote: one alone would hold up all others for minutes.
         written = world.gather(digests(partial.glob(f"__{world.rank}_*")))
         world.on_main(lambda: self._publish(partial, final, written))
@@ -272,7 +271,7 @@ class Checkpointer:
         files = read_marker(folder)
         names, found = sorted(files)[self.world.rank :: self.world.size], []
         try:
-            found = [difference(folder / name, files[name]) for name in names]
+            found = differences(folder, {name: files[name] for name in names})
             problem = None
         except OSError as error:  # of the disk, and perhaps a passing one: no verdict
             problem = f"{folder} cannot be read ({error}); mend that, and run it again"

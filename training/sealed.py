@@ -6,12 +6,17 @@ complete, and what has happened to it since can be told.
 
 import json
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from torch.distributed.checkpoint import FileSystemWriter
 
 from data.shards import sha256_of
 from model.durable import make_durable
 
 MARKER = "COMPLETE.json"
+THREADS = 4
+"""That write and digest for one process: a core digests more slowly than a good disk writes."""
 
 
 def finished(folder: Path) -> list[tuple[int, Path]]:
@@ -20,12 +25,22 @@ def finished(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(n), path) for n, path in numbers if n.isdigit() and path.is_dir())
 
 
+def writer(folder: Path) -> FileSystemWriter:
+    """Writes a few files at a time, and leaves it to `digests` to force them to disk."""
+    return FileSystemWriter(folder, thread_count=THREADS, sync_files=False)
+
+
 def digests(paths: Iterable[Path]) -> dict[str, dict]:
-    """Size and SHA-256 of files, which are forced to disk."""
-    found = {}
-    for path in paths:
-        make_durable(path)
-        found[path.name] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
+    """Size and SHA-256 of files, which are forced to disk meanwhile."""
+    paths = list(paths)
+    with ThreadPoolExecutor(2 * THREADS) as pool:
+        durable = pool.map(make_durable, paths)
+        sums = pool.map(sha256_of, paths)
+        found = {
+            path.name: {"size": path.stat().st_size, "sha256": digest}
+            for path, digest in zip(paths, sums, strict=True)
+        }
+        list(durable)  # raises what went wrong
     return found
 
 
@@ -51,6 +66,13 @@ def read_marker(folder: Path) -> dict[str, dict]:
         return {}
     whole = all(isinstance(f, dict) and f.keys() == {"size", "sha256"} for f in files.values())
     return files if whole else {}
+
+
+def differences(folder: Path, promised: dict[str, dict]) -> list[str | None]:
+    """`difference` of each of some files, several at a time."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        paths = [folder / name for name in promised]
+        return list(pool.map(difference, paths, promised.values()))
 
 
 def difference(path: Path, promised: dict) -> str | None:

@@ -1,7 +1,6 @@
 """Checkpoints, exports and opening them again, against plain files of as many bytes."""
 
 import os
-import shutil
 import statistics
 import tempfile
 import time
@@ -34,20 +33,25 @@ def measure(work: Saving, side: str) -> dict:
             parameter.grad = torch.zeros_like(parameter)
         optimizer.step()  # which makes the moments
         folder = Path(place)
-        settings = CheckpointConfig(asynchronous=False, keep_last=1)
-        with Checkpointer(folder / "checkpoints", settings, world) as checkpointer:
-            saving = _seconds(work, lambda n: checkpointer.save(n, model, optimizer))
-            newest = checkpointer.steps()[-1]
-            loading = _seconds(work, lambda _: checkpointer.load(newest, model, optimizer))
-        exporting = _seconds(work, lambda n: save_pretrained(model, folder / f"export-{n}"))
-        opening = _seconds(work, lambda _: load_pretrained(folder / "export-0"))
         state = sum(x.nbytes for x in state_tensors(model, optimizer, 0).values())
         weights = sum(x.nbytes for x in model.parameters())
-        for path in folder.iterdir():
-            shutil.rmtree(path)  # the plain files have the same room
         piece = os.urandom(min(state, PIECE))
-        writing = _seconds(work, lambda n: _write(folder / f"plain-{n}", state, piece))
-        reading = _seconds(work, lambda _: _read(folder / "plain-0"))
+        # None is removed: neither is a plain file.
+        settings = CheckpointConfig(asynchronous=False, keep_last=work.times)
+        with Checkpointer(folder / "checkpoints", settings, world) as checkpointer:
+            saving, exporting, writing = _seconds(
+                work,
+                lambda n: checkpointer.save(n, model, optimizer),
+                lambda n: save_pretrained(model, folder / f"export-{n}"),
+                lambda n: _write(folder / f"plain-{n}", state, piece),
+            )
+            newest = checkpointer.steps()[-1]
+            loading, opening, reading = _seconds(
+                work,
+                lambda _: checkpointer.load(newest, model, optimizer),
+                lambda _: load_pretrained(folder / "export-0"),
+                lambda _: _read(folder / "plain-0"),
+            )
     write, read = (state / seconds / 1e6 for seconds in (writing, reading))
     return {
         "figures": {
@@ -66,14 +70,15 @@ def measure(work: Saving, side: str) -> dict:
     }
 
 
-def _seconds(work: Saving, action: Callable[[int], object]) -> float:
-    """Median of some calls, which are told their number."""
-    seconds = []
+def _seconds(work: Saving, *actions: Callable[[int], object]) -> list[float]:
+    """Median of each of some actions, which take turns, for a disk's rate changes by the minute."""
+    seconds: list[list[float]] = [[] for _ in actions]
     for number in range(work.times):
-        start = time.perf_counter()
-        action(number)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+        for action, taken in zip(actions, seconds, strict=True):
+            start = time.perf_counter()
+            action(number)
+            taken.append(time.perf_counter() - start)
+    return [statistics.median(taken) for taken in seconds]
 
 
 def _write(path: Path, size: int, piece: bytes) -> None:
