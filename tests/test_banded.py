@@ -20,9 +20,12 @@ from tests.toy import random_qkv, random_segments, small_bands
     heads=st.sampled_from([(1, 1), (2, 1), (4, 2), (3, 3), (6, 2)]),
     rows=st.integers(1, 4),
     padding=st.booleans(),
+    masked=st.sampled_from([1, 500, 1 << 21]),
     seed=st.integers(0, 2**20),
 )
-def test_banded_is_the_reference(length, window, block, alignment, heads, rows, padding, seed):
+def test_banded_is_the_reference(
+    length, window, block, alignment, heads, rows, padding, masked, seed
+):
     segments = random_segments(rows, length, seed, padding=padding)
     documents = Documents.from_segments(segments)
     inputs = [x.requires_grad_() for x in random_qkv(rows, length, *heads, seed=seed)]
@@ -31,6 +34,7 @@ def test_banded_is_the_reference(length, window, block, alignment, heads, rows, 
     for backend in ("banded", "reference"):
         with pytest.MonkeyPatch.context() as patch:
             small_bands(patch, block, alignment)
+            patch.setattr("model.banded.MASKED", masked)  # one, a few or all blocks at a time
             out = attention(*inputs, documents, window=window, backend=backend)
             found[backend] = out, *torch.autograd.grad(out, inputs, weights)
     for ours, expected in zip(*found.values(), strict=True):

@@ -67,6 +67,18 @@ def test_bfloat16_rounds_no_worse_than_torch(monkeypatch):
     assert (ours <= 1.1 * theirs).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_certain_and_hopeless_labels(dtype):
+    """Logits beyond what can be exponentiated: differences count, as in torch's."""
+    hidden = torch.tensor([[[200.0, 0.0], [200.0, 0.0]]], dtype=dtype, requires_grad=True)
+    weight = torch.tensor([[5.0, 1.0], [-5.0, 1.0], [0.0, 1.0]], dtype=dtype, requires_grad=True)
+    labels = torch.tensor([[0, 1]])  # of 1,000, -1,000 and 0
+    ours = chunked(hidden, weight, labels, 3)
+    for x, y in zip(ours, dense(hidden, weight, labels, 3), strict=True):
+        assert torch.equal(x, y)
+    assert ours[0] == 2000
+
+
 def test_rows_sum_to_total():
     total, rows = linear_cross_entropy(*batch(), IDS)
     assert rows.shape == (ROWS,)
