@@ -58,12 +58,11 @@ class _Rotate(torch.autograd.Function):
 
 def _rotated_in_tiles(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     out = x.new_empty(x.shape)
+    exact = torch.promote_types(x.dtype, cos.dtype)
     flat = (each.flatten(2) for each in (x, out, cos, sin))
     for part, turned, *angles in tiles(*flat):
         cosines, sines = (angle[:, None] for angle in angles)  # (N, 1, E)
-        exact = part.to(torch.promote_types(x.dtype, cos.dtype)).unflatten(
-            -1, x.shape[2:]
-        )  # (N, heads, E)
-        other = exact.roll(x.shape[-1] // 2, -1).mul_(sines)
-        turned.copy_(torch.mul(exact, cosines).add_(other).flatten(1))
+        heads = part.to(exact).unflatten(-1, x.shape[2:])  # (N, heads, E)
+        other = heads.roll(x.shape[-1] // 2, -1).mul_(sines)
+        turned.copy_(torch.mul(heads, cosines).add_(other).flatten(1))
     return out
