@@ -7,6 +7,7 @@ process, or one of many that each keep a part) reads only what it keeps. This fi
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +23,8 @@ from model.durable import new_folder
 from model.transformer import Mistral
 
 INDEX = "model.safetensors.index.json"
+READERS = 4
+"""Tensors that are read at a time."""
 # Old Llama folders store the rotary frequencies, which follow from the config.
 _DERIVED_SUFFIX = "rotary_emb.inv_freq"
 
@@ -31,7 +34,7 @@ class WeightSource(Protocol):
     """Where weights come from."""
 
     def read(self, name: str, rows: slice) -> Tensor:
-        """Rows of one tensor, on the CPU, in the dtype they are stored in."""
+        """Rows of one tensor, on the CPU, in the dtype they are stored in; called from threads."""
         ...
 
 
@@ -170,11 +173,20 @@ def load_pretrained(
     return model
 
 
-@torch.no_grad()
 def fill(model: nn.Module, source: WeightSource) -> None:
-    """Copy every tensor of an unsharded model from a source, one at a time."""
-    for name, parameter in model.named_parameters():
-        parameter.copy_(source.read(name, slice(None)))
+    """Copy every tensor of an unsharded model from a source, a few at a time."""
+    copy_rows(source, ((name, slice(None), x) for name, x in model.named_parameters()))
+
+
+def copy_rows(source: WeightSource, wanted: Iterable[tuple[str, slice, Tensor]]) -> None:
+    """Copy rows of tensors to where they belong; a disk is not idle while others are copied."""
+
+    @torch.no_grad()  # which every thread says for itself
+    def copy(name: str, rows: slice, place: Tensor) -> None:
+        place.copy_(source.read(name, rows))
+
+    with ThreadPoolExecutor(READERS) as pool:
+        list(pool.map(lambda each: copy(*each), wanted))
 
 
 def save_pretrained(

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 from model.transformer import Mistral
-from model.weights import WeightSource
+from model.weights import WeightSource, copy_rows
 from training.distributed import World
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -131,9 +131,11 @@ def materialize(model: Mistral, source: WeightSource, device: torch.device) -> N
     """Allocate a meta model in fp32 and fill it; each rank reads only the rows it keeps."""
     model.to_empty(device=device)
     model.tie_weights()
+    wanted = []
     for name, parameter in clean_named_parameters(model):
         local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
-        local.copy_(source.read(name, local_rows(parameter)))
+        wanted.append((name, local_rows(parameter), local))
+    copy_rows(source, wanted)
 
 
 def local_rows(parameter: torch.Tensor) -> slice:
