@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.tensor import DTensor
 
 import training.checkpoint
@@ -97,6 +99,31 @@ def test_what_was_saved_comes_back_bit_for_bit(world, tmp_path):
     update(model, optimizer, 1)
     update(other, fresh, 1)
     assert_equal(everything(other, fresh), everything(model, optimizer))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_what_one_of_the_writing_threads_cannot_write_fails_the_save(world, tmp_path, monkeypatch):
+    """torch's writer keeps silent about it, and would leave a checkpoint with holes."""
+    model, optimizer = build(world)
+    saver = checkpointer(tmp_path, world, keep_last=1)
+    saver.save(1, model, optimizer)
+    caller_waits, create = threading.Event(), FileSystem.create_stream
+
+    def create_unless_full(self, path, mode):
+        if threading.current_thread().name.startswith("Thread-"):
+            caller_waits.set()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        assert caller_waits.wait(60)  # or it might write all files before the others begin
+        return create(self, path, mode)
+
+    monkeypatch.setattr(FileSystem, "create_stream", create_unless_full)
+    with pytest.raises(ValueError, match=r"(?s)step 2 could .*tensors could not be written"):
+        saver.save(2, model, optimizer)
+    monkeypatch.undo()
+    assert saver.steps() == [1]
+    assert saver.load_latest(model, optimizer) == 1
+    saver.save(3, model, optimizer)
+    assert saver.steps() == [3]
 
 
 def test_an_optimizer_that_has_not_stepped_can_be_saved(world, tmp_path):

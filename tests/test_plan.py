@@ -169,7 +169,7 @@ def test_a_simulated_step_of_64_ranks(strategy, shards):
     else:
         assert "allreduce" not in found.calls
     planned = peak_memory(SMALL, weights, tokens=512, checkpointing="full", shards=shards)
-    # The plan is a GPU's; on a CPU the loss makes its two fp32 copies of one tile of logits only.
+    # The plan is a GPU's; on a CPU the loss makes its fp32 copies of one tile of logits only.
     spared = 2 * 4 * SMALL.vocab_size * max(0, 512 - tile_rows(SMALL.vocab_size))
     assert found.peak_bytes == pytest.approx(planned.total - DRIVER_BYTES - spared, rel=0.2)
 

@@ -31,7 +31,7 @@ from model.durable import make_durable
 from model.transformer import Mistral
 from training.distributed import World
 from training.parallelize import local_bytes
-from training.sealed import MARKER, differences, digests, finished, read_marker, seal, writer
+from training.sealed import MARKER, Writer, differences, digests, finished, read_marker, seal
 from training.state import match_moments, state_bytes, state_tensors
 
 
@@ -169,7 +169,7 @@ class Checkpointer:
         world, final = self._background, self.folder / f"step-{step:08d}"
         partial = final.with_name(final.name + ".tmp")
         world.on_main(partial.mkdir)
-        dcp.save(state, storage_writer=writer(partial), process_group=world.group)
+        dcp.save(state, storage_writer=Writer(partial), process_group=world.group)
         # Each process digests what it wrote: one alone would hold up all others for minutes.
         written = world.gather(digests(partial.glob(f"__{world.rank}_*")))
         world.on_main(lambda: self._publish(partial, final, written))

@@ -119,8 +119,9 @@ def activation_bytes(
 def loss_bytes(config: ModelConfig, weights: Weights, tokens: int) -> int:
     """What `model.loss` adds at its peak, hidden states and their gradient left out.
 
-    One chunk of logits in bfloat16, twice in fp32 (torch's log-softmax makes the second) and as a
-    gradient, the head's gradient in fp32, and one chunk's share of it in bfloat16.
+    One chunk of logits in bfloat16, in fp32 with room for one more (the steps between have not been
+    measured on a GPU) and as a gradient, the head's gradient in fp32, and one chunk's share of it
+    in bfloat16.
     """
     rows = min(tokens, max(1, CHUNK_LOGITS // config.num_tokens))
     logits = rows * config.num_tokens * (2 + 4 + 4 + 2)

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from torch.distributed.checkpoint import FileSystemWriter
+from torch.distributed.checkpoint import FileSystemWriter, SavePlan, SavePlanner
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
 
 from data.shards import sha256_of
 from model.durable import make_durable
@@ -25,9 +27,24 @@ def finished(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(n), path) for n, path in numbers if n.isdigit() and path.is_dir())
 
 
-def writer(folder: Path) -> FileSystemWriter:
+class Writer(FileSystemWriter):
     """Writes a few files at a time, and leaves it to `digests` to force them to disk."""
-    return FileSystemWriter(folder, thread_count=THREADS, sync_files=False)
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, thread_count=THREADS, sync_files=False)
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        """What torch does, but not its silence: it counts what a failed thread has not written as
+        never asked for.
+
+        Raises:
+            OSError: something could not be written; the thread has printed why.
+        """
+        future = super().write_data(plan, planner)
+        lost = {item.index for item in plan.items} - {result.index for result in future.wait()}
+        if lost:
+            raise OSError(f"{len(lost)} of {len(plan.items)} tensors could not be written")
+        return future
 
 
 def digests(paths: Iterable[Path]) -> dict[str, dict]:

@@ -1,10 +1,14 @@
-"""Checkpoints, exports and opening them again, against plain files of as many bytes."""
+"""Checkpoints, exports and opening them again, against plain files of as many bytes.
+
+They are one file or as many as a checkpoint has, whichever is written faster.
+"""
 
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -17,6 +21,7 @@ from scripts.benchmarks.works import Saving
 from training.checkpoint import CheckpointConfig, Checkpointer
 from training.distributed import start_world
 from training.optim import OptimConfig, build_optimizer
+from training.sealed import THREADS
 from training.state import state_tensors
 
 PIECE = 1 << 24
@@ -39,19 +44,21 @@ def measure(work: Saving, side: str) -> dict:
         # None is removed: neither is a plain file.
         settings = CheckpointConfig(asynchronous=False, keep_last=work.times)
         with Checkpointer(folder / "checkpoints", settings, world) as checkpointer:
-            saving, exporting, writing = _seconds(
+            saving, exporting, one_file, some_files = _seconds(
                 work,
                 lambda n: checkpointer.save(n, model, optimizer),
                 lambda n: save_pretrained(model, folder / f"export-{n}"),
                 lambda n: _write(folder / f"plain-{n}", state, piece),
+                lambda n: _write_some(folder / f"part-{n}", state, piece),
             )
-            newest = checkpointer.steps()[-1]
+            newest = work.times - 1
             loading, opening, reading = _seconds(
                 work,
                 lambda _: checkpointer.load(newest, model, optimizer),
-                lambda _: load_pretrained(folder / "export-0"),
-                lambda _: _read(folder / "plain-0"),
+                lambda _: load_pretrained(folder / f"export-{newest}"),
+                lambda _: _read(folder / f"plain-{newest}"),
             )
+    writing = min(one_file, some_files)
     write, read = (state / seconds / 1e6 for seconds in (writing, reading))
     return {
         "figures": {
@@ -88,6 +95,13 @@ def _write(path: Path, size: int, piece: bytes) -> None:
             file.write(piece[: size - start])
         file.flush()
         os.fsync(file.fileno())
+
+
+def _write_some(path: Path, size: int, piece: bytes) -> None:
+    """The same bytes in as many files at a time as a checkpoint has."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        parts = [path.with_name(f"{path.name}-{part}") for part in range(THREADS)]
+        list(pool.map(lambda part: _write(part, size // THREADS, piece), parts))
 
 
 def _read(path: Path) -> None:
