@@ -18,6 +18,7 @@ from kernels.launch import check_launch, jit, power_of_two, tl
 IGNORE = -100
 CHUNK_LOGITS = 1 << 27
 """Logits held at a time: 256 MiB in bfloat16, 2,048 tokens of a 64k vocabulary."""
+EVEN_ROWS = 128
 MAX_BLOCK = 4096
 
 
@@ -120,6 +121,12 @@ def linear_cross_entropy(
     return _LinearCrossEntropy.apply(hidden, weight, labels, num_tokens, z_loss)  # pyright: ignore[reportReturnType]
 
 
+def _chunk_rows(vocabulary: int) -> int:
+    """Tokens of a chunk: an even multiple, or tensor cores are fed element by element."""
+    rows = CHUNK_LOGITS // vocabulary
+    return rows // EVEN_ROWS * EVEN_ROWS or rows
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, weight, labels, num_tokens, z_loss):  # noqa: ANN205
@@ -128,7 +135,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden = torch.zeros_like(hidden) if want_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if want_weight else None
         supervised = (labels != IGNORE).nonzero().squeeze(1)
-        rows = max(1, min(len(supervised), CHUNK_LOGITS // len(weight)))
+        rows = max(1, min(len(supervised), _chunk_rows(len(weight))))
         buffer = hidden.new_empty(rows, len(weight))
         for chunk in supervised.split(rows):
             x = hidden[chunk]

@@ -12,14 +12,15 @@ from typing import Any
 
 from torch import Tensor
 
-_installed = find_spec("triton") is not None
-tl: Any = import_module("triton.language") if _installed else SimpleNamespace(constexpr=int)
+installed = find_spec("triton") is not None
+"""Whether kernels can be launched at all."""
+tl: Any = import_module("triton.language") if installed else SimpleNamespace(constexpr=int)
 """The language that kernels are written in; without triton just enough to define them."""
 
 
 def jit(kernel: Callable[..., None]) -> Any:
     """`triton.jit` where it is installed, else the function as it is, never to be called."""
-    return import_module("triton").jit(kernel) if _installed else kernel
+    return import_module("triton").jit(kernel) if installed else kernel
 
 
 def power_of_two(n: int) -> int:
@@ -33,7 +34,7 @@ def check_launch(*tensors: Tensor) -> None:
     Raises:
         ValueError: triton is not installed.
     """
-    if not _installed:
+    if not installed:
         raise ValueError(
             "Triton kernels were asked for and triton is not installed; pip install 'triton>=3.6', "
             "or use the torch reference beside each kernel"

@@ -28,6 +28,16 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return _SwiGLU.apply(gate, up)  # pyright: ignore[reportReturnType]
 
 
+def swiglu_of_halves(both: Tensor) -> Tensor:
+    """`reference` of the two halves of the last dimension, (N, 2 F) -> (N, F); no gradients."""
+    rows, width = both.shape[0], both.shape[1] // 2
+    check_launch(both)
+    out = torch.empty(rows, width, dtype=both.dtype, device=both.device)
+    if rows * width:
+        _halves[(rows, -(-width // BLOCK))](both, out, width, SIZE=BLOCK, num_warps=4)
+    return out
+
+
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, gate, up):  # noqa: ANN205
@@ -72,3 +82,14 @@ def _backward(grad, gate, up, grad_gate, grad_up, n, SIZE: tl.constexpr):
     s = tl.sigmoid(x)
     tl.store(grad_gate + at, g * y * s * (1.0 + x * (1.0 - s)), mask=inside)
     tl.store(grad_up + at, g * x * s, mask=inside)
+
+
+@jit
+def _halves(both, out, width, SIZE: tl.constexpr):
+    """SIZE elements of one row per program."""
+    row = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * SIZE + tl.arange(0, SIZE)
+    inside = at < width
+    x = tl.load(both + row * 2 * width + at, mask=inside, other=0.0).to(tl.float32)
+    y = tl.load(both + (row * 2 + 1) * width + at, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + row * width + at, x * tl.sigmoid(x) * y, mask=inside)

@@ -4,6 +4,7 @@ One definition for all backends: query i sees key j if and only if both lie in t
 j <= i, and i - j < window (so a window of W means W keys, the query's own included; None means no
 bound). The default scale is 1 / sqrt(head width).
 
+    flash4     flash-attn-4; CUDA from Hopper on, 16-bit
     flash      flash-attn's varlen kernel, else torch.nn.attention.varlen; CUDA, 16-bit
     flex       compiled flex_attention with a block mask; trains on CUDA only
     banded     blocks of queries against the keys they can see, O(T * W), any device and dtype
@@ -27,6 +28,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from model.banded import band_block, banded_attention, visible_keys
 from model.documents import Documents
+from model.flash4 import flash4_attention, runs_flash4
 
 try:
     from flash_attn import flash_attn_varlen_func  # pyright: ignore[reportMissingImports]
@@ -49,13 +51,18 @@ def resolve_backend(name: str, device: torch.device, dtype: torch.dtype, head_di
     flash_fits = device.type == "cuda" and sixteen_bit and head_dim % 8 == 0 and head_dim <= 256
     if name == "auto":
         if flash_fits:
-            return "flash"
+            return "flash4" if runs_flash4(device) else "flash"
         return "flex" if device.type == "cuda" else "banded"
-    if name == "flash" and not flash_fits:
+    if name in ("flash", "flash4") and not flash_fits:
         raise ValueError(
-            "parallel.attention=flash needs CUDA, bfloat16 and a head width <= 256 divisible by 8; "
-            f"this run has device={device.type}, dtype={dtype}, head width {head_dim}. Use "
+            f"parallel.attention={name} needs CUDA, bfloat16 and a head width <= 256 divisible by "
+            f"8; this run has device={device.type}, dtype={dtype}, head width {head_dim}. Use "
             "parallel.attention=banded (any device) or auto"
+        )
+    if name == "flash4" and not runs_flash4(device):
+        raise ValueError(
+            "parallel.attention=flash4 needs a device of the Hopper generation or a later one and "
+            "flash-attn-4 (pip install -e '.[flash4]'); use parallel.attention=flash or auto"
         )
     if name == "flex" and device.type != "cuda":
         raise ValueError(
@@ -67,6 +74,8 @@ def resolve_backend(name: str, device: torch.device, dtype: torch.dtype, head_di
 
 def describe_backend(name: str) -> str:
     """The backend with the library that carries it, for the start-up message."""
+    if name == "flash4":
+        return "flash4 (flash-attn-4)"
     if name != "flash":
         return name
     package = "flash-attn" if flash_attn_varlen_func else "torch.nn.attention.varlen"
@@ -186,23 +195,48 @@ _varlen_attn: Callable[..., Tensor] = (
 def _flash(
     query: Query, key: KeyValue, value: KeyValue, documents: Documents, window: int | None
 ) -> Query:
+    if flash_attn_varlen_func is None:
+        return torch_varlen(query, key, value, documents, window)
     q, k, v = (x.flatten(0, 1) for x in (query, key, value))  # (B * T, heads, E)
-    # Within max_seqlen the window hides nothing, and the plain causal kernel is the faster one.
-    left = -1 if window is None or window >= documents.max_seqlen else window - 1
+    window = _felt(window, documents)
+    left = -1 if window is None else window - 1
     lengths, longest = documents.cu_seqlens, documents.max_seqlen
-    if flash_attn_varlen_func is not None:
-        out = flash_attn_varlen_func(
-            *(q, k, v, lengths, lengths, longest, longest), causal=True, window_size=(left, 0)
-        )
-    else:
-        if not _VARLEN_HAS_GQA:
-            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
-        out = _varlen_attn(*(q, k, v, lengths, lengths, longest, longest), window_size=(left, 0))
+    out = flash_attn_varlen_func(
+        *(q, k, v, lengths, lengths, longest, longest), causal=True, window_size=(left, 0)
+    )
     return out.view_as(query)
+
+
+def torch_varlen(
+    query: Query, key: KeyValue, value: KeyValue, documents: Documents, window: int | None
+) -> Query:
+    """`flash` by the kernels that come with PyTorch."""
+    q, k, v = (x.flatten(0, 1) for x in (query, key, value))  # (B * T, heads, E)
+    window = _felt(window, documents)
+    left = -1 if window is None else window - 1
+    if not _VARLEN_HAS_GQA:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    lengths, longest = documents.cu_seqlens, documents.max_seqlen
+    out = _varlen_attn(*(q, k, v, lengths, lengths, longest, longest), window_size=(left, 0))
+    return out.view_as(query)
+
+
+def _flash4(
+    query: Query, key: KeyValue, value: KeyValue, documents: Documents, window: int | None
+) -> Query:
+    lengths, longest = documents.cu_seqlens, documents.max_seqlen
+    q, k, v = (x.flatten(0, 1) for x in (query, key, value))  # (B * T, heads, E)
+    return flash4_attention(q, k, v, lengths, longest, _felt(window, documents)).view_as(query)
+
+
+def _felt(window: int | None, documents: Documents) -> int | None:
+    """None where the window hides nothing: the plain causal kernels are the faster ones."""
+    return None if window is None or window >= documents.max_seqlen else window
 
 
 BACKENDS: dict[str, Callable[..., Tensor]] = {
     "flash": _flash,
+    "flash4": _flash4,
     "flex": _flex,
     "banded": _banded,
     "reference": _reference,

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kernels import cross_entropy
+from kernels.launch import installed
 from model.tiles import tile_rows
 
 IGNORE = -100
@@ -40,7 +42,7 @@ def linear_cross_entropy(
     labels: Int[Tensor, "B T"],
     num_tokens: int,
 ) -> Losses:
-    """Summed cross-entropy of `hidden @ weight.T` against labels.
+    """Summed cross-entropy of `hidden @ weight.T` against labels; on CUDA by the Triton kernel.
 
     Args:
         labels: the id each position should predict; -100 is not supervised.
@@ -49,9 +51,9 @@ def linear_cross_entropy(
     assert 0 < num_tokens <= weight.shape[0]
     if not torch.is_grad_enabled():  # a parameter asks for its gradient even then
         weight = weight.detach()
-    total, tokens = _ChunkedCrossEntropy.apply(
-        hidden.flatten(0, 1), weight, labels.flatten(), num_tokens
-    )  # pyright: ignore[reportGeneralTypeIssues]
+    by_kernel = hidden.device.type == "cuda" and installed and hidden.dtype != torch.float64
+    compute = cross_entropy.linear_cross_entropy if by_kernel else _ChunkedCrossEntropy.apply
+    total, tokens = compute(hidden.flatten(0, 1), weight, labels.flatten(), num_tokens)  # pyright: ignore[reportGeneralTypeIssues]
     return Losses(total, tokens.view_as(labels).sum(1))
 
 

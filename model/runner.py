@@ -9,6 +9,7 @@ from torch import Tensor
 from model.cache import Cache
 from model.documents import Documents
 from model.packed import PackedMistral, can_pack
+from model.recorded import RecordedMistral, can_record
 from model.transformer import Mistral
 
 PREFILL_TOKENS = 4096
@@ -20,22 +21,26 @@ class Runner:
 
     Args:
         model: the network; it is called as it is, with whatever was wrapped or replaced in it.
-        pack: decode with a copy of the weights that a CPU reads faster, see `model.packed`; None:
-            where it helps. In fp32 no copy is made before two sequences are decoded at once, but of
-            weights with an adapter, which is merged into the copy.
+        pack: decode with a copy of the weights that a CPU reads faster, see `model.packed`, or, on
+            a CUDA device, with a recorded step, see `model.recorded`; None: where it helps. In fp32
+            a CPU's copy is not made before two sequences are decoded at once, but of weights with
+            an adapter, which is merged into the copy.
 
     Raises:
         ValueError: packing was asked for where it cannot be had.
     """
 
     def __init__(self, model: Mistral, *, pack: bool | None = None) -> None:
-        if pack and not can_pack(model):
+        kinds = {PackedMistral: can_pack, RecordedMistral: can_record}
+        fitting = [kind for kind, fits in kinds.items() if fits(model)]
+        if pack and not fitting:
             raise ValueError(
                 "pack=true needs a whole, unwrapped network on a CPU, in float32 or bfloat16, and "
-                "a PyTorch with MKL and oneDNN; use pack=false, or null to let it be decided"
+                "a PyTorch with MKL and oneDNN, or one on a CUDA device with triton; use "
+                "pack=false, or null to let it be decided"
             )
         self.model = model
-        self.packed = PackedMistral(model) if pack or (pack is None and can_pack(model)) else None
+        self.packed = fitting[0](model) if fitting and pack is not False else None
 
     @property
     def device(self) -> torch.device:

@@ -25,6 +25,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
+from scripts.benchmarks.launcher import Launcher
 from scripts.benchmarks.parts import SUITES, chosen_parts
 from scripts.benchmarks.runner import describe, run_suite
 from scripts.benchmarks.step import StepConfig, run
@@ -78,14 +79,16 @@ def measure_suite(config: BenchmarkConfig) -> str:
     parts = chosen_parts(config.suite, config.only)
     with start_world("cpu") as world:  # which finds out how many cores there are
         threads = world.threads
-    content = run_suite(
-        parts,
-        rounds=config.rounds or SUITES[config.suite].rounds,
-        out=Path(config.out or f"runs/benchmarks/{config.suite}.json"),
-        environment=describe(threads),
-        command=shlex.join(["python", "-m", "scripts.benchmark", *sys.argv[1:]]),
-        say=lambda line: print(line, file=sys.stderr, flush=True),
-    )
+    with Launcher() as launcher:
+        content = run_suite(
+            parts,
+            rounds=config.rounds or SUITES[config.suite].rounds,
+            out=Path(config.out or f"runs/benchmarks/{config.suite}.json"),
+            environment=describe(threads),
+            command=shlex.join(["python", "-m", "scripts.benchmark", *sys.argv[1:]]),
+            launch=launcher,
+            say=lambda line: print(line, file=sys.stderr, flush=True),
+        )
     return markdown(content, [part.name for part in parts])
 
 

@@ -262,7 +262,9 @@ def test_backend_choice(name, device, dtype, head_dim, chosen):
 @pytest.mark.parametrize(
     ("name", "device", "dtype", "head_dim", "message"),
     [
-        ("sdpa", CPU, torch.float32, 64, "attention='sdpa'.*auto, flash, flex, banded, reference"),
+        ("sdpa", CPU, torch.float32, 64, "'sdpa'.*auto, flash, flash4, flex, banded, reference"),
+        ("flash4", CPU, torch.bfloat16, 64, "flash4.*device=cpu.*banded"),
+        ("flash4", CUDA, torch.bfloat16, 64, "flash4.*Hopper.*flash-attn-4"),
         ("flash", CPU, torch.bfloat16, 64, "flash.*device=cpu.*banded"),
         ("flash", CUDA, torch.float32, 64, "flash.*dtype=torch.float32"),
         ("flash", CUDA, torch.bfloat16, 12, "flash.*head width 12"),

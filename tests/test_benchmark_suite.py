@@ -16,11 +16,12 @@ from omegaconf import OmegaConf
 
 from conf.suggest import CONF
 from scripts.benchmark import BenchmarkConfig, check_suite_overrides, measure_suite
-from scripts.benchmarks import common, runner
+from scripts.benchmarks import common, launcher
 from scripts.benchmarks.attention import documents_of
+from scripts.benchmarks.launcher import Launcher, launch
 from scripts.benchmarks.measure import measure
 from scripts.benchmarks.parts import SUITES, TINY, Part, chosen_parts, gpu_parts, toy_parts
-from scripts.benchmarks.runner import launch, run_suite
+from scripts.benchmarks.runner import run_suite
 from scripts.benchmarks.table import markdown
 from scripts.benchmarks.works import WORKS, Attention, Job, Rows, Training
 
@@ -302,7 +303,7 @@ def test_the_command_measures_in_processes_of_its_own(tmp_path):
 
 
 def test_a_side_that_hangs_is_stopped(monkeypatch):
-    monkeypatch.setattr(runner, "MINUTES", 0.001)
+    monkeypatch.setattr(launcher, "MINUTES", 0.001)
     assert launch(Job(PART.work, "ours", 1)) == {"not_measured": "stopped after 0.001 minutes"}
 
 
@@ -327,3 +328,32 @@ def test_a_process_that_fails_says_why(tmp_path, monkeypatch, program, reason):
     script.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(script))
     assert launch(Job(PART.work, "ours", 1)) == {"not_measured": reason}
+
+
+def test_a_serving_process_answers_job_after_job():
+    (loss,) = chosen_parts("toy", ["loss_64"])
+    with Launcher() as launcher_:
+        first = launcher_.ask(Job(loss.work, "ours", 1))
+        server = launcher_._server
+        assert first["figures"]["tokens_per_second"] > 0
+        missing = Job(Attention(**small_attention(), device="cuda"), "banded", 1)
+        if not torch.cuda.is_available():
+            assert "needs a CUDA device" in launcher_.ask(missing)["not_measured"]
+        assert launcher_.ask(Job(loss.work, "plain", 1))["figures"]["tokens_per_second"] > 0
+        assert launcher_._server is server  # the same process all the time
+        broken = launcher_.ask(Job(replace(loss.work, dtype="float8"), "ours", 1))
+        assert broken["not_measured"] == "KeyError: 'float8'"
+        server.wait()  # it does not trust itself any more
+        assert launcher_.ask(Job(loss.work, "ours", 1))["figures"]["tokens_per_second"] > 0
+        other = launcher_._server
+        assert other is not server
+        other.kill()
+        other.wait()
+        assert launcher_.ask(Job(loss.work, "ours", 1))["figures"]["tokens_per_second"] > 0
+        last = launcher_._server
+    assert last.poll() is not None
+
+
+def small_attention():
+    sizes = {"length": 48, "packed": False, "window": 8, "heads": 2, "key_heads": 1}
+    return {**sizes, "head_size": 8, "dtype": "float32"}

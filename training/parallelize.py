@@ -4,9 +4,11 @@ The order is that of torchtitan: activation checkpointing inside, then compilati
 then sharding of each block, then sharding of what remains (embedding, final norm, head).
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     checkpoint_wrapper,  # pyright: ignore[reportPrivateImportUsage]
@@ -36,10 +38,13 @@ class ParallelConfig:
     """What forward and backward compute in: `bfloat16`, `float32`, or `auto` (bfloat16 on CUDA).
     Weights, their reduction over ranks and the optimizer are fp32 in any case."""
     attention: str = "auto"
-    """Attention backend: auto, flash, flex, banded, reference."""
+    """Attention backend: auto, flash4, flash, flex, banded, reference."""
     checkpointing: str = "none"
     """What backward recomputes: `none`; `selective`, all but matrix products and attention;
     `full`, each block from its input."""
+    checkpointed_layers: int | None = None
+    """How many blocks, from the first, `checkpointing` is for: no more than memory asks for
+    (`scripts.plan` knows); null: all."""
     compile: bool = False
     """Compile each block with torch.compile."""
 
@@ -51,6 +56,14 @@ class ParallelConfig:
         ):
             if value not in choices:
                 raise ValueError(f"parallel.{name}={value!r}: one of {', '.join(choices)}")
+        if self.checkpointed_layers is not None and (
+            self.checkpointing == "none" or self.checkpointed_layers < 1
+        ):
+            raise ValueError(
+                f"parallel.checkpointed_layers={self.checkpointed_layers} with "
+                f"parallel.checkpointing={self.checkpointing}: give a number from 1 on and choose "
+                "selective or full, or leave it out"
+            )
         if (self.strategy == "hsdp") != (self.shard_ranks is not None):
             raise ValueError(
                 f"parallel.strategy={self.strategy} with parallel.shard_ranks={self.shard_ranks}: "
@@ -85,8 +98,13 @@ def build_mesh(config: ParallelConfig, world: World) -> DeviceMesh:
 def parallelize(model: Mistral, config: ParallelConfig, mesh: DeviceMesh) -> None:
     """Prepare a model (usually on the meta device) in place for distributed training."""
     layers = model.model.layers
-    for name, block in layers.named_children():
-        if config.checkpointing != "none":
+    count = config.checkpointed_layers
+    if count is not None and count > len(layers):
+        raise ValueError(
+            f"parallel.checkpointed_layers={count}: the network has {len(layers)} layers"
+        )
+    for number, (name, block) in enumerate(layers.named_children()):
+        if config.checkpointing != "none" and (count is None or number < count):
             block = _checkpointed(block, config.checkpointing)
             layers.register_module(name, block)
         if config.compile:
@@ -100,9 +118,13 @@ def parallelize(model: Mistral, config: ParallelConfig, mesh: DeviceMesh) -> Non
     )
     # fully_shard takes the one-dimensional mesh for pure sharding, the two-dimensional for HSDP.
     spread = mesh["shard"] if mesh["replicate"].size() == 1 else mesh
+    # One device has no one to share with: what is frozen and needs no cast is left as it is, or
+    # each pass would copy it.
+    alone = mesh.size() == 1
+    settled = {p for p in model.parameters() if alone and not p.requires_grad and p.dtype == dtype}
     for block in layers:
-        fully_shard(block, mesh=spread, mp_policy=policy)
-    fully_shard(model, mesh=spread, mp_policy=policy)
+        fully_shard(block, mesh=spread, mp_policy=policy, ignored_params=settled)
+    fully_shard(model, mesh=spread, mp_policy=policy, ignored_params=settled)
 
 
 def _checkpointed(block: nn.Module, kind: str) -> nn.Module:
@@ -111,9 +133,12 @@ def _checkpointed(block: nn.Module, kind: str) -> nn.Module:
     aten, ours = torch.ops.aten, torch.ops.model
     expensive = {
         *(aten.mm.default, aten.addmm.default, aten.bmm.default),
-        *(aten._flash_attention_forward.default, ours.banded_attention.default),
+        *(torch.ops.torch_attn._varlen_attn.default, aten._flash_attention_forward.default),
+        *(ours.banded_attention.default, ours.flash4.default),
         torch.ops.higher_order.flex_attention,
     }
+    with suppress(AttributeError):  # where the package is installed
+        expensive.add(torch.ops.flash_attn._flash_attn_varlen_forward.default)
 
     def policy(_ctx: object, op: object, *_args: object, **_kwargs: object) -> CheckpointPolicy:
         keep = op in expensive
@@ -163,7 +188,9 @@ def clean_named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     ]
     if isinstance(model, FSDPModule):
         # A gathered copy is rounded to the compute dtype and unknown to the optimizer.
-        assert all(isinstance(parameter, DTensor) for _, parameter in parameters), "call reshard"
+        alone = dist.get_world_size() == 1  # then FSDP has nothing that is frozen and settled
+        shards = [p for _, p in parameters if p.requires_grad or not alone]
+        assert all(isinstance(parameter, DTensor) for parameter in shards), "call reshard"
     return parameters
 
 

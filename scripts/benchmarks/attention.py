@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from model import attention as backends
-from model.attention import attention, prepare_documents, resolve_backend
+from model.attention import attention, prepare_documents, resolve_backend, torch_varlen
 from model.banded import visible_keys
 from model.documents import Documents
 from scripts.benchmarks.common import dtype_names, need, peak_gib, timed
@@ -17,7 +17,7 @@ from training.distributed import choose_device
 from training.metrics import measure_peak_flops
 from training.parallelize import DTYPES
 
-BACKENDS = {"flash": "flash", "varlen": "flash", "flex": "flex", "banded": "banded"}
+NEEDED = {"flash4": ("flash_attn.cute",), "flash": ("flash_attn",)}
 CHECKED = 256
 """Queries whose outputs are compared with fp64, the last of the row: as many keys as there are."""
 
@@ -71,12 +71,13 @@ def _attend(
 ) -> Attend:
     if side == "sdpa":
         return _sdpa(work, documents)
-    backend = BACKENDS[side]
-    if side == "flash":
-        need("flash_attn")
-    if side == "varlen":
-        backends.flash_attn_varlen_func = None
+    need(*NEEDED.get(side, ()))
+    if side == "flash" and backends.flash_attn_varlen_func is None:
+        raise ValueError("flash_attn is installed without its kernels")
+    backend = "flash" if side == "varlen" else side
     resolve_backend(backend, device, dtype, work.head_size)
+    if side == "varlen":
+        return lambda q, k, v: torch_varlen(q, k, v, documents, work.window)
     ready = prepare_documents(documents, work.window, backend)
     return lambda q, k, v: attention(q, k, v, ready, window=work.window, backend=backend)
 

@@ -17,6 +17,7 @@ EXTRAS = {
     "tokenizers": "pip install -e '.[hf]'",
     "triton": "pip install -e '.[triton]'",
     "flash_attn": "pip install -e '.[flash]' --no-build-isolation",
+    "flash_attn.cute": "pip install -e '.[flash4]'",
     "liger_kernel": "pip install liger-kernel",
 }
 
@@ -24,7 +25,8 @@ EXTRAS = {
 def need(*packages: str) -> None:
     """ValueError unless all packages are installed."""
     for package in packages:
-        if find_spec(package) is None:
+        parent, _, _ = package.rpartition(".")
+        if (parent and find_spec(parent) is None) or find_spec(package) is None:
             raise ValueError(f"{package} is not installed ({EXTRAS[package]})")
 
 

@@ -1,13 +1,17 @@
 """One measurement in this process, told by its only argument; prints one JSON object as last line.
 
 `scripts.benchmark suite=...` starts it, once per side and round, so that peak memory and threads
-are the measurement's own. The object has `figures` (units stand in the names), `ceilings` (the
-value of a figure at which the machine would do nothing else at its measured rate), `machine` (the
-rates themselves), and, where sides must agree in it, `precision` and `answers`.
+are the measurement's own; for a GPU once, with `--serve`. The object has `figures` (units stand in
+the names), `ceilings` (the value of a figure at which the machine would do nothing else at its
+measured rate), `machine` (the rates themselves), and, where sides must agree in it, `precision` and
+`answers`.
 """
 
+import gc
 import json
+import os
 import sys
+import traceback
 from importlib import import_module
 
 import torch
@@ -25,6 +29,9 @@ MODULES = {
     "Attention": "attention",
 }
 """Opened one at a time, so that no side carries the libraries of another."""
+
+KEPT = 1 << 28
+"""Bytes on the device that libraries may hold for themselves; more means that a job lives on."""
 
 
 def measure(job: Job) -> dict:
@@ -47,11 +54,51 @@ def measure(job: Job) -> dict:
 
 def main() -> None:
     """Read, measure, print; what cannot be had ends as one sentence on stderr."""
+    if sys.argv[1:] == ["--serve"]:
+        serve()
+        return
     try:
         found = measure(Job.from_json(sys.argv[1]))
     except ValueError as error:
         sys.exit(str(error))
     print(json.dumps(found))
+
+
+def serve() -> None:
+    """Measure the jobs on stdin one after the other, a line each, and answer likewise.
+
+    For devices whose memory can be emptied and counted anew: between jobs nothing is kept but what
+    libraries hold for themselves. Ends by itself where that cannot be had.
+    """
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    for line in sys.stdin:
+        found = _answer(Job.from_json(line))
+        torch.compiler.reset()
+        gc.collect()
+        broken = found.pop("broken", False)
+        print(json.dumps(found), file=answers)
+        if torch.cuda.is_available() and not broken:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        if broken or torch.cuda.memory_allocated() > KEPT:
+            return
+
+
+def _answer(job: Job) -> dict:
+    """What was measured, or why nothing: after an error of the device, it is broken too."""
+    try:
+        return measure(job)
+    except (ValueError, torch.OutOfMemoryError) as error:
+        return {"not_measured": _sentence(error)}
+    except Exception as error:  # a compiler's, a kernel's: the next job shall not suffer from it
+        traceback.print_exc()
+        return {"not_measured": f"{type(error).__name__}: {_sentence(error)}", "broken": True}
+
+
+def _sentence(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ TRAINING_SIDES = ("ours", "peer", "ours_compile", "peer_compile")
 COMPILED_SIDES = ("ours_compile", "peer", "peer_compile")
 DECODING_SIDES = ("ours", "peer", "peer_compile")
 KERNEL_SIDES = ("ours", "eager", "compile", "liger")
-ATTENTION_SIDES = ("flash", "varlen", "flex", "banded", "sdpa")
+ATTENTION_SIDES = ("flash4", "flash", "varlen", "flex", "banded")
+DENSE = 8192
 LORA_GOAL = {"tokens_per_second": 1.4}
 OPERATIONS = ("add_rms_norm", "rope", "swiglu", "linear_cross_entropy")
 TINY = {
@@ -116,7 +117,7 @@ def gpu_parts() -> list[Part]:
     """What one GPU is compared on, Mistral-7B's shape throughout."""
     shape = shape_of("mistral_7b", 4096)
     return [
-        *large_training(shape, (4096, 8192, 32768), device="cuda"),
+        *large_training(shape, LARGE, device="cuda"),
         *kernels(tokens=8192, width=4096, feed_forward=14336, ids=65536, device="cuda"),
         *attentions((4096, 8192, 16384, 32768), window=4096, head_size=128, device="cuda"),
         *(
@@ -146,21 +147,39 @@ def gpu_parts() -> list[Part]:
     ]  # fmt: skip
 
 
+LORA = {"lora_rank": 8, "masters": True}
+LARGE: dict[str, dict[str, Any]] = {
+    "full_4096": {"length": 4096, "rows": 4},
+    "full_8192": {"length": 8192, "rows": 2},
+    "full_32768": {
+        "length": 32768, "rows": 1, "checkpointing": "full", "checkpointed_layers": 12
+    },
+    "full_8192_masters": {
+        "length": 8192, "rows": 1, "checkpointing": "full", "checkpointed_layers": 16,
+        "masters": True,
+    },
+    "lora_4096": {"length": 4096, "rows": 4, **LORA},
+    "lora_8192": {"length": 8192, "rows": 2, **LORA},
+    "lora_32768": {"length": 32768, "rows": 1, **LORA},
+    "lora_4096_checkpointed": {"length": 4096, "rows": 1, "checkpointing": "full", **LORA},
+}  # fmt: skip
+"""Steps of Mistral-7B's shape, in as many rows as fit 139 GiB and with as little recomputation: all
+weights in bfloat16 or with fp32 masters; LoRA with fp32 adapters; LoRA in as little as it takes."""
+
+
 def large_training(
-    shape: dict[str, Any], lengths: tuple[int, ...], *, device: str
+    shape: dict[str, Any], steps: dict[str, dict[str, Any]], *, device: str
 ) -> Iterator[Part]:
-    """Steps of all weights (in bfloat16, then with fp32 masters) and of LoRA."""
-    common: dict[str, Any] = {"shape": shape, "rows": 1, "dtype": "bfloat16", "steps": 3}
-    common |= {"checkpointing": "full", "device": device}
-    for length in lengths:
-        yield Part(f"full_{length}", Training(**common, length=length), COMPILED_SIDES[:2])
-    work = Training(**common, length=lengths[0], masters=True)
-    yield Part(f"full_{lengths[0]}_masters", work, COMPILED_SIDES[:2])
-    for length in lengths:
-        work = Training(**common, length=length, masters=True, lora_rank=8)
-        yield Part(f"lora_{length}", work, COMPILED_SIDES[:2])
-    work = Training(**common, length=lengths[0])
-    yield Part(f"full_{lengths[0]}_peer_compile", work, ("ours_compile", "peer_compile"))
+    """Compiled steps, beside the peer's where that needs no checkpointing; of all weights and of
+    LoRA the first also beside the compiled peer's."""
+    common: dict[str, Any] = {"shape": shape, "dtype": "bfloat16", "steps": 3, "device": device}
+    seen = set()
+    for name, step in steps.items():
+        kind = "lora_rank" in step
+        sides = COMPILED_SIDES[:2] if kind in seen else COMPILED_SIDES
+        seen.add(kind)
+        sides = sides[:1] if "checkpointing" in step else sides
+        yield Part(name, Training(**common, **step), sides)
 
 
 def kernels(
@@ -197,7 +216,18 @@ def attentions(
                 **heads,
             )
             name = f"attention_{length}{'_packed' if packed else ''}"
-            yield Part(name, work, ATTENTION_SIDES)
+            # A dense mask has T^2 entries, for all heads as numbers.
+            dense = ("sdpa",) if length <= DENSE else ()
+            yield Part(name, work, (*ATTENTION_SIDES, *dense))
+
+
+SMALL: dict[str, dict[str, Any]] = {
+    "full_32": {"length": 32, "rows": 1},
+    "full_32_checkpointed": {
+        "length": 32, "rows": 1, "checkpointing": "full", "checkpointed_layers": 1
+    },
+    "lora_32": {"length": 32, "rows": 1, **LORA},
+}  # fmt: skip
 
 
 def toy_parts() -> list[Part]:
@@ -215,7 +245,7 @@ def toy_parts() -> list[Part]:
     return [
         Part("train_32_float32", Training(**train, dtype="float32"), ("ours", "peer")),
         Part("train_32_bfloat16", Training(**train, dtype="bfloat16"), ("ours", "peer")),
-        *large_training(TINY, (32,), device="cpu"),
+        *large_training(TINY, SMALL, device="cpu"),
         Part("decode_2_float32", Decoding(**prompts, rows=2, dtype="float32"), ("ours", "peer")),
         Part("loss_64", head, ("ours", "plain")),
         Part("rows", Rows(documents=2000, length=64, rows=50, **copies), ("ours",)),

@@ -3,13 +3,8 @@
 import hashlib
 import importlib.metadata
 import json
-import os
-import signal
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,53 +13,15 @@ import torch
 
 from data.durable import only_writer, write_durably
 from scripts.benchmarks.parts import Part
-from scripts.benchmarks.works import Job, Kernel
+from scripts.benchmarks.works import Job
 from training.distributed import World
 from training.run_folder import describe_environment
 
-MINUTES = 30
-"""A side that takes longer hangs: compiling peers have done so."""
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ("transformers", "peft", "tokenizers", "liger-kernel")
 PACKAGES = ("kernels", "model", "tokenizer", "data", "training", "conf", "scripts")
 Launch = Callable[[Job], dict]
 """Measures in a new process: the figures, or `not_measured` with the reason."""
-
-
-def launch(job: Job) -> dict:
-    """Measure a job in a process of its own."""
-    threads = {name: str(job.threads) for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")}
-    environment = {**os.environ, **threads, "TOKENIZERS_PARALLELISM": "true", "HF_HUB_OFFLINE": "1"}
-    if isinstance(job.work, Kernel) and job.work.device == "cpu":
-        environment["TRITON_INTERPRET"] = "1"  # read when triton is first imported
-    with subprocess.Popen(
-        [sys.executable, "-m", "scripts.benchmarks.measure", job.to_json()],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            out, errors = process.communicate(timeout=60 * MINUTES)
-        except subprocess.TimeoutExpired:
-            return {"not_measured": f"stopped after {MINUTES} minutes"}
-        finally:
-            _end(process)
-    if process.returncode == 0:
-        return json.loads(out.splitlines()[-1])
-    if process.returncode < 0:
-        name = signal.Signals(-process.returncode).name
-        return {"not_measured": f"ended by {name}" + " (too little memory?)" * (name == "SIGKILL")}
-    lines = errors.strip().splitlines() or [f"exit code {process.returncode}"]
-    return {"not_measured": lines[-1][:300]}
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """With all that it has started, which would load what is measured next."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def describe(threads: int) -> dict[str, Any]:
@@ -100,7 +57,7 @@ def run_suite(
     out: Path,
     environment: dict[str, Any],
     command: str,
-    launch: Launch = launch,
+    launch: Launch,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Measure what `out` does not hold yet, and return all that it holds then.
@@ -111,6 +68,7 @@ def run_suite(
     Args:
         rounds: how often each side is measured.
         command: that led here, for the record.
+        launch: measures a job.
 
     Raises:
         ValueError: `out` is another file, or another process writes it.

@@ -66,6 +66,7 @@ def build(work: Training, world: World, *, compile: bool) -> Mistral:
         # Without masters there is nothing to cast: all weights have the dtype.
         dtype=work.dtype if work.masters else "float32",
         checkpointing=work.checkpointing,
+        checkpointed_layers=work.checkpointed_layers,
         compile=compile,
     )
     parallelize(model, parallel, build_mesh(parallel, world))

@@ -18,6 +18,7 @@ class Training:
         masters: keep what is trained, and the moments, in fp32.
         lora_rank: train updates of all linears of the layers; None: all weights.
         checkpointing: none, selective or full; the peer knows none and full.
+        checkpointed_layers: that it is for, on our side; None: all.
         steps: that are timed, after one that is not.
     """
 
@@ -28,6 +29,7 @@ class Training:
     masters: bool = False
     lora_rank: int | None = None
     checkpointing: str = "none"
+    checkpointed_layers: int | None = None
     steps: int = 4
     device: str = "cpu"
 
@@ -150,8 +152,8 @@ class Kernel:
 class Attention:
     """Attention of one layer, forward and backward, and its error against fp64.
 
-    Sides: `flash` (the flash-attn package), `varlen` (torch's), `flex`, `banded`, and `sdpa` with a
-    dense mask, as transformers calls it.
+    Sides: `flash4` and `flash` (the packages flash-attn-4 and flash-attn), `varlen` (torch's),
+    `flex`, `banded`, and `sdpa` with a dense mask, as transformers calls it.
 
     Attributes:
         packed: the row holds documents of unequal length; else one.

@@ -1,0 +1,101 @@
+"""The product of one row with a weight, with the norm before it and what follows it.
+
+One row costs the reading of the weight, nothing else, so what is counted is the share of the
+memory's rate and the launches: a layer takes four of these. On an H200 cuBLAS reads the weights of
+Mistral-7B's shapes at 2.6 to 4.2 TB/s, this at 3.1 to 4.2 (docs/performance.md). No gradients.
+`model.recorded` is the user.
+"""
+
+# pyright: reportInvalidTypeForm=false
+# (tl.constexpr is an annotation that Triton reads)
+
+import torch
+from torch import Tensor
+
+from kernels.launch import check_launch, jit, tl
+
+ROWS, COLUMNS = 2, 1024
+"""Of the weight, that a program reads in one go; of eleven shapes the best on an H200."""
+
+
+def gemv(
+    x: Tensor,
+    weight: Tensor,
+    *,
+    norm: Tensor | None = None,
+    eps: float = 0.0,
+    gated: bool = False,
+    add: Tensor | None = None,
+) -> Tensor:
+    """(1, I) times (O, I)^T: (1, O), summed in fp32 and rounded once.
+
+    Args:
+        norm: (I,) what x, divided by its root mean square (with `eps`), is multiplied with first.
+        gated: the weight has 2 O rows; silu of the first half's product times the second's.
+        add: (1, O) added to the product.
+    """
+    width = x.shape[1]
+    outputs = len(weight) // 2 if gated else len(weight)
+    assert x.shape == (1, weight.shape[1])
+    assert add is None or add.shape == (1, outputs)
+    assert norm is None or norm.shape == (width,)
+    check_launch(*(t for t in (x, weight, norm, add) if t is not None))
+    out = torch.empty(1, outputs, dtype=x.dtype, device=x.device)
+    _gemv[(-(-outputs // ROWS),)](
+        *(x, weight, x if norm is None else norm, x if add is None else add, out),
+        *(outputs, width, eps),
+        NORM=norm is not None,
+        GATED=gated,
+        ADD=add is not None,
+        ROWS=ROWS,
+        COLUMNS=COLUMNS,
+        num_warps=4,
+    )
+    return out
+
+
+@jit
+def _gemv(
+    x,
+    weight,
+    norm,
+    add,
+    out,
+    outputs,
+    width,
+    eps,
+    NORM: tl.constexpr,
+    GATED: tl.constexpr,
+    ADD: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """ROWS outputs per program. The norm's divisor is one number, and divides the product."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    there = row < outputs
+    sums = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    others = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    squares = tl.zeros((COLUMNS,), dtype=tl.float32)
+    for start in range(0, width, COLUMNS):
+        at = start + tl.arange(0, COLUMNS)
+        inside = at < width
+        y = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+        if NORM:
+            squares += y * y
+            y *= tl.load(norm + at, mask=inside, other=0.0).to(tl.float32)
+        mask = there[:, None] & inside[None, :]
+        place = row[:, None] * width + at[None, :]
+        sums += tl.load(weight + place, mask=mask, other=0.0).to(tl.float32) * y[None, :]
+        if GATED:
+            other = tl.load(weight + outputs * width + place, mask=mask, other=0.0)
+            others += other.to(tl.float32) * y[None, :]
+    result = tl.sum(sums, 1)
+    scale = 1.0
+    if NORM:
+        scale = 1.0 / tl.sqrt(tl.sum(squares, 0) / width + eps)
+        result *= scale
+    if GATED:
+        result = result * tl.sigmoid(result) * (tl.sum(others, 1) * scale)
+    if ADD:
+        result += tl.load(add + row, mask=there, other=0.0).to(tl.float32)
+    tl.store(out + row, result, mask=there)
