@@ -97,8 +97,11 @@ class LoraLinear(nn.Linear):
             kept = x * keep / (1 - self.dropout)
         out = F.linear(x.reshape(-1, self.in_features), self.weight)
         low = self.lora_A(kept.reshape(-1, self.in_features))
-        # One operation scales the update and adds it; as three, each passes over all of memory.
-        out = torch.addmm(out, low, self.lora_B.weight.T, alpha=self.scale)
+        if torch.compiler.is_compiling():  # which adds in the pass that reads the sum next
+            out = out + self.lora_B(low * self.scale)
+        else:
+            # One operation scales the update and adds it; as three, each passes over all of memory.
+            out = torch.addmm(out, low, self.lora_B.weight.T, alpha=self.scale)
         return out.view(*x.shape[:-1], self.out_features)
 
 

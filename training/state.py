@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from model.lora import adapter_names
 from model.transformer import Mistral
+from training.adamw import RoundedAdamW, rounded_moments
 from training.parallelize import clean_named_parameters
 
 
@@ -47,12 +48,18 @@ def match_moments(model: Mistral, optimizer: torch.optim.Optimizer, names: Colle
         if f"optimizer.{name}.step" not in names:
             optimizer.state.pop(parameter, None)
         elif parameter not in optimizer.state:
-            # What AdamW itself starts from on its first step.
-            optimizer.state[parameter] = {
-                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
+            optimizer.state[parameter] = _first_moments(optimizer, parameter)
+
+
+def _first_moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
+    """What the optimizer itself starts from on its first step."""
+    if isinstance(optimizer, RoundedAdamW):
+        return rounded_moments(parameter)
+    return {
+        "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+        "exp_avg": torch.zeros_like(parameter),
+        "exp_avg_sq": torch.zeros_like(parameter),
+    }
 
 
 def state_bytes(model: Mistral) -> int:

@@ -158,6 +158,7 @@ LARGE: dict[str, dict[str, Any]] = {
         "length": 8192, "rows": 1, "checkpointing": "full", "checkpointed_layers": 16,
         "masters": True,
     },
+    "full_8192_rounded": {"length": 8192, "rows": 1, "masters": True, "rounded_moments": True},
     "lora_4096": {"length": 4096, "rows": 4, **LORA},
     "lora_8192": {"length": 8192, "rows": 2, **LORA},
     "lora_32768": {"length": 32768, "rows": 1, **LORA},
@@ -170,15 +171,16 @@ weights in bfloat16 or with fp32 masters; LoRA with fp32 adapters; LoRA in as li
 def large_training(
     shape: dict[str, Any], steps: dict[str, dict[str, Any]], *, device: str
 ) -> Iterator[Part]:
-    """Compiled steps, beside the peer's where that needs no checkpointing; of all weights and of
-    LoRA the first also beside the compiled peer's."""
+    """Compiled steps, beside the peer's where it can do the same without checkpointing; of all
+    weights and of LoRA the first also beside the compiled peer's."""
     common: dict[str, Any] = {"shape": shape, "dtype": "bfloat16", "steps": 3, "device": device}
     seen = set()
     for name, step in steps.items():
         kind = "lora_rank" in step
         sides = COMPILED_SIDES[:2] if kind in seen else COMPILED_SIDES
         seen.add(kind)
-        sides = sides[:1] if "checkpointing" in step else sides
+        alone = "checkpointing" in step or "rounded_moments" in step
+        sides = sides[:1] if alone else sides
         yield Part(name, Training(**common, **step), sides)
 
 

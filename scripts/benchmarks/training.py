@@ -34,7 +34,8 @@ def measure(work: Training, side: str) -> dict:
         return peer.train(work, compile=side == "peer_compile")
     with start_world(work.device) as world:
         model = build(work, world, compile=side == "ours_compile")
-        optimizer = build_optimizer(model, OptimConfig())
+        moments = "bfloat16" if work.rounded_moments else "float32"
+        optimizer = build_optimizer(model, OptimConfig(moment_dtype=moments))
         tokens = random_ids(model.config.num_tokens, work.rows, work.length, world.device)
         labels = tokens.roll(-1, 1)
         labels[:, -1] = -100

@@ -16,6 +16,7 @@ class Training:
         rows, length: of one step.
         dtype: what is computed in; without `masters` also what all weights are kept in.
         masters: keep what is trained, and the moments, in fp32.
+        rounded_moments: keep moments of fp32 weights in bfloat16; the peer has nothing like it.
         lora_rank: train updates of all linears of the layers; None: all weights.
         checkpointing: none, selective or full; the peer knows none and full.
         checkpointed_layers: that it is for, on our side; None: all.
@@ -27,6 +28,7 @@ class Training:
     length: int
     dtype: str
     masters: bool = False
+    rounded_moments: bool = False
     lora_rank: int | None = None
     checkpointing: str = "none"
     checkpointed_layers: int | None = None
