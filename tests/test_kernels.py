@@ -14,7 +14,7 @@ from multiprocessing import get_context
 
 import pytest
 import torch
-from torch.nn.functional import rms_norm
+from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 
 from model.rotary import rotary_angles, rotate
 
@@ -356,15 +356,161 @@ else:
     assert result.returncode == 0, result.stderr
 
 
+def check_rotate_and_store(dtype):
+    from kernels.decode import rotate_and_store
+
+    rows, heads, key_heads, slots, width = 3, 5, 2, 4, 24
+    guarded = Guarded()
+    lengths = torch.tensor([0, 3, 6])  # the last one writes over its third token
+    projected = guarded.hold(drawn(rows, heads + 2 * key_heads, width, dtype=dtype))
+    rotary = rotary_angles(lengths[:, None], width, 1e4)
+    rings = [
+        guarded.hold(drawn(rows, key_heads, slots, width, seed=i, dtype=dtype)) for i in (1, 2)
+    ]
+    before = [ring.clone() for ring in rings]
+    cos, sin = (guarded.hold(x.flatten(1)) for x in rotary)
+    with guarded.outputs():
+        query = rotate_and_store(projected, cos, sin, lengths, *rings, heads)
+    turned = rotate(projected[:, None, : heads + key_heads], rotary)[:, 0]
+    close(query, turned[:, :heads], dtype)
+    new = (turned[:, heads:], projected[:, heads + key_heads :])
+    for ring, old, value in zip(rings, before, new, strict=True):
+        for row, length in enumerate(lengths):
+            close(ring[row, :, length % slots], value[row], dtype)
+            old[row, :, length % slots] = ring[row, :, length % slots]
+        assert torch.equal(ring, old)  # nothing else was touched
+    guarded.check()
+
+
+def check_attend_ring(dtype, rows, heads, key_heads, slots, lengths, programs):
+    from kernels import decode
+
+    guarded = Guarded()
+    width = 16
+    query = guarded.hold(drawn(rows, heads, width, dtype=dtype))
+    keys, values = (
+        guarded.hold(drawn(rows, key_heads, slots, width, seed=i, dtype=dtype)) for i in (1, 2)
+    )
+    lengths = torch.tensor(lengths)
+    expected = []
+    for row, length in enumerate(lengths):
+        seen = min(int(length) + 1, slots)
+        q = query[row].double().unflatten(0, (key_heads, -1))
+        k, v = (x[row, :, :seen].double() for x in (keys, values))
+        expected.append(scaled_dot_product_attention(q, k, v).flatten(0, 1))
+        keys[row, :, seen:] = values[row, :, seen:] = float("nan")  # nobody looks there
+    with pytest.MonkeyPatch.context() as patch, guarded.outputs():
+        patch.setattr(decode, "PROGRAMS", programs)
+        out = decode.attend_ring(query, keys, values, lengths)
+    close(out, torch.stack(expected), dtype)
+    guarded.check()
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_a_new_token_is_rotated_and_stored(interpreter, dtype):
+    interpreter(check_rotate_and_store, dtype)
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("rows", "heads", "key_heads", "slots", "lengths", "programs"),
+    [
+        (1, 1, 1, 1, [0], 1),
+        (3, 6, 2, 70, [0, 63, 200], 512),  # the first has one key: all pieces but one are empty
+        (2, 4, 4, 300, [64, 150], 16),
+        (2, 34, 2, 130, [129, 128], 4),  # more heads for one key head than a block has rows
+    ],
+)
+def test_attention_of_the_newest_token(
+    interpreter, dtype, rows, heads, key_heads, slots, lengths, programs
+):
+    interpreter(check_attend_ring, dtype, rows, heads, key_heads, slots, lengths, programs)
+
+
+def check_gemv(dtype, width, outputs, norm, gated, add):
+    from kernels.gemv import gemv
+
+    guarded = Guarded()
+    x = guarded.hold(drawn(1, width, dtype=dtype))
+    weight = guarded.hold((drawn(outputs * (1 + gated), width, seed=1) / width**0.5).to(dtype))
+    scale = guarded.hold((1 + drawn(width, seed=2)).to(dtype)) if norm else None
+    added = guarded.hold(drawn(1, outputs, seed=3, dtype=dtype)) if add else None
+    with guarded.outputs():
+        out = gemv(x, weight, norm=scale, eps=1e-5, gated=gated, add=added)
+    exact = x.double()
+    if scale is not None:
+        exact = rms_norm(exact, (width,), scale.double(), 1e-5)
+    expected = exact @ weight.double().T
+    if gated:
+        first, second = expected.chunk(2, -1)
+        expected = silu(first) * second
+    close(out, expected if added is None else expected + added, dtype)
+    guarded.check()
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("width", "outputs"), [(1, 1), (2, 3), (600, 5), (4100, 2)])
+def test_product_of_one_row(interpreter, dtype, width, outputs):
+    for norm, gated, add in ((False, False, True), (True, True, False), (True, False, False)):
+        interpreter(check_gemv, dtype, width, outputs, norm, gated, add)
+
+
+def check_swiglu_of_halves(dtype):
+    from kernels.swiglu import reference, swiglu_of_halves
+
+    for rows, width in ((1, 1), (3, 1025), (0, 4)):
+        guarded = Guarded()
+        both = guarded.hold(drawn(rows, 2 * width, dtype=dtype))
+        with guarded.outputs():
+            out = swiglu_of_halves(both)
+        close(out, reference(*both.double().chunk(2, -1)), dtype)
+        guarded.check()
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_swiglu_of_halves(interpreter, dtype):
+    interpreter(check_swiglu_of_halves, dtype)
+
+
+ADAMW = {"lr": 1e-2, "betas": (0.9, 0.95), "eps": 1e-8, "decay": 0.1, "step": 3}
+
+
+def check_adamw(shape, first):
+    from kernels.adamw import adamw_, reference_
+
+    guarded = Guarded()
+    weight, grad = drawn(*shape), drawn(*shape, seed=1)
+    moments = [(drawn(*shape, seed=2) / 9).bfloat16(), drawn(*shape, seed=3).square().bfloat16()]
+    ours = [guarded.hold(x) for x in (weight, grad, *moments)]
+    expected = [x.clone() for x in (weight, grad, *moments)]
+    adamw_(*ours, **ADAMW, seed=1 << 30, first=first)
+    reference_(*expected, **ADAMW, seed=1 << 30, first=first)
+    close(ours[0], expected[0], torch.float32)
+    assert all(torch.equal(x, y) for x, y in zip(ours[1:], expected[1:], strict=True))
+    guarded.check()
+
+
+@needs_triton
+@pytest.mark.parametrize("first", [0, 4096, 2**33 - 1000])
+@pytest.mark.parametrize("shape", [(1,), (3, 341), (2, 1025), (0, 3)])
+def test_adamw_with_moments_in_16_bits(interpreter, shape, first):
+    interpreter(check_adamw, shape, first)
+
+
 def compile_all(dtype):
     """Compile every kernel for an H100 with the compiler that triton brings."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from kernels import add_rms_norm, cross_entropy, rope, swiglu
+    from kernels import adamw, add_rms_norm, cross_entropy, decode, gemv, rope, swiglu
 
-    x, f, i = "*" + dtype, "*fp32", "i32"
+    x, f, b, n, i = "*" + dtype, "*fp32", "*bf16", "*i64", "i32"
+    numbers = ["fp32"] * 6
     for kernel, types, constants in (
         (cross_entropy._softmax_gradient, [x, "*i64", f, i, i, "fp32"], [4096]),
         (add_rms_norm._forward, [x, x, x, x, x, f, i, "fp32"], [4096]),
@@ -372,6 +518,14 @@ def compile_all(dtype):
         (rope._kernel, [x, x, f, f, x, x, "fp32"], [32, 8, 128, 32, 8, 64]),
         (swiglu._forward, [x, x, x, i], [1024]),
         (swiglu._backward, [x, x, x, x, x, i], [1024]),
+        (swiglu._halves, [x, x, i], [1024]),
+        (decode._rotate_and_store, [x, f, f, n, x, x, x, i], [32, 8, 128, 128]),
+        (decode._attend_piece, [x, x, x, n, f, f, i, "fp32"], [8, 4, 16, 128, 64, "ieee"]),
+        (decode._join_pieces, [f, f, x, i], [64, 128]),
+        (gemv._gemv, [x, x, x, x, x, i, "fp32"], [4096, True, False, False, *gemv.NORMED[:2], 1]),
+        (gemv._gemv, [x, x, x, x, x, i, "fp32"], [4096, True, True, False, *gemv.GATED[:2], 8]),
+        (gemv._gemv, [x, x, x, x, x, i, "fp32"], [14336, False, False, True, *gemv.PLAIN[:2], 1]),
+        (adamw._update, [f, f, b, b, i, "i64", i, *numbers], [1024, adamw.MIX]),
     ):
         names = kernel.arg_names
         constexprs = dict(zip(names[len(types) :], constants, strict=True))

@@ -20,7 +20,8 @@ from scripts.benchmarks.works import (
 )
 
 TRAINING_SIDES = ("ours", "peer", "ours_compile", "peer_compile")
-COMPILED_SIDES = ("ours_compile", "peer", "peer_compile")
+COMPILED_SIDES = ("ours_compile", "peer")
+BOTH_COMPILED = ("ours_compile", "peer_compile")
 DECODING_SIDES = ("ours", "peer", "peer_compile")
 KERNEL_SIDES = ("ours", "eager", "compile", "liger")
 ATTENTION_SIDES = ("flash4", "flash", "varlen", "flex", "banded")
@@ -118,8 +119,6 @@ def gpu_parts() -> list[Part]:
     shape = shape_of("mistral_7b", 4096)
     return [
         *large_training(shape, LARGE, device="cuda"),
-        *kernels(tokens=8192, width=4096, feed_forward=14336, ids=65536, device="cuda"),
-        *attentions((4096, 8192, 16384, 32768), window=4096, head_size=128, device="cuda"),
         *(
             Part(
                 f"decode_{rows}",
@@ -144,44 +143,54 @@ def gpu_parts() -> list[Part]:
             ),
             ("ours", "plain"),
         ),
+        *kernels(tokens=8192, width=4096, feed_forward=14336, ids=65536, device="cuda"),
+        *attentions((4096, 8192, 16384, 32768), window=4096, head_size=128, device="cuda"),
+        # Last, for compiling all layers of the peer at once takes longest.
+        Part("full_4096_compiled", large_step(LARGE["full_4096"], shape, device="cuda"), BOTH_COMPILED),
     ]  # fmt: skip
 
 
 LORA = {"lora_rank": 8, "masters": True}
 LARGE: dict[str, dict[str, Any]] = {
-    "full_4096": {"length": 4096, "rows": 4},
-    "full_8192": {"length": 8192, "rows": 2},
-    "full_32768": {
+    "full_4096": {"length": 4096, "rows": 4, "peer_rows": 2},
+    "full_8192": {"length": 8192, "rows": 2, "peer_rows": 1},
+    "full_32768_alone": {
         "length": 32768, "rows": 1, "checkpointing": "full", "checkpointed_layers": 12
     },
-    "full_8192_masters": {
+    "full_8192_masters_alone": {
         "length": 8192, "rows": 1, "checkpointing": "full", "checkpointed_layers": 16,
         "masters": True,
     },
-    "full_8192_rounded": {"length": 8192, "rows": 1, "masters": True, "rounded_moments": True},
-    "lora_4096": {"length": 4096, "rows": 4, **LORA},
-    "lora_8192": {"length": 8192, "rows": 2, **LORA},
-    "lora_32768": {"length": 32768, "rows": 1, **LORA},
-    "lora_4096_checkpointed": {"length": 4096, "rows": 1, "checkpointing": "full", **LORA},
+    "full_8192_rounded_alone": {
+        "length": 8192, "rows": 1, "masters": True, "rounded_moments": True
+    },
+    "lora_4096": {"length": 4096, "rows": 4, "peer_rows": 2, **LORA},
+    "lora_8192_alone": {"length": 8192, "rows": 2, **LORA},
+    "lora_32768_alone": {
+        "length": 32768, "rows": 1, "checkpointing": "full", "checkpointed_layers": 8, **LORA
+    },
+    "lora_4096_checkpointed_alone": {
+        "length": 4096, "rows": 1, "checkpointing": "full", **LORA
+    },
 }  # fmt: skip
 """Steps of Mistral-7B's shape, in as many rows as fit 139 GiB and with as little recomputation: all
-weights in bfloat16 or with fp32 masters; LoRA with fp32 adapters; LoRA in as little as it takes."""
+weights in bfloat16, with fp32 masters, and with these and moments in 16 bits; LoRA with fp32
+adapters, and in as little memory as it takes. `alone`: without a peer, which has no room, nothing
+like it, or no time in ten minutes."""
 
 
 def large_training(
     shape: dict[str, Any], steps: dict[str, dict[str, Any]], *, device: str
 ) -> Iterator[Part]:
-    """Compiled steps, beside the peer's where it can do the same without checkpointing; of all
-    weights and of LoRA the first also beside the compiled peer's."""
-    common: dict[str, Any] = {"shape": shape, "dtype": "bfloat16", "steps": 3, "device": device}
-    seen = set()
+    """Compiled steps, at the two shorter lengths beside the peer's, where it can do the same."""
     for name, step in steps.items():
-        kind = "lora_rank" in step
-        sides = COMPILED_SIDES[:2] if kind in seen else COMPILED_SIDES
-        seen.add(kind)
-        alone = "checkpointing" in step or "rounded_moments" in step
-        sides = sides[:1] if alone else sides
-        yield Part(name, Training(**common, **step), sides)
+        sides = COMPILED_SIDES[:1] if "alone" in name else COMPILED_SIDES
+        yield Part(name, large_step(step, shape, device=device), sides)
+
+
+def large_step(step: dict[str, Any], shape: dict[str, Any], *, device: str) -> Training:
+    """One of `LARGE`."""
+    return Training(shape=shape, dtype="bfloat16", steps=3, device=device, **step)
 
 
 def kernels(
@@ -225,7 +234,7 @@ def attentions(
 
 SMALL: dict[str, dict[str, Any]] = {
     "full_32": {"length": 32, "rows": 1},
-    "full_32_checkpointed": {
+    "full_32_checkpointed_alone": {
         "length": 32, "rows": 1, "checkpointing": "full", "checkpointed_layers": 1
     },
     "lora_32": {"length": 32, "rows": 1, **LORA},
@@ -248,6 +257,7 @@ def toy_parts() -> list[Part]:
         Part("train_32_float32", Training(**train, dtype="float32"), ("ours", "peer")),
         Part("train_32_bfloat16", Training(**train, dtype="bfloat16"), ("ours", "peer")),
         *large_training(TINY, SMALL, device="cpu"),
+        Part("full_32_compiled", large_step(SMALL["full_32"], TINY, device="cpu"), BOTH_COMPILED),
         Part("decode_2_float32", Decoding(**prompts, rows=2, dtype="float32"), ("ours", "peer")),
         Part("loss_64", head, ("ours", "plain")),
         Part("rows", Rows(documents=2000, length=64, rows=50, **copies), ("ours",)),

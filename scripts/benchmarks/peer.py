@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -43,6 +44,7 @@ def network(shape: dict[str, Any], dtype: torch.dtype, device: torch.device) -> 
 
 def train(work: Training, *, compile: bool) -> dict:
     """What `scripts.benchmarks.training.measure` measures of us."""
+    work = replace(work, rows=work.peer_rows or work.rows)
     need("transformers", *(["peft"] if work.lora_rank else []))
     if work.checkpointing == "selective":
         raise ValueError("transformers has no selective checkpointing; compare full or none")

@@ -14,6 +14,7 @@ class Training:
     Attributes:
         shape: fields of `ModelConfig`.
         rows, length: of one step.
+        peer_rows: of the peer's, where it has no room for as many.
         dtype: what is computed in; without `masters` also what all weights are kept in.
         masters: keep what is trained, and the moments, in fp32.
         rounded_moments: keep moments of fp32 weights in bfloat16; the peer has nothing like it.
@@ -27,6 +28,7 @@ class Training:
     rows: int
     length: int
     dtype: str
+    peer_rows: int | None = None
     masters: bool = False
     rounded_moments: bool = False
     lora_rank: int | None = None
