@@ -79,7 +79,8 @@ def train(config: Config) -> None:
             return
         world.on_main(lambda: check_resume(config.resume, run, saved))
         stack.enter_context(open_run_folder(run, world))
-        checkpointer.check_space(model, saves=-(-plan.steps // config.checkpoint.every))
+        saves, size = -(-plan.steps // config.checkpoint.every), config.optim.moment_bytes
+        checkpointer.check_space(model, saves, moment_bytes=size)
         if world.is_main:
             replace_text(run / "config.yaml", to_yaml(config))
             environment = describe_environment(world, parts.fingerprints)

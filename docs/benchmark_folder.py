@@ -1,16 +1,21 @@
 """Time from nothing to the first id, for a folder of Mistral-7B's shape in bfloat16.
 
-    python docs/benchmark_folder.py make folder=/tmp/seven [layers=32]   # 14.5 GB, seconds to write
+    python docs/benchmark_folder.py make folder=/tmp/seven [layers=32] [tokenizer=FOLDER]  # 14.5 GB
     python docs/benchmark_folder.py open folder=/tmp/seven [readers=4]   # into the network's memory
     time python docs/benchmark_folder.py first folder=/tmp/seven         # ours: open, one pass
     time python docs/benchmark_folder.py peer folder=/tmp/seven          # the same by transformers
+    python docs/benchmark_folder.py train run=/tmp/run model=pretrained init_from=/tmp/seven ...
 
-The weights are drawn; fewer layers make a smaller folder. Each prints one JSON object. For a disk's
-rate, empty the page cache before each (as root: echo 3 > /proc/sys/vm/drop_caches), and compare
-with `time cat folder/*.safetensors > /dev/null`.
+The weights are drawn; fewer layers make a smaller folder. `train` starts train.py with the
+overrides that follow, reports when its first steps are logged, and kills it after the fourth; what
+it trains on must have been encoded with the tokenizer that `make` was given. Each prints one JSON
+object. For a disk's rate, empty the page cache before each (as root: echo 3 >
+/proc/sys/vm/drop_caches), and compare with `time cat folder/*.safetensors > /dev/null`.
 """
 
 import json
+import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,15 +29,19 @@ from model.config import ModelConfig
 from model.runner import Runner
 from model.transformer import Mistral
 from model.weights import load_pretrained, save_pretrained
+from training.inputs import open_tokenizer
 
 PROMPT = [1, 5, 7]
 PIECE = 1 << 24
+STEPS = 4
 
 
-def make(folder: str, layers: str = "32") -> None:
-    """Write the folder."""
+def make(folder: str, layers: str = "32", tokenizer: str | None = None) -> None:
+    """Write the folder; a smaller tokenizer than the vocabulary leaves the rest of it padded."""
+    known = open_tokenizer(tokenizer) if tokenizer else None
     shape = ModelConfig(
         vocab_size=32000,
+        num_padded_ids=32000 - known.vocab_size if known else 0,
         hidden_size=4096,
         intermediate_size=14336,
         num_hidden_layers=int(layers),
@@ -54,6 +63,8 @@ def make(folder: str, layers: str = "32") -> None:
     begun = time.perf_counter()
     save_pretrained(network, Path(folder))
     report("make", begun)
+    if tokenizer:
+        shutil.copytree(tokenizer, folder, dirs_exist_ok=True)
 
 
 def open_(folder: str, readers: str = "4") -> Mistral:
@@ -84,13 +95,36 @@ def peer(folder: str) -> None:
     report("peer", begun, id=int(logits[0, -1].argmax()))
 
 
-def report(what: str, begun: float, **more: int) -> None:
+def train(run: str, *overrides: str) -> None:
+    """From the command to the first steps of a run."""
+    begun = time.perf_counter()
+    folder = Path(run)
+    place = [f"runs_folder={folder.parent}", f"name={folder.name}", "logging.every=1"]
+    command = [sys.executable, "train.py", *place, *overrides]
+    seen = 0
+    with subprocess.Popen(command) as process:
+        while process.poll() is None and seen < STEPS:
+            time.sleep(0.05)
+            log = folder / "metrics.jsonl"
+            rows = log.read_text().splitlines() if log.exists() else []
+            steps = [row for row in map(json.loads, rows) if "loss_nats" in row]
+            for row in steps[seen:]:
+                told = {key: row.get(key) for key in ("step", "loss_nats", "tokens_per_second")}
+                report("train", begun, **told)
+            seen = len(steps)
+        process.kill()
+
+
+def report(what: str, begun: float, **more: float | None) -> None:
     """One line."""
     print(json.dumps({"what": what, "seconds": time.perf_counter() - begun, **more}), flush=True)
 
 
 if __name__ == "__main__":
-    actions = {"make": make, "open": open_, "first": first, "peer": peer}
+    actions = {"make": make, "open": open_, "first": first, "peer": peer, "train": train}
     if len(sys.argv) < 2 or sys.argv[1] not in actions:
         sys.exit(f"name one of {', '.join(actions)}\n{__doc__}")
-    actions[sys.argv[1]](**dict(option.split("=", 1) for option in sys.argv[2:]))
+    if sys.argv[1] == "train":
+        train(sys.argv[2].removeprefix("run="), *sys.argv[3:])
+    else:
+        actions[sys.argv[1]](**dict(option.split("=", 1) for option in sys.argv[2:]))

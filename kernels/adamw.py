@@ -47,7 +47,7 @@ def reference_(
     denominator = (v / (1 - betas[1] ** step)).sqrt_().add_(eps)
     weight.mul_(1 - lr * decay).addcdiv_(m, denominator, value=-lr / (1 - betas[0] ** step))
     index = torch.arange(first, first + weight.numel(), device=weight.device).view(weight.shape)
-    chance = _mix(_mix((index & 0xFFFFFFFF) + seed) ^ (index >> 32))
+    chance = _mix(_mix(index) ^ (index >> 32) ^ seed)  # seeds side by side have nothing in common
     average.copy_(_rounded(m, chance & 0xFFFF))
     square.copy_(_rounded(v, chance >> 16))
 
@@ -125,10 +125,10 @@ def _update(
     w = w * kept - rate * m / (tl.sqrt(v * correction) + eps)
     tl.store(weight + at, w, mask=inside)
     index = at + first
-    x = (index & 0xFFFFFFFF).to(tl.uint32) + seed.to(tl.uint32)
+    x = (index & 0xFFFFFFFF).to(tl.uint32)
     x = (x ^ (x >> 16)) * MULTIPLIER
     x = (x ^ (x >> 16)) * MULTIPLIER
-    x = (x ^ (x >> 16)) ^ (index >> 32).to(tl.uint32)
+    x = x ^ (x >> 16) ^ (index >> 32).to(tl.uint32) ^ seed.to(tl.uint32)
     x = (x ^ (x >> 16)) * MULTIPLIER
     x = (x ^ (x >> 16)) * MULTIPLIER
     x = x ^ (x >> 16)

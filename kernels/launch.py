@@ -1,7 +1,7 @@
 """Triton where it is installed: without it kernels can be imported and their references used.
 
-Nothing in the network chooses a kernel by default; who calls one must have triton (the extra
-`triton`) and tensors on a CUDA device, or TRITON_INTERPRET=1 set before triton is imported.
+Who calls a kernel must have triton (the extra `triton`; PyTorch for CUDA brings it) and tensors on
+a CUDA device, or TRITON_INTERPRET=1 set before triton is imported.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 installed = find_spec("triton") is not None
@@ -21,6 +22,15 @@ tl: Any = import_module("triton.language") if installed else SimpleNamespace(con
 def jit(kernel: Callable[..., None]) -> Any:
     """`triton.jit` where it is installed, else the function as it is, never to be called."""
     return import_module("triton").jit(kernel) if installed else kernel
+
+
+def chosen(x: Tensor) -> bool:
+    """Whether the network calls kernels for such a tensor: on CUDA, where nothing is compiled.
+
+    A compiler makes its own from the references, together with what stands around them.
+    """
+    fits = x.device.type == "cuda" and x.dtype != torch.float64
+    return fits and installed and not torch.compiler.is_compiling()
 
 
 def power_of_two(n: int) -> int:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kernels import cross_entropy
-from kernels.launch import installed
+from kernels.launch import chosen
 from model.tiles import tile_rows
 
 IGNORE = -100
@@ -51,8 +51,8 @@ def linear_cross_entropy(
     assert 0 < num_tokens <= weight.shape[0]
     if not torch.is_grad_enabled():  # a parameter asks for its gradient even then
         weight = weight.detach()
-    by_kernel = hidden.device.type == "cuda" and installed and hidden.dtype != torch.float64
-    compute = cross_entropy.linear_cross_entropy if by_kernel else _ChunkedCrossEntropy.apply
+    kernel = cross_entropy.linear_cross_entropy
+    compute = kernel if chosen(hidden) else _ChunkedCrossEntropy.apply
     total, tokens = compute(hidden.flatten(0, 1), weight, labels.flatten(), num_tokens)  # pyright: ignore[reportGeneralTypeIssues]
     return Losses(total, tokens.view_as(labels).sum(1))
 

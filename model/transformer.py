@@ -14,6 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from kernels.add_rms_norm import add_rms_norm
+from kernels.launch import chosen
+from kernels.rope import rope
+from kernels.swiglu import swiglu
 from model.attention import attention, prepare_documents
 from model.cache import Cache, Step
 from model.config import ModelConfig
@@ -57,8 +61,12 @@ class Attention(nn.Module):
         asking, angles = x, rotary
         if last is not None:
             asking, angles = _rows_at(x, last), Rotary(*(_rows_at(each, last) for each in rotary))
-        query = rotate(self.q_proj(asking).unflatten(-1, heads), angles)  # (B, T, H, E)
-        key = rotate(self.k_proj(x).unflatten(-1, heads), rotary)  # (B, T, K, E)
+        query = self.q_proj(asking).unflatten(-1, heads)  # (B, T, H, E)
+        key = self.k_proj(x).unflatten(-1, heads)  # (B, T, K, E)
+        if last is None and chosen(x):
+            query, key = rope(query, key, *rotary)
+        else:
+            query, key = rotate(query, angles), rotate(key, rotary)
         value = self.v_proj(x).unflatten(-1, heads)
         if attend is not None:
             mixed = attend(query, key, value)
@@ -80,6 +88,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
         gate, up = self.gate_proj(x), self.up_proj(x)
+        if chosen(x):
+            return self.down_proj(swiglu(gate, up))
         if torch.is_grad_enabled():
             return self.down_proj(F.silu(gate) * up)
         return self.down_proj(F.silu(gate, inplace=True).mul_(up))  # two large tensors less
@@ -110,8 +120,13 @@ class Block(nn.Module):
                 keys and values of all.
         """
         mixed = self.self_attn(self.input_layernorm(x), rotary, documents, attend, last)
-        x = (x if last is None else _rows_at(x, last)) + mixed
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x, norm = x if last is None else _rows_at(x, last), self.post_attention_layernorm
+        if chosen(x):
+            h, x = add_rms_norm(mixed, x, norm.weight, norm.eps)
+        else:
+            x = x + mixed
+            h = norm(x)
+        return x + self.mlp(h)
 
 
 class Decoder(nn.Module):

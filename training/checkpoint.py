@@ -32,7 +32,7 @@ from model.transformer import Mistral
 from training.distributed import World
 from training.parallelize import local_bytes
 from training.sealed import MARKER, Writer, differences, digests, finished, read_marker, seal
-from training.state import match_moments, state_bytes, state_tensors
+from training.state import match_moments, moment_bytes, state_bytes, state_tensors
 
 
 @dataclass(kw_only=True)
@@ -98,7 +98,7 @@ class Checkpointer:
         """
         begun = time.perf_counter()
         self.wait()
-        self.world.on_main(lambda: self._check_room(state_bytes(model)))
+        self.world.on_main(lambda: self._check_room(state_bytes(model, moment_bytes(optimizer))))
         state = {
             name: tensor.to("cpu", copy=True)
             for name, tensor in state_tensors(model, optimizer, step).items()
@@ -125,11 +125,12 @@ class Checkpointer:
                 "mend that, and the same command continues from the one before"
             ) from error
 
-    def check_space(self, model: Mistral, saves: int) -> None:
+    def check_space(self, model: Mistral, saves: int, moment_bytes: int = 4) -> None:
         """Refuse a run whose checkpoints will not fit on the disk; every process must call it.
 
         Args:
             saves: how many the run will write; one more than are kept exist at a time.
+            moment_bytes: of each moment of each weight.
 
         Raises:
             ValueError: names what is needed and what is free.
@@ -139,7 +140,8 @@ class Checkpointer:
             both = math.lcm(self.config.every, self.config.keep_every)
             kept += saves * self.config.every // both
         count = min(saves, kept) - len(self.steps())
-        self.world.on_main(lambda: self._check_room(state_bytes(model) * max(count, 1)))
+        needed = state_bytes(model, moment_bytes) * max(count, 1)
+        self.world.on_main(lambda: self._check_room(needed))
 
     def _check_room(self, needed: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -43,6 +43,11 @@ class OptimConfig:
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(f"optim.weight_decay={self.weight_decay}: must not be negative")
 
+    @property
+    def moment_bytes(self) -> int:
+        """What a moment of one weight takes."""
+        return {"float32": 4, "bfloat16": 2}[self.moment_dtype]
+
 
 def build_optimizer(model: Mistral, config: OptimConfig) -> torch.optim.Optimizer:
     """AdamW over the trainable parameters: torch's, fused, or with moments in 16 bits ours.

@@ -62,12 +62,17 @@ def _first_moments(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) ->
     }
 
 
-def state_bytes(model: Mistral) -> int:
+def state_bytes(model: Mistral, moment_bytes: int = 4) -> int:
     """Size of a checkpoint over all processes: weights, and two moments of what is trained.
 
     Before the first stage has frozen anything, no less than any stage needs.
     """
     return sum(
-        parameter.numel() * parameter.element_size() * (3 if parameter.requires_grad else 1)
+        parameter.numel() * (parameter.element_size() + 2 * moment_bytes * parameter.requires_grad)
         for _, parameter in state_parameters(model)
     )
+
+
+def moment_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """What a moment of one weight takes."""
+    return 2 if isinstance(optimizer, RoundedAdamW) else 4
