@@ -9,6 +9,7 @@ Formulas and assumptions stand in training/planning.py and training/planned_memo
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -20,7 +21,7 @@ from model.lora import LoraConfig
 from scripts.benchmarks.step import VocabularyConfig
 from training.optim import OptimConfig
 from training.parallelize import ParallelConfig
-from training.planned_memory import STATES, count_weights, peak_memory
+from training.planned_memory import STATES, count_weights, fewest_checkpointed, peak_memory
 from training.planning import Job, MachineConfig, scaling_limit, step_time
 from training.simulation import simulate
 
@@ -38,7 +39,8 @@ class PlanConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Set by the model presets; changes nothing here."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    """`checkpointing` and `shard_ranks` count; both strategies are planned."""
+    """`checkpointing`, `checkpointed_layers` and `shard_ranks` count; both strategies are
+    planned."""
     machine: MachineConfig = field(default_factory=MachineConfig)
     gpus: list[int] = field(default_factory=lambda: [8, 64])
     """Numbers of devices to plan for."""
@@ -67,6 +69,7 @@ class PlanConfig:
             micro_batch_rows=self.batch.micro_batch_rows,
             tokens_per_step=self.batch.tokens_per_step,
             checkpointing=self.parallel.checkpointing,
+            checkpointed_layers=self.parallel.checkpointed_layers,
         )
 
 
@@ -98,26 +101,32 @@ def times(config: PlanConfig, job: Job) -> Iterator[str]:
 
 
 def memories(config: PlanConfig, job: Job) -> Iterator[str]:
-    """The table of peaks."""
+    """The table of peaks; `fewest` layers must be checkpointed (`none`: even all are too few)."""
     yield f"GiB per device of {config.machine.memory_gib:g}, {job.tokens:,} tokens at a time"
-    yield "gpus  strategy  states  activations  gathered   loss   peak  fits  at"
+    yield "gpus  strategy  states  activations  gathered   loss   peak  fits  fewest  at"
     for gpus in config.gpus:
         for strategy, shards in shards_of(config, gpus).items():
             for recipe, size in STATES.items():
+                options: dict[str, Any] = {"tokens": job.tokens, "shards": shards}
+                options |= {"per_weight": size}
+                options |= {"lora": job.lora, "checkpointing": job.checkpointing}
                 memory = peak_memory(
-                    *(job.model, job.weights),
-                    tokens=job.tokens,
-                    checkpointing=job.checkpointing,
-                    shards=shards,
-                    per_weight=size,
-                    lora=job.lora,
+                    job.model,
+                    job.weights,
+                    checkpointed_layers=job.checkpointed_layers,
+                    **options,
                 )
-                fits = "yes" if memory.total <= config.machine.memory_gib * GIB else "no"
+                room = config.machine.memory_gib * GIB
+                fewest = "-"
+                if job.checkpointing != "none":
+                    found = fewest_checkpointed(job.model, job.weights, room, **options)
+                    fewest = "none" if found is None else str(found)
+                fits = "yes" if memory.total <= room else "no"
                 yield (
                     f"{gpus:4}  {strategy:8} {memory.states / GIB:7.1f}"
                     f" {memory.activations / GIB:12.1f} {memory.gathered / GIB:9.1f}"
                     f" {memory.loss / GIB:6.1f} {memory.total / GIB:6.1f}  {fits:4}"
-                    f"  {memory.moment}; {recipe}"
+                    f"  {fewest:>6}  {memory.moment}; {recipe}"
                 )
 
 

@@ -5,6 +5,7 @@ Every formula follows the tensors that `parallelize`, `train_step` and `model.lo
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -15,10 +16,10 @@ from model.transformer import Mistral
 
 STATES = {
     "fp32 weights, gradients and moments (train.py)": 16,
-    "fp32 weights and gradients, bf16 moments": 12,
+    "fp32 weights and gradients, bf16 moments (optim.moment_dtype=bfloat16)": 12,
     "bf16 weights, gradients and moments": 8,
 }
-"""Bytes per trained weight of three recipes. Only the first is what this project trains with; the
+"""Bytes per trained weight of three recipes. The first two are what this project trains with; the
 last loses updates below 2^-8 of a weight."""
 DRIVER_BYTES = int(1.5 * 2**30)
 """CUDA's context, NCCL's buffers and the allocator's gaps: an allowance, not a formula."""
@@ -95,13 +96,21 @@ def layer_activation_bytes(config: ModelConfig, lora: LoraConfig | None) -> int:
 
 
 def activation_bytes(
-    config: ModelConfig, tokens: int, checkpointing: str, lora: LoraConfig | None = None
+    config: ModelConfig,
+    tokens: int,
+    checkpointing: str,
+    lora: LoraConfig | None = None,
+    checkpointed_layers: int | None = None,
 ) -> int:
     """What the whole network keeps from forward to backward for `tokens` tokens.
 
     `none`: everything in all layers. `full`: each layer's input, and everything of the one layer
     that is being recomputed. `selective` keeps the outputs of products and attention: input, q, k,
     v, mixed values, attention's and the feed-forward's result, gate and up; and one layer's whole.
+    Compiled blocks keep less: about two thirds of `none` (docs/performance.md).
+
+    Args:
+        checkpointed_layers: that `checkpointing` is for; None: all.
     """
     width, layers = config.hidden_size, config.num_hidden_layers
     whole = layer_activation_bytes(config, lora)
@@ -113,7 +122,8 @@ def activation_bytes(
         heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
         kept = 2 * (3 * width + heads * config.head_size + 2 * config.intermediate_size)
         kept += 4 * config.num_attention_heads
-    return tokens * (layers * kept + whole)
+    count = layers if checkpointed_layers is None else checkpointed_layers
+    return tokens * (count * kept + (layers - count) * whole + whole)
 
 
 def loss_bytes(config: ModelConfig, weights: Weights, tokens: int) -> int:
@@ -161,6 +171,7 @@ def peak_memory(
     shards: int,
     per_weight: int = 16,
     lora: LoraConfig | None = None,
+    checkpointed_layers: int | None = None,
 ) -> Memory:
     """The largest of three moments.
 
@@ -173,9 +184,10 @@ def peak_memory(
         tokens: per micro-batch.
         shards: devices that share the weights.
         per_weight: bytes of state per trained weight, see `STATES`.
+        checkpointed_layers: that `checkpointing` is for; None: all.
     """
     states = state_bytes(weights, shards, per_weight)
-    activations = activation_bytes(config, tokens, checkpointing, lora)
+    activations = activation_bytes(config, tokens, checkpointing, lora, checkpointed_layers)
     hidden = 2 * tokens * config.hidden_size
     kept = activations
     if checkpointing != "none":  # the layer that is recomputed exists only in backward
@@ -196,3 +208,20 @@ def peak_memory(
         Memory(states, hidden, root + 6 * weights.root_trained, 0, "reduction"),
     ]
     return max(moments, key=lambda memory: memory.total)
+
+
+def fewest_checkpointed(
+    config: ModelConfig, weights: Weights, room: float, *, checkpointing: str, **options: Any
+) -> int | None:
+    """How many layers must be checkpointed for the peak to stay within `room` bytes; None: more
+    than there are.
+
+    Args:
+        options: the others of `peak_memory`.
+    """
+    for count in range(weights.layers + 1):
+        kind = checkpointing if count else "none"
+        options |= {"checkpointing": kind, "checkpointed_layers": count or None}
+        if peak_memory(config, weights, **options).total <= room:
+            return count
+    return None

@@ -63,6 +63,7 @@ class Job:
         model, lora, weights: the network.
         row_length, micro_batch_rows, tokens_per_step: the batch.
         checkpointing: what backward recomputes, see `ParallelConfig`.
+        checkpointed_layers: of how many layers; None: of all.
     """
 
     model: ModelConfig
@@ -72,6 +73,15 @@ class Job:
     micro_batch_rows: int
     tokens_per_step: int
     checkpointing: str
+    checkpointed_layers: int | None = None
+
+    @property
+    def recomputed(self) -> float:
+        """Share of the layers that backward recomputes something of."""
+        if self.checkpointing == "none":
+            return 0.0
+        layers = self.weights.layers
+        return 1.0 if self.checkpointed_layers is None else self.checkpointed_layers / layers
 
     @property
     def tokens(self) -> int:
@@ -129,7 +139,8 @@ def executed_flops(job: Job) -> tuple[Flops, Flops]:
     if job.checkpointing == "full":
         last = model.num_hidden_layers * model.hidden_size
         last *= job.lora.rank if job.lora else model.intermediate_size
-        again = Flops(products - head - 2 * tokens * last, scores)
+        share = job.recomputed
+        again = Flops(int(share * (products - head - 2 * tokens * last)), int(share * scores))
         backward = Flops(backward.matrix + again.matrix, backward.attention + again.attention)
     return forward, backward
 
@@ -148,10 +159,10 @@ def elementwise_bytes(job: Job) -> int:
 
 def computing_seconds(job: Job, machine: MachineConfig) -> tuple[float, float]:
     """(forward, backward) of a micro-batch on one device; backward's traffic is twice forward's,
-    and once more where the layers are recomputed."""
+    and that of the layers that are recomputed once more."""
     traffic = elementwise_bytes(job) / (machine.memory_gb_s * 1e9)
     times = []
-    repeats = (1, 2 if job.checkpointing == "none" else 3)
+    repeats = (1, 2 + job.recomputed)
     for flops, passes in zip(executed_flops(job), repeats, strict=True):
         products = flops.matrix / (machine.matrix_tflops * 1e12)
         attention = flops.attention / (machine.attention_tflops * 1e12)
