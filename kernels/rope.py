@@ -1,8 +1,8 @@
 """Rotary positions of queries and keys in one launch, forward and backward by the same kernel.
 
-Not measured on hardware yet, so nothing uses it by default: torch.compile fuses the same
-products. What it is to save without compilation: the fp32 copies of queries and keys. The pairs
-(i, i + E / 2) are those of `model.rotary.rotate`; Su et al. 2021, section 3.4.2.
+The network uses it where nothing is compiled on CUDA. On an H200 1.4 times as fast as torch.compile
+and 9 times as eager, which makes fp32 copies (docs/performance.md). The pairs (i, i + E / 2) are
+those of `model.rotary.rotate`; Su et al. 2021, section 3.4.2.
 """
 
 # pyright: reportInvalidTypeForm=false

@@ -1,8 +1,8 @@
 """SwiGLU, silu(gate) * up, whose backward pass recomputes silu instead of keeping it.
 
-Not measured on hardware yet, so nothing uses it by default: torch.compile makes one kernel of it
-too. What it is to save without compilation: silu(gate), F elements per token and layer, kept from
-forward to backward. Shazeer 2020, section 2.
+The network uses it where nothing is compiled on CUDA: silu(gate), F elements per token and layer,
+is then not kept from forward to backward. On an H200 1.04 times as fast as torch.compile, 1.7 times
+as eager (docs/performance.md). Shazeer 2020, section 2.
 """
 
 # pyright: reportInvalidTypeForm=false

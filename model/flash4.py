@@ -5,6 +5,7 @@ of the version that pyproject's extra `flash4` pins.
 """
 
 import os
+import warnings
 from functools import cache
 from importlib.util import find_spec
 
@@ -117,6 +118,8 @@ _flash4.register_autograd(_backward, setup_context=_keep)
 def _package():  # noqa: ANN202
     # It compiles for each kind of call once; from then on other processes find that on the disk.
     os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
+    # Its own, of every call that is compiled; what it says is not a user's to mend.
+    warnings.filterwarnings("ignore", "Argument aux_data")
     from flash_attn.cute import interface  # pyright: ignore[reportMissingImports]
 
     return interface

@@ -2,9 +2,9 @@
 
 What a step needs to know of the sequences, their lengths, lies on the device and is counted there,
 so that the recording stays right from step to step. A batch that changes (sequences that finish, a
-ring that grows) is recorded again, which costs about two steps. Products of one input are one
-product: the weights of q, k, v and of gate, up are laid in one tensor each, of which the network's
-own parameters become parts; nothing is copied twice, and their values stay.
+ring that grows) is recorded again: the step is run once, and noted once. Products of one input are
+one product: the weights of q, k, v and of gate, up are laid in one tensor each, of which the
+network's own parameters become parts; nothing is copied twice, and their values stay.
 """
 
 import weakref
