@@ -55,13 +55,15 @@ class _Products:
         self.weight: Tensor | None = None
         if any(type(linear) is not nn.Linear for linear in linears):
             return
-        joined = linears[0].weight.detach()
-        if len(linears) > 1:
-            joined = torch.cat([linear.weight.detach() for linear in linears])
-            parts = joined.split([len(linear.weight) for linear in linears])
-            for linear, part in zip(linears, parts, strict=True):
-                linear.weight.data = part
-        self.weight = joined
+        weights = [linear.weight.detach() for linear in linears]
+        rows = sum(map(len, weights))
+        if _adjoin(weights):  # one matrix, or parts of one that another `_Products` has made
+            self.weight = weights[0].as_strided((rows, weights[0].shape[1]), weights[0].stride())
+            return
+        self.weight = torch.cat(weights)
+        parts = self.weight.split([len(weight) for weight in weights])
+        for linear, part in zip(linears, parts, strict=True):
+            linear.weight.data = part
 
     def __call__(
         self, x: Float[Tensor, "N I"], add: Float[Tensor, "N O"] | None = None
@@ -72,6 +74,16 @@ class _Products:
         outputs = [linear(x) for linear in self.linears]
         product = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
         return product if add is None else product + add
+
+
+def _adjoin(weights: Sequence[Tensor]) -> bool:
+    """Whether matrices lie end to end in one tensor."""
+    ends = [weight.data_ptr() + weight.nbytes for weight in weights]
+    return all(
+        weight.data_ptr() == end
+        and weight.untyped_storage().data_ptr() == weights[0].untyped_storage().data_ptr()
+        for weight, end in zip(weights[1:], ends, strict=False)
+    )
 
 
 class _Layer:

@@ -19,6 +19,7 @@ from model.lora import LoraConfig, add_lora
 from model.recorded import DecodeStep, RecordedMistral, can_record
 from model.runner import Runner
 from model.transformer import Mistral
+from model.weights import load_pretrained, save_pretrained
 from tests.toy import toy_config
 
 pytestmark = pytest.mark.skipif(
@@ -208,6 +209,25 @@ def check_recording():
 
 def test_a_recording_follows_its_batch(interpreter):
     interpreter(check_recording)
+
+
+def test_weights_are_joined_once_and_stay_the_networks(tmp_path):
+    network = drawn_network()
+    before = {name: p.clone() for name, p in network.named_parameters()}
+    first, second = ([recorded._Layer(block) for block in network.model.layers] for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        for joined, again in ((one.qkv, other.qkv), (one.gate_up, other.gate_up)):
+            assert joined.weight.data_ptr() == again.weight.data_ptr()
+            assert joined.weight.shape == again.weight.shape
+            assert torch.equal(torch.cat([x.weight for x in joined.linears]), joined.weight)
+    with torch.no_grad():
+        network.model.layers[0].self_attn.k_proj.weight += 1  # what is trained is seen
+    assert torch.equal(first[0].qkv.weight[64:96], network.model.layers[0].self_attn.k_proj.weight)
+    before["model.layers.0.self_attn.k_proj.weight"] += 1
+    assert all(torch.equal(p, before[name]) for name, p in network.named_parameters())
+    save_pretrained(network, tmp_path / "saved")
+    again = load_pretrained(tmp_path / "saved")
+    assert all(torch.equal(p, before[name]) for name, p in again.named_parameters())
 
 
 def test_what_cannot_be_recorded():
