@@ -35,7 +35,8 @@ LAUNCH_FIELDS = (
     *("checkpoint.every", "checkpoint.keep_last", "checkpoint.keep_every"),
     "checkpoint.asynchronous",
     *("checkpoint.export_every", "parallel.strategy", "parallel.shard_ranks"),
-    *("parallel.attention", "parallel.checkpointing", "parallel.compile"),
+    *("parallel.attention", "parallel.checkpointing", "parallel.checkpointed_layers"),
+    "parallel.compile",
 )
 
 # Fields whose meaning depends on the machine. They enter the default name of a run, for when it is
@@ -233,10 +234,13 @@ def check_same_run(path: Path, config: Config) -> None:
         free += ("init_from",)
     before = _without(free, _read_tree(path))
     now = _without(free, OmegaConf.to_container(OmegaConf.create(asdict(config))))
+    # A field that the run's own version did not have: what it did is what the default means.
+    defaults = _flat(OmegaConf.to_container(OmegaConf.structured(Config)))
+    before = {key: before.get(key, defaults.get(key)) for key in before.keys() | now.keys()}
     different = [
-        f"{key}: {before.get(key)} -> {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
+        f"{key}: {value} -> {now.get(key)}"
+        for key, value in sorted(before.items())
+        if value != now.get(key)
     ]
     if different:
         raise ValueError(

@@ -30,7 +30,9 @@ def chosen(x: Tensor) -> bool:
     A compiler makes its own from the references, together with what stands around them.
     """
     fits = x.device.type == "cuda" and x.dtype != torch.float64
-    return fits and installed and not torch.compiler.is_compiling()
+    if not (fits and installed) or torch.compiler.is_compiling():
+        return False
+    return x.device.index == torch.cuda.current_device()  # where triton launches, whatever x says
 
 
 def power_of_two(n: int) -> int:

@@ -28,7 +28,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from model.banded import band_block, banded_attention, visible_keys
 from model.documents import Documents
-from model.flash4 import flash4_attention, runs_flash4
+from model.flash4 import flash4_attention, prefers_flash4, runs_flash4
 
 try:
     from flash_attn import flash_attn_varlen_func  # pyright: ignore[reportMissingImports]
@@ -51,7 +51,7 @@ def resolve_backend(name: str, device: torch.device, dtype: torch.dtype, head_di
     flash_fits = device.type == "cuda" and sixteen_bit and head_dim % 8 == 0 and head_dim <= 256
     if name == "auto":
         if flash_fits:
-            return "flash4" if runs_flash4(device) else "flash"
+            return "flash4" if prefers_flash4(device, head_dim) else "flash"
         return "flex" if device.type == "cuda" else "banded"
     if name in ("flash", "flash4") and not flash_fits:
         raise ValueError(
@@ -61,7 +61,7 @@ def resolve_backend(name: str, device: torch.device, dtype: torch.dtype, head_di
         )
     if name == "flash4" and not runs_flash4(device):
         raise ValueError(
-            "parallel.attention=flash4 needs a device of the Hopper generation or a later one and "
+            "parallel.attention=flash4 needs a Hopper or a data-center Blackwell and "
             "flash-attn-4 (pip install -e '.[flash4]'); use parallel.attention=flash or auto"
         )
     if name == "flex" and device.type != "cuda":

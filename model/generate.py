@@ -193,6 +193,7 @@ class _Batch:
 
     Attributes:
         alive: their places among the prompts.
+        rows: their places in the cache, which may go on with finished ones for a while.
     """
 
     def __init__(
@@ -204,6 +205,7 @@ class _Batch:
     ) -> None:
         self.runner, self.config, self.indices = runner, config, indices
         self.alive = list(range(len(prompts)))
+        self.rows = list(range(len(prompts)))
         self.position = 0
         shape = runner.model.config
         capacity = max(map(len, prompts)) + config.max_new_tokens
@@ -240,11 +242,19 @@ class _Batch:
         """
         if len(going) < len(self.alive):
             self.alive = [self.alive[place] for place in going]
-            self.cache.keep(going)
+            self.rows = [self.rows[place] for place in going]
             if self.seen is not None:
                 self.seen = self.seen[torch.tensor(going, device=self.seen.device)]
         added = torch.tensor([ids[place] for place in going], device=self.runner.device)
         if self.seen is not None:
             self.seen[torch.arange(len(going), device=added.device), added] = True
         self.position += 1
-        self.logits = self.runner.decode(added, self.cache)
+        if len(self.rows) < len(self.cache.lengths) and self.runner.drops(len(going), self.cache):
+            self.cache.keep(self.rows)
+            self.rows = list(range(len(self.rows)))
+        if len(self.rows) == len(self.cache.lengths):
+            self.logits = self.runner.decode(added, self.cache)
+            return
+        rows = torch.tensor(self.rows, device=added.device)
+        padded = added.new_zeros(len(self.cache.lengths)).index_copy_(0, rows, added)
+        self.logits = self.runner.decode(padded, self.cache)[rows]

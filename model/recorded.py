@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kernels.add_rms_norm import add_rms_norm
 from kernels.decode import FEWEST_ROWS, attend_ring, rotate_and_store
 from kernels.gemv import gemv
-from kernels.launch import installed
+from kernels.launch import chosen
 from kernels.swiglu import swiglu_of_halves
 from model.cache import Cache
 from model.lora import LoraLinear
@@ -35,8 +35,7 @@ def can_record(model: Mistral) -> bool:
     """Whether a step can be recorded here: a whole network on a CUDA device, and triton."""
     size = model.config.head_size
     return (
-        model.lm_head.weight.device.type == "cuda"
-        and installed
+        chosen(model.lm_head.weight)
         and size >= FEWEST_ROWS
         and size & (size - 1) == 0
         # Nobody has wrapped, sharded or replaced what the step below goes round.
@@ -50,6 +49,8 @@ def can_record(model: Mistral) -> bool:
 class _Products:
     """x [W1; W2; ...]^T as one product if all are plain, else one after the other."""
 
+    # A weight that was joined in inference mode could never be trained again.
+    @torch.inference_mode(False)
     def __init__(self, *linears: nn.Linear) -> None:
         self.linears = linears
         self.weight: Tensor | None = None
@@ -126,9 +127,16 @@ class DecodeStep:
 
     def __init__(self, model: Mistral, layers: Sequence[_Layer], ring: Ring) -> None:
         self.config, self.model, self.layers = model.config, model, layers
-        self.keys, self.values = list(ring.keys), list(ring.values)
-        self.lengths = torch.tensor(ring.lengths, device=self.keys[0].device)
+        # Not the tensors: what was recorded must not keep a ring alive that nobody goes on with.
+        self.ring = weakref.ref(ring)
+        self.stored = [weakref.ref(x) for x in (*ring.keys, *ring.values)]
+        self.lengths = torch.tensor(ring.lengths, device=ring.keys[0].device)
         self.tokens = torch.zeros_like(self.lengths)
+
+    def is_of(self, ring: Ring) -> bool:
+        """Whether these are the very tensors that it was made for."""
+        now = (*ring.keys, *ring.values)
+        return all(x() is y for x, y in zip(self.stored, now, strict=True))
 
     def run(self) -> Float[Tensor, "N V"]:
         """Logits after the tokens, whose keys and values are stored; `lengths` grow by one."""
@@ -146,11 +154,12 @@ class DecodeStep:
         return F.linear(norm(x), head)
 
     def _mix(self, number: int, cos: Tensor, sin: Tensor, qkv: Tensor) -> Float[Tensor, "N HE"]:
-        heads = qkv.view(len(qkv), -1, self.config.head_size)
-        ring = (self.keys[number], self.values[number])
+        heads, ring = qkv.view(len(qkv), -1, self.config.head_size), self.ring()
+        assert ring is not None
+        stored = (ring.keys[number], ring.values[number])
         asking = self.config.num_attention_heads
-        query = rotate_and_store(heads, cos, sin, self.lengths, *ring, asking)
-        return attend_ring(query, *ring, self.lengths).flatten(1)
+        query = rotate_and_store(heads, cos, sin, self.lengths, *stored, asking)
+        return attend_ring(query, *stored, self.lengths).flatten(1)
 
 
 class RecordedMistral:
@@ -159,7 +168,6 @@ class RecordedMistral:
     def __init__(self, model: Mistral) -> None:
         self.model = model
         self.layers: list[_Layer] = []
-        self._ring: weakref.ref[Ring] | None = None
         self._step: DecodeStep | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._logits: Tensor | None = None
@@ -169,31 +177,23 @@ class RecordedMistral:
         ring = cache.ring
         assert len(tokens) == len(ring.lengths) == len(cache.sequences)
         ring.reserve(max(ring.lengths) + 1)
-        if not self._is_recorded(ring):
-            self._record(ring)
-        assert self._step is not None and self._graph is not None and self._logits is not None  # noqa: PT018
+        if self._step is None or self._graph is None or not self._step.is_of(ring):
+            self._step, self._graph, self._logits = self._record(ring)
         if self._counted != ring.lengths:  # somebody else has gone on with these sequences
             self._step.lengths.copy_(torch.tensor(ring.lengths))
         self._step.tokens.copy_(tokens[:, 0])
         self._graph.replay()
         self._counted = [length + 1 for length in ring.lengths]
         ring.lengths[:] = self._counted
+        assert self._logits is not None
         return self._logits.clone()[:, None]
 
-    def _is_recorded(self, ring: Ring) -> bool:
-        """Whether the recording is of these very tensors."""
-        return (
-            self._ring is not None
-            and self._ring() is ring
-            and self._step is not None
-            and all(x is y for x, y in zip(self._step.keys, ring.keys, strict=True))
-        )
-
-    def _record(self, ring: Ring) -> None:
+    def _record(self, ring: Ring) -> tuple[DecodeStep, torch.cuda.CUDAGraph, Tensor]:
+        """A step, its recording, and where that puts the logits."""
         if not self.layers:
             blocks = self.model.model.layers
             self.layers = [_Layer(block) for block in blocks if isinstance(block, Block)]
-        self._graph = self._logits = self._step = None  # frees the former's memory
+        self._step = self._graph = self._logits = None  # frees the former's memory
         step = DecodeStep(self.model, self.layers, ring)
         lengths = step.lengths.clone()
         stream = torch.cuda.Stream()
@@ -204,6 +204,6 @@ class RecordedMistral:
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            self._logits = step.run()
-        self._ring, self._step, self._graph = weakref.ref(ring), step, graph
+            logits = step.run()
         self._counted = list(ring.lengths)
+        return step, graph, logits

@@ -77,6 +77,17 @@ class Runner:
             logits |= {n: x for (n, _), x in zip(pieces, out[:, 0], strict=True)}
         return torch.stack([logits[n] for n in range(len(prompts))])
 
+    def drops(self, alive: int, cache: Cache) -> bool:
+        """Whether a batch of which so many sequences go on should let the others go now.
+
+        At once; but where the step must then be recorded anew, not before half of it is idle, or an
+        idle sequence would make the rings longer.
+        """
+        if not isinstance(self.packed, RecordedMistral) or 2 * alive <= len(cache.lengths):
+            return True
+        ring = cache.ring
+        return ring.window is None and max(cache.lengths) >= ring.slots
+
     @torch.inference_mode()
     def decode(self, ids: Int[Tensor, " N"], cache: Cache) -> Float[Tensor, "N V"]:
         """Add one id to each sequence; returns the logits after it."""

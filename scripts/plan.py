@@ -51,6 +51,11 @@ class PlanConfig:
     def __post_init__(self) -> None:
         if not self.gpus or min(self.gpus) < 1:
             raise ValueError(f"gpus={self.gpus}: name at least one number of devices, each >= 1")
+        count, layers = self.parallel.checkpointed_layers, self.model.num_hidden_layers
+        if count is not None and count > layers:
+            raise ValueError(
+                f"parallel.checkpointed_layers={count}: the network has {layers} layers"
+            )
         shards = self.parallel.shard_ranks
         if shards is not None and (shards < 1 or (self.simulate and max(self.gpus) % shards)):
             raise ValueError(
@@ -101,7 +106,7 @@ def times(config: PlanConfig, job: Job) -> Iterator[str]:
 
 
 def memories(config: PlanConfig, job: Job) -> Iterator[str]:
-    """The table of peaks; `fewest` layers must be checkpointed (`none`: even all are too few)."""
+    """The table of peaks; `fewest` layers must be checkpointed (`never`: even all are too few)."""
     yield f"GiB per device of {config.machine.memory_gib:g}, {job.tokens:,} tokens at a time"
     yield "gpus  strategy  states  activations  gathered   loss   peak  fits  fewest  at"
     for gpus in config.gpus:
@@ -120,7 +125,7 @@ def memories(config: PlanConfig, job: Job) -> Iterator[str]:
                 fewest = "-"
                 if job.checkpointing != "none":
                     found = fewest_checkpointed(job.model, job.weights, room, **options)
-                    fewest = "none" if found is None else str(found)
+                    fewest = "never" if found is None else str(found)
                 fits = "yes" if memory.total <= room else "no"
                 yield (
                     f"{gpus:4}  {strategy:8} {memory.states / GIB:7.1f}"

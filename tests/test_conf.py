@@ -166,6 +166,18 @@ def test_a_run_is_not_continued_with_other_settings(tmp_path):
         check_same_run(path, replace(config, seed=3))
 
 
+def test_a_run_of_an_older_version_is_continued_with_what_it_did(tmp_path):
+    path = tmp_path / "config.yaml"
+    config = configure()
+    older = to_yaml(config).replace("  moment_dtype: float32\n", "")
+    assert older != to_yaml(config)
+    path.write_text(older)
+    check_same_run(path, config)
+    rounded = replace(config, optim=replace(config.optim, moment_dtype="bfloat16"))
+    with pytest.raises(ValueError, match=r"optim.moment_dtype: float32 -> bfloat16"):
+        check_same_run(path, rounded)
+
+
 def test_the_readme_names_only_what_exists():
     text = (ROOT / "README.md").read_text()
     for line in text.splitlines():

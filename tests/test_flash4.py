@@ -132,20 +132,30 @@ def test_its_operators_are_what_compilers_ask_for(package, window):
 
 
 @pytest.mark.parametrize(
-    ("installed", "capability", "runs"),
-    [(True, (9, 0), True), (True, (10, 0), True), (True, (8, 0), False), (False, (9, 0), False)],
+    ("installed", "capability", "width", "runs", "chosen"),
+    [
+        (True, (9, 0), 128, True, True),
+        (True, (9, 0), 32, True, False),
+        (True, (10, 0), 128, True, False),
+        (True, (12, 0), 128, False, False),
+        (True, (8, 0), 128, False, False),
+        (False, (9, 0), 128, False, False),
+    ],
 )
-def test_it_is_chosen_where_it_runs(monkeypatch, installed, capability, runs):
+def test_it_is_chosen_where_it_was_measured(
+    monkeypatch, installed, capability, width, runs, chosen
+):
     monkeypatch.setattr(flash4, "find_spec", lambda name: SimpleNamespace() if installed else None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     runs_flash4.cache_clear()
-    name = resolve_backend("auto", CUDA, torch.bfloat16, 128)
-    assert name == ("flash4" if runs else "flash")
+    name = resolve_backend("auto", CUDA, torch.bfloat16, width)
+    assert name == ("flash4" if chosen else "flash")
     if runs:
-        assert describe_backend(name) == "flash4 (flash-attn-4)"
+        asked = resolve_backend("flash4", CUDA, torch.bfloat16, width)
+        assert describe_backend(asked) == "flash4 (flash-attn-4)"
     else:
-        with pytest.raises(ValueError, match="a device of the Hopper generation or a later one"):
-            resolve_backend("flash4", CUDA, torch.bfloat16, 128)
+        with pytest.raises(ValueError, match="needs a Hopper or a data-center Blackwell"):
+            resolve_backend("flash4", CUDA, torch.bfloat16, width)
     runs_flash4.cache_clear()
 
 

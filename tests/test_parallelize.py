@@ -8,7 +8,8 @@ from torch.distributed.tensor import DTensor
 
 from model.config import ModelConfig
 from model.initial import InitialWeights
-from model.transformer import Mistral
+from model.lora import LoraConfig, add_lora
+from model.transformer import Block, Mistral
 from model.weights import fill
 from tests.ranks import run_ranks
 from tests.toy import toy_config
@@ -270,3 +271,43 @@ def test_bad_settings_are_refused(changes, word):
 def test_auto_dtype_is_bfloat16_on_cuda_only():
     assert compute_dtype("auto", torch.device("cuda")) == torch.bfloat16
     assert compute_dtype("auto", torch.device("cpu")) == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"checkpointed_layers": 1}, "with parallel.checkpointing=none"),
+        ({"checkpointing": "full", "checkpointed_layers": 0}, "a number from 1 on"),
+    ],
+)
+def test_checkpointed_layers_need_checkpointing(options, message):
+    with pytest.raises(ValueError, match=message):
+        ParallelConfig(**options)
+
+
+def test_only_the_first_layers_are_checkpointed():
+    with start_world("cpu") as world:
+        model = Mistral(toy_config(num_hidden_layers=3))
+        for count, wrapped in ((2, [True, True, False]), (4, None)):
+            config = ParallelConfig(checkpointing="full", checkpointed_layers=count)
+            if wrapped is None:
+                with pytest.raises(ValueError, match="checkpointed_layers=4: the network has 3"):
+                    parallelize(model, config, build_mesh(config, world))
+                continue
+            parallelize(model, config, build_mesh(config, world))
+            assert [type(x) is not Block for x in model.model.layers] == wrapped
+
+
+def test_alone_what_is_frozen_and_settled_is_left_as_it_is():
+    """One device copies no frozen weight; what is trained is cast from fp32 as ever."""
+    with start_world("cpu") as world:
+        model = Mistral(toy_config())
+        add_lora(model, LoraConfig(rank=2, alpha=4.0), torch.bfloat16)
+        config = ParallelConfig(dtype="bfloat16")
+        parallelize(model, config, build_mesh(config, world))
+        for name, parameter in clean_named_parameters(model):
+            assert isinstance(parameter, DTensor) == (".lora_" in name)
+        tokens = torch.arange(16).view(1, 16)
+        model(tokens, labels=tokens).total.backward()
+        grads = {p.grad.dtype for _, p in clean_named_parameters(model) if p.grad is not None}
+        assert grads == {torch.float32}

@@ -20,6 +20,7 @@ from training.planned_memory import (
     STATES,
     activation_bytes,
     count_weights,
+    fewest_checkpointed,
     layer_activation_bytes,
     peak_memory,
     state_bytes,
@@ -135,6 +136,20 @@ def test_checkpointing_keeps_less():
     kept = [activation_bytes(MISTRAL, 8192, kind) for kind in ("full", "selective", "none")]
     assert kept == sorted(kept)
     assert kept[0] >= 32 * 8192 * 4096 * 2  # the input of each layer
+    some = [activation_bytes(MISTRAL, 8192, "full", None, count) for count in (32, 20, 1)]
+    assert kept[0] == some[0] < some[1] < some[2]
+
+
+def test_the_fewest_layers_that_must_be_checkpointed():
+    weights = count_weights(MISTRAL, None)
+    options = {"tokens": 8192, "shards": 1, "checkpointing": "full"}
+    fewest = fewest_checkpointed(MISTRAL, weights, 139 * 2**30, **options)
+    assert fewest is not None
+    for count, fits in ((fewest, True), (fewest - 1, False)):
+        memory = peak_memory(MISTRAL, weights, checkpointed_layers=count, **options)
+        assert (memory.total <= 139 * 2**30) == fits
+    assert fewest_checkpointed(MISTRAL, weights, 200 * 2**30, **options) == 0
+    assert fewest_checkpointed(MISTRAL, weights, 100 * 2**30, **options) is None
 
 
 SMALL = toy_config(
@@ -275,6 +290,10 @@ def test_impossible_machines(change, message):
         ({"gpus": []}, "gpus="),
         ({"gpus": [8, 0]}, "gpus="),
         ({"parallel": ParallelConfig(strategy="hsdp", shard_ranks=0)}, "parallel.shard_ranks=0"),
+        (
+            {"parallel": ParallelConfig(checkpointing="full", checkpointed_layers=3)},
+            "checkpointed_layers=3: the network has 2 layers",
+        ),
     ],
 )
 def test_impossible_plans(change, message):

@@ -4,6 +4,7 @@ A CUDA device is stood for by Triton's interpreter, in a process of its own, and
 running the step again; docs/performance.md has the comparison on hardware.
 """
 
+import weakref
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -198,8 +199,10 @@ def check_recording():
             cache.keep([2, 0])
         ids = decode(decode(ids[[2, 0]]))
         assert records == [3, 3, 2]
-        other = [runner.new_cache(1, 9) for runner in (plain, ours)]
-        caches[:] = other
+        ring = weakref.ref(caches[1].ring.keys[0])
+        del cache
+        caches[:] = [runner.new_cache(1, 9) for runner in (plain, ours)]
+        assert ring() is None  # no recording keeps memory that nobody goes on with
         ids = read([[4, 2]], caches)
         decode(decode(ids))
         assert records == [3, 3, 2, 1]
@@ -214,7 +217,8 @@ def test_a_recording_follows_its_batch(interpreter):
 def test_weights_are_joined_once_and_stay_the_networks(tmp_path):
     network = drawn_network()
     before = {name: p.clone() for name, p in network.named_parameters()}
-    first, second = ([recorded._Layer(block) for block in network.model.layers] for _ in range(2))
+    with torch.inference_mode():  # as `Runner.decode` is
+        first, second = ([recorded._Layer(x) for x in network.model.layers] for _ in range(2))
     for one, other in zip(first, second, strict=True):
         for joined, again in ((one.qkv, other.qkv), (one.gate_up, other.gate_up)):
             assert joined.weight.data_ptr() == again.weight.data_ptr()
@@ -224,6 +228,8 @@ def test_weights_are_joined_once_and_stay_the_networks(tmp_path):
         network.model.layers[0].self_attn.k_proj.weight += 1  # what is trained is seen
     assert torch.equal(first[0].qkv.weight[64:96], network.model.layers[0].self_attn.k_proj.weight)
     before["model.layers.0.self_attn.k_proj.weight"] += 1
+    tokens = torch.arange(8)[None]
+    network(tokens, labels=tokens).total.backward()  # it can still be trained
     assert all(torch.equal(p, before[name]) for name, p in network.named_parameters())
     save_pretrained(network, tmp_path / "saved")
     again = load_pretrained(tmp_path / "saved")

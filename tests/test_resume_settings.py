@@ -15,6 +15,11 @@ STEPS, CHECKPOINT = 8, 4
 CHANGES = [
     (1, ["parallel.checkpointing=full"], {"checkpointing": "full"}),
     (1, ["parallel.checkpointing=selective"], {"checkpointing": "selective"}),
+    (
+        1,
+        ["parallel.checkpointing=full", "parallel.checkpointed_layers=1"],
+        {"checkpointing": "full"},
+    ),
     (1, ["parallel.attention=reference"], {"attention": "reference"}),
     (2, ["parallel.strategy=replicate"], {"strategy": "replicate"}),
     (2, ["parallel.strategy=hsdp", "parallel.shard_ranks=2"], {"strategy": "hsdp"}),

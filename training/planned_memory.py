@@ -107,7 +107,9 @@ def activation_bytes(
     `none`: everything in all layers. `full`: each layer's input, and everything of the one layer
     that is being recomputed. `selective` keeps the outputs of products and attention: input, q, k,
     v, mixed values, attention's and the feed-forward's result, gate and up; and one layer's whole.
-    Compiled blocks keep less: about two thirds of `none` (docs/performance.md).
+    Compiled blocks keep less: about two thirds of `none` (docs/performance.md). Where some layers
+    are not checkpointed the one that is recomputed is counted besides them, though they come first
+    in backward: at most one layer too many.
 
     Args:
         checkpointed_layers: that `checkpointing` is for; None: all.
@@ -123,11 +125,13 @@ def activation_bytes(
         kept = 2 * (3 * width + heads * config.head_size + 2 * config.intermediate_size)
         kept += 4 * config.num_attention_heads
     count = layers if checkpointed_layers is None else checkpointed_layers
+    assert count <= layers
     return tokens * (count * kept + (layers - count) * whole + whole)
 
 
 def loss_bytes(config: ModelConfig, weights: Weights, tokens: int) -> int:
-    """What `model.loss` adds at its peak, hidden states and their gradient left out.
+    """What `model.loss` adds at its peak, hidden states and their gradient left out; without the
+    kernel that CUDA has, which holds more tokens and only in 16 bits.
 
     One chunk of logits in bfloat16, in fp32 with room for one more (the steps between have not been
     measured on a GPU) and as a gradient, the head's gradient in fp32, and one chunk's share of it

@@ -97,7 +97,10 @@ class Launcher:
             answered = waiting.select(60 * MINUTES)
         answer = server.stdout.readline() if answered else ""
         if answer:
-            return json.loads(answer)
+            found = json.loads(answer)
+            if found.pop("last"):  # it takes a while to end, and reads nothing any more
+                self._stop()
+            return found
         if not answered:
             self._stop()
             return {"not_measured": f"stopped after {MINUTES} minutes"}

@@ -28,7 +28,7 @@ MODULES = {
     "Kernel": "kernels",
     "Attention": "attention",
 }
-"""Opened one at a time, so that no side carries the libraries of another."""
+"""Opened one at a time, so that in a process of its own no side carries another's libraries."""
 
 KEPT = 1 << 28
 """Bytes on the device that libraries may hold for themselves; more means that a job lives on."""
@@ -68,7 +68,7 @@ def serve() -> None:
     """Measure the jobs on stdin one after the other, a line each, and answer likewise.
 
     For devices whose memory can be emptied and counted anew: between jobs nothing is kept but what
-    libraries hold for themselves. Ends by itself where that cannot be had.
+    libraries hold for themselves. Ends by itself where that cannot be had, and says so (`last`).
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints is no answer
@@ -76,24 +76,25 @@ def serve() -> None:
         found = _answer(Job.from_json(line))
         torch.compiler.reset()
         gc.collect()
-        broken = found.pop("broken", False)
-        print(json.dumps(found), file=answers)
-        if torch.cuda.is_available() and not broken:
+        if torch.cuda.is_available() and not found["last"]:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        if broken or torch.cuda.memory_allocated() > KEPT:
+            found["last"] = torch.cuda.memory_allocated() > KEPT
+        print(json.dumps(found), file=answers)
+        if found["last"]:
             return
 
 
 def _answer(job: Job) -> dict:
-    """What was measured, or why nothing: after an error of the device, it is broken too."""
+    """What was measured, or why nothing, and whether this was the last answer: after an error of
+    the device nothing that follows can be trusted."""
     try:
-        return measure(job)
+        return measure(job) | {"last": False}
     except (ValueError, torch.OutOfMemoryError) as error:
-        return {"not_measured": _sentence(error)}
+        return {"not_measured": _sentence(error), "last": False}
     except Exception as error:  # a compiler's, a kernel's: the next job shall not suffer from it
         traceback.print_exc()
-        return {"not_measured": f"{type(error).__name__}: {_sentence(error)}", "broken": True}
+        return {"not_measured": f"{type(error).__name__}: {_sentence(error)}", "last": True}
 
 
 def _sentence(error: Exception) -> str:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PEERS = ("transformers", "peft", "tokenizers", "liger-kernel")
 PACKAGES = ("kernels", "model", "tokenizer", "data", "training", "conf", "scripts")
 Launch = Callable[[Job], dict]
-"""Measures in a new process: the figures, or `not_measured` with the reason."""
+"""Measures elsewhere: the figures, or `not_measured` with the reason."""
 
 
 def describe(threads: int) -> dict[str, Any]:
