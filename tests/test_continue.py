@@ -56,6 +56,7 @@ def test_the_declared_list_of_harmless_keys():
         "parallel.shard_ranks",
         "parallel.attention",
         "parallel.checkpointing",
+        "parallel.checkpointed_layers",
         "parallel.compile",
     )
     assert MOVABLE_FIELDS == ("data.root", "data.tokenizer", "parallel.dtype")

@@ -73,7 +73,10 @@ class Judge:
 
     def answer(self, handler):
         length = int(handler.headers["Content-Length"])
-        body = json.loads(handler.rfile.read(length))
+        content = handler.rfile.read(length)
+        if len(content) < length:
+            raise ConnectionError("the client was killed between a request's head and its body")
+        body = json.loads(content)
         prompt = body["messages"][0]["content"]
         texts = json.dumps(shown(prompt))
         with self.lock:
