@@ -87,4 +87,5 @@ def test_harmless_settings_do_not_change_what_is_computed(
         assert found[step][1] == pytest.approx(known[step][1], rel=1e-4)
     for step, sets in evaluations(expected).items():
         for name, result in sets.items():
-            assert evaluations(run)[step][name] == pytest.approx(result, rel=1e-5)
+            # A change since the start is a difference of two figures: it is as exact as they are.
+            assert evaluations(run)[step][name] == pytest.approx(result, rel=1e-5, abs=1e-6)
