@@ -10,6 +10,8 @@ Hutter 2019, algorithm 2; stochastic rounding: Gupta et al. 2015, section 3.
 # pyright: reportInvalidTypeForm=false
 # (tl.constexpr is an annotation that Triton reads)
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -19,29 +21,34 @@ BLOCK = 1024
 MIX = 0x45D9F3B
 
 
+class Update(NamedTuple):
+    """The numbers of one update of one tensor.
+
+    Attributes:
+        decay: weight decay, decoupled: the weight shrinks by lr * decay.
+        step: which update this is, from 1.
+        seed: the chance of element n is that of (seed, n).
+    """
+
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+    decay: float
+    step: int
+    seed: int
+
+
 def reference_(
-    weight: Tensor,
-    grad: Tensor,
-    average: Tensor,
-    square: Tensor,
-    *,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    decay: float,
-    step: int,
-    seed: int,
-    first: int,
+    weight: Tensor, grad: Tensor, average: Tensor, square: Tensor, update: Update, first: int = 0
 ) -> None:
     """One update in place, by torch.
 
     Args:
         weight, grad: in fp32.
         average, square: the moments in bfloat16.
-        decay: weight decay, decoupled: the weight shrinks by lr * decay.
-        step: of this update, from 1.
-        seed, first: the chance of element n is that of (seed, first + n).
+        first: number of the first of these elements in the whole tensor.
     """
+    lr, betas, eps, decay, step, seed = update
     m = average.float().lerp_(grad, 1 - betas[0])
     v = square.float().mul_(betas[1]).addcmul_(grad, grad, value=1 - betas[1])
     denominator = (v / (1 - betas[1] ** step)).sqrt_().add_(eps)
@@ -66,20 +73,10 @@ def _rounded(x: Tensor, chance: Tensor) -> Tensor:
 
 
 def adamw_(
-    weight: Tensor,
-    grad: Tensor,
-    average: Tensor,
-    square: Tensor,
-    *,
-    lr: float,
-    betas: tuple[float, float],
-    eps: float,
-    decay: float,
-    step: int,
-    seed: int,
-    first: int,
+    weight: Tensor, grad: Tensor, average: Tensor, square: Tensor, update: Update, first: int = 0
 ) -> None:
     """`reference_` in one pass over memory."""
+    lr, betas, eps, decay, step, seed = update
     assert weight.shape == grad.shape == average.shape == square.shape
     assert weight.dtype == grad.dtype == torch.float32
     assert average.dtype == square.dtype == torch.bfloat16

@@ -1,4 +1,8 @@
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +27,15 @@ def sample(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("sample")
     build_sample(root, scale=SAMPLE_SCALE)
     return root
+
+
+@pytest.fixture(scope="module")
+def interpreter() -> Iterator[Callable[..., Any]]:
+    """Calls a function of a test module in a process where Triton interprets."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            yield lambda function, *arguments: pool.submit(function, *arguments).result()
 
 
 @pytest.fixture(scope="session")

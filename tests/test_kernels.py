@@ -28,15 +28,6 @@ TOLERANCES = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
 GUARD = 67
 
 
-@pytest.fixture(scope="module")
-def interpreter():
-    """Calls a function of this module in a process where Triton interprets."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            yield lambda function, *arguments: pool.submit(function, *arguments).result()
-
-
 class Guarded:
     """Hands out memory with a margin on both sides, and knows whether a margin was written."""
 
@@ -476,19 +467,17 @@ def test_swiglu_of_halves(interpreter, dtype):
     interpreter(check_swiglu_of_halves, dtype)
 
 
-ADAMW = {"lr": 1e-2, "betas": (0.9, 0.95), "eps": 1e-8, "decay": 0.1, "step": 3}
-
-
 def check_adamw(shape, first):
-    from kernels.adamw import adamw_, reference_
+    from kernels.adamw import Update, adamw_, reference_
 
     guarded = Guarded()
     weight, grad = drawn(*shape), drawn(*shape, seed=1)
     moments = [(drawn(*shape, seed=2) / 9).bfloat16(), drawn(*shape, seed=3).square().bfloat16()]
     ours = [guarded.hold(x) for x in (weight, grad, *moments)]
     expected = [x.clone() for x in (weight, grad, *moments)]
-    adamw_(*ours, **ADAMW, seed=1 << 30, first=first)
-    reference_(*expected, **ADAMW, seed=1 << 30, first=first)
+    update = Update(1e-2, (0.9, 0.95), eps=1e-8, decay=0.1, step=3, seed=1 << 30)
+    adamw_(*ours, update, first)
+    reference_(*expected, update, first)
     close(ours[0], expected[0], torch.float32)
     assert all(torch.equal(x, y) for x, y in zip(ours[1:], expected[1:], strict=True))
     guarded.check()

@@ -5,10 +5,8 @@ running the step again; docs/performance.md has the comparison on hardware.
 """
 
 import weakref
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
-from multiprocessing import get_context
 from types import SimpleNamespace
 
 import pytest
@@ -27,15 +25,6 @@ pytestmark = pytest.mark.skipif(
     find_spec("triton") is None, reason="needs triton: pip install 'triton>=3.6'"
 )
 PROMPTS = [[1, 2, 3], [5] * 22, [7, 8, 9] * 9]
-
-
-@pytest.fixture(scope="module")
-def interpreter():
-    """Calls a function of this module in a process where Triton interprets."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            yield lambda function, *arguments: pool.submit(function, *arguments).result()
 
 
 def drawn_network(*, window=None, lora=False):

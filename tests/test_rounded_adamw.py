@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from kernels.adamw import reference_
+from kernels.adamw import Update, reference_
 from model.initial import InitialWeights
 from model.transformer import Mistral
 from tests.kills import run_training
@@ -16,7 +16,7 @@ from training.adamw import RoundedAdamW
 from training.optim import OptimConfig, build_optimizer
 from training.state import state_tensors
 
-NUMBERS = {"lr": 1e-2, "betas": (0.9, 0.999), "eps": 1e-8, "decay": 0.1, "seed": 1 << 30}
+UPDATE = Update(1e-2, (0.9, 0.999), eps=1e-8, decay=0.1, step=2, seed=1 << 30)
 
 
 def drawn(*shape, seed=0):
@@ -29,8 +29,8 @@ def test_moments_are_right_on_average_where_rounding_to_the_nearest_stands_still
     average, square = (torch.zeros(count, dtype=torch.bfloat16) for _ in range(2))
     nearest = torch.zeros((), dtype=torch.bfloat16)
     for step in range(1, steps + 1):
-        options = NUMBERS | {"lr": 1e-9, "step": step, "seed": (1 << 30) + step}
-        reference_(weight, grad, average, square, **options, first=0)
+        update = UPDATE._replace(lr=1e-9, step=step, seed=(1 << 30) + step)
+        reference_(weight, grad, average, square, update)
         nearest = (nearest.float() * 0.999 + 0.001 * 0.37**2).bfloat16()
     expected = 0.37**2 * (1 - 0.999**steps)
     assert float(square.float().mean()) == pytest.approx(expected, rel=5e-3)
@@ -42,13 +42,13 @@ def test_chance_is_that_of_the_element_wherever_it_lies():
     whole = [drawn(7, 33), drawn(7, 33, seed=1), *(drawn(7, 33, seed=i).bfloat16() for i in (2, 3))]
     whole[3].abs_()
     parts = [x.clone() for x in whole]
-    reference_(*whole, **NUMBERS, step=2, first=0)
+    reference_(*whole, UPDATE)
     for rows in (slice(0, 3), slice(3, 7)):
-        reference_(*(x[rows] for x in parts), **NUMBERS, step=2, first=rows.start * 33)
+        reference_(*(x[rows] for x in parts), UPDATE, first=rows.start * 33)
     assert all(torch.equal(x, y) for x, y in zip(whole, parts, strict=True))
     again = [x.clone() for x in parts]
-    reference_(*parts, **NUMBERS, step=3, first=0)
-    reference_(*again, **NUMBERS | {"seed": (1 << 30) + 1}, step=3, first=0)
+    reference_(*parts, UPDATE._replace(step=3))
+    reference_(*again, UPDATE._replace(step=3, seed=(1 << 30) + 1))
     assert not torch.equal(parts[2], again[2])
 
 

@@ -1,12 +1,10 @@
 """AdamW with moments in 16 bits: 12 bytes per weight with its gradient instead of 16."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from kernels.adamw import adamw_, reference_
+from kernels.adamw import Update, adamw_, reference_
 from kernels.launch import installed
 from training.parallelize import local_rows
 
@@ -40,7 +38,6 @@ class RoundedAdamW(torch.optim.Optimizer):
         assert closure is None
         number = 0
         for group in self.param_groups:
-            options = {"lr": group["lr"], "betas": group["betas"], "eps": group["eps"]}
             for parameter in group["params"]:
                 number += 1
                 if parameter.grad is None:
@@ -50,26 +47,30 @@ class RoundedAdamW(torch.optim.Optimizer):
                     state.update(rounded_moments(parameter))
                 state["step"] += 1
                 step = int(state["step"])
-                first = local_rows(parameter).start * parameter.shape[1:].numel()
-                tensors = [parameter, parameter.grad, *(state[key] for key in MOMENTS)]
-                _update(
-                    [_local(tensor).view(-1) for tensor in tensors],
-                    first,
-                    **options,
+                update = Update(
+                    lr=group["lr"],
+                    betas=group["betas"],
+                    eps=group["eps"],
                     decay=group["weight_decay"],
                     step=step,
                     seed=_seed(step, number),
                 )
+                tensors = [parameter, parameter.grad, *(state[key] for key in MOMENTS)]
+                _update(
+                    [_local(tensor).view(-1) for tensor in tensors],
+                    update,
+                    first=local_rows(parameter).start * parameter.shape[1:].numel(),
+                )
 
 
-def _update(tensors: list[Tensor], first: int, **options: Any) -> None:
+def _update(tensors: list[Tensor], update: Update, first: int) -> None:
     """Weight, gradient and moments, flat, in place."""
     if tensors[0].device.type == "cuda" and installed:
-        adamw_(*tensors, **options, first=first)
+        adamw_(*tensors, update, first)
         return
     # In pieces that a processor's cache holds: it takes two dozen passes.
     for parts in zip(*(tensor.split(PIECE) for tensor in tensors), strict=True):
-        reference_(*parts, **options, first=first)
+        reference_(*parts, update, first)
         first += len(parts[0])
 
 

@@ -10,7 +10,8 @@ import selectors
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+import tempfile
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from scripts.benchmarks.works import Job, Kernel
@@ -49,10 +50,7 @@ def launch(job: Job) -> dict:
             end(process)
     if process.returncode == 0:
         return json.loads(out.splitlines()[-1])
-    if process.returncode < 0:
-        return {"not_measured": _ended_by(process.returncode)}
-    lines = errors.strip().splitlines() or [f"exit code {process.returncode}"]
-    return {"not_measured": lines[-1][:300]}
+    return {"not_measured": _why(process.returncode, errors)}
 
 
 def end(process: subprocess.Popen) -> None:
@@ -61,9 +59,13 @@ def end(process: subprocess.Popen) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _ended_by(code: int) -> str:
-    name = signal.Signals(-code).name
-    return f"ended by {name}" + " (too little memory?)" * (name == "SIGKILL")
+def _why(code: int, errors: str) -> str:
+    """A process ended without a measurement: by which signal, or the last it had to say."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"ended by {name}" + " (too little memory?)" * (name == "SIGKILL")
+    lines = errors.strip().splitlines() or [f"exit code {code}"]
+    return lines[-1][:300]
 
 
 class Launcher:
@@ -71,12 +73,17 @@ class Launcher:
 
     def __init__(self) -> None:
         self._server: subprocess.Popen[str] | None = None
+        self._files = ExitStack()
+        self._errors = self._files.enter_context(
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        )
 
     def __enter__(self) -> "Launcher":
         return self
 
     def __exit__(self, *_raised: object) -> None:
         self._stop()
+        self._files.close()
 
     def __call__(self, job: Job) -> dict:
         """The figures of a job, or `not_measured` with the reason."""
@@ -105,16 +112,19 @@ class Launcher:
             self._stop()
             return {"not_measured": f"stopped after {MINUTES} minutes"}
         code = server.wait()
-        return {"not_measured": _ended_by(code) if code < 0 else f"ended with exit code {code}"}
+        self._errors.seek(0)
+        return {"not_measured": _why(code, self._errors.read())}
 
-    @staticmethod
-    def _start(job: Job) -> subprocess.Popen[str]:
+    def _start(self, job: Job) -> subprocess.Popen[str]:
+        self._errors.seek(0)
+        self._errors.truncate()
         return subprocess.Popen(
             [sys.executable, "-m", MODULE, "--serve"],
             cwd=ROOT,
             env=environment_of(job),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
             bufsize=1,
             start_new_session=True,

@@ -11,7 +11,6 @@ import gc
 import json
 import os
 import sys
-import traceback
 from importlib import import_module
 
 import torch
@@ -76,30 +75,22 @@ def serve() -> None:
         found = _answer(Job.from_json(line))
         torch.compiler.reset()
         gc.collect()
-        if torch.cuda.is_available() and not found["last"]:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-            found["last"] = torch.cuda.memory_allocated() > KEPT
+        torch.cuda.empty_cache()  # of a device that there need not be
+        found["last"] = torch.cuda.memory_allocated() > KEPT
         print(json.dumps(found), file=answers)
         if found["last"]:
             return
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
 
 
 def _answer(job: Job) -> dict:
-    """What was measured, or why nothing, and whether this was the last answer: after an error of
-    the device nothing that follows can be trusted."""
+    """What was measured, or why it cannot be had here. Any other error ends the process, for what
+    follows on the same device could not be trusted."""
     try:
-        return measure(job) | {"last": False}
+        return measure(job)
     except (ValueError, torch.OutOfMemoryError) as error:
-        return {"not_measured": _sentence(error), "last": False}
-    except Exception as error:  # a compiler's, a kernel's: the next job shall not suffer from it
-        traceback.print_exc()
-        return {"not_measured": f"{type(error).__name__}: {_sentence(error)}", "last": True}
-
-
-def _sentence(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
+        return {"not_measured": str(error).partition("\n")[0][:300]}
 
 
 if __name__ == "__main__":
