@@ -65,13 +65,14 @@ class RoundedAdamW(torch.optim.Optimizer):
 
 def _update(tensors: list[Tensor], update: Update, first: int) -> None:
     """Weight, gradient and moments, flat, in place."""
-    if tensors[0].device.type == "cuda" and installed:
-        adamw_(*tensors, update, first)
+    weight, grad, average, square = tensors
+    if weight.device.type == "cuda" and installed:
+        adamw_(weight, grad, average, square, update, first)
         return
     # In pieces that a processor's cache holds: it takes two dozen passes.
-    for parts in zip(*(tensor.split(PIECE) for tensor in tensors), strict=True):
-        reference_(*parts, update, first)
-        first += len(parts[0])
+    for start in range(0, len(weight), PIECE):
+        w, g, m, v = (tensor[start : start + PIECE] for tensor in tensors)
+        reference_(w, g, m, v, update, first + start)
 
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

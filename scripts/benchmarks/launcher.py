@@ -75,7 +75,7 @@ class Launcher:
         self._server: subprocess.Popen[str] | None = None
         self._files = ExitStack()
         self._errors = self._files.enter_context(
-            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+            tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         )
 
     def __enter__(self) -> "Launcher":
