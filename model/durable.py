@@ -3,8 +3,13 @@
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
+
+GROWTH = 1 << 25
+"""Bytes by which a file has grown when they are forced to disk while it is being written."""
 
 
 @contextmanager
@@ -20,12 +25,45 @@ def new_folder(folder: Path | str) -> Iterator[Path]:
     partial = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    yield partial
-    for path in partial.iterdir():
-        make_durable(path)
+    with forced(partial):
+        yield partial
     make_durable(partial)
     partial.rename(folder)
     make_durable(folder.parent)
+
+
+@contextmanager
+def forced(folder: Path, pattern: str = "*") -> Iterator[None]:
+    """Force the files of a folder to disk, while they are being written and all at the end.
+
+    A disk that gets its work only then has been idle for as long as the writing took.
+
+    Raises:
+        OSError: a file could not be forced to disk.
+    """
+    written = Event()
+    with ThreadPoolExecutor(1, thread_name_prefix="forced") as pool:
+        forcing = pool.submit(_force, folder, pattern, written)
+        try:
+            yield
+        finally:
+            written.set()
+        forcing.result()
+
+
+def _force(folder: Path, pattern: str, written: Event) -> None:
+    forced: dict[Path, int] = {}
+    while not written.wait(0.01):
+        for path in folder.glob(pattern):
+            try:
+                size = path.stat().st_size
+                if size - forced.get(path, 0) >= GROWTH:
+                    make_durable(path)
+                    forced[path] = size
+            except FileNotFoundError:
+                continue  # it has another name by now
+    for path in folder.glob(pattern):
+        make_durable(path)
 
 
 def make_durable(path: Path) -> None:

@@ -1,8 +1,10 @@
 import errno
+import hashlib
 import json
 import os
 import shutil
 import threading
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.tensor import DTensor
 
 import training.checkpoint
@@ -32,7 +33,7 @@ from training.parallelize import (
     materialize,
     parallelize,
 )
-from training.sealed import MARKER
+from training.sealed import MARKER, _DigestedFiles
 from training.state import state_bytes
 
 # 37 ids, 3 layers: what 2 or 3 ranks keep is uneven.
@@ -107,7 +108,7 @@ def test_what_one_of_the_writing_threads_cannot_write_fails_the_save(world, tmp_
     model, optimizer = build(world)
     saver = checkpointer(tmp_path, world, keep_last=1)
     saver.save(1, model, optimizer)
-    caller_waits, create = threading.Event(), FileSystem.create_stream
+    caller_waits, create = threading.Event(), _DigestedFiles.create_stream
 
     def create_unless_full(self, path, mode):
         if threading.current_thread().name.startswith("Thread-"):
@@ -116,7 +117,7 @@ def test_what_one_of_the_writing_threads_cannot_write_fails_the_save(world, tmp_
         assert caller_waits.wait(60)  # or it might write all files before the others begin
         return create(self, path, mode)
 
-    monkeypatch.setattr(FileSystem, "create_stream", create_unless_full)
+    monkeypatch.setattr(_DigestedFiles, "create_stream", create_unless_full)
     with pytest.raises(ValueError, match=r"(?s)step 2 could .*tensors could not be written"):
         saver.save(2, model, optimizer)
     monkeypatch.undo()
@@ -215,7 +216,7 @@ def test_damage_is_reported_and_the_one_before_is_used(world, tmp_path, capsys, 
         (folder / MARKER).mkdir()
     elif damage == "key":  # one bit
         marker = (folder / MARKER).read_text()
-        (folder / MARKER).write_text(marker.replace("sha256", "sha25v", 1))
+        (folder / MARKER).write_text(marker.replace("crc32", "crc33", 1))
     elif damage in MARKERS:
         (folder / MARKER).write_text(damage)
     else:
@@ -264,7 +265,7 @@ def test_a_disk_that_cannot_be_read_condemns_no_checkpoint(world, tmp_path, monk
 
     with monkeypatch.context() as patched:
         if fails == "digest":
-            patched.setattr(training.sealed, "sha256_of", fail)
+            patched.setattr(training.sealed, "crc32_of", fail)
         else:
             patched.setattr(training.checkpoint.dcp, "load", fail_in_dcp)
         with pytest.raises(ValueError, match="Input/output error"):
@@ -333,7 +334,30 @@ def test_the_marker_lists_every_file(world, tmp_path):
     files = json.loads((folder / MARKER).read_text())["files"]
     assert set(files) == {path.name for path in folder.iterdir()} - {MARKER}
     for name, entry in files.items():
-        assert entry["size"] == (folder / name).stat().st_size
+        content = (folder / name).read_bytes()
+        assert entry == {"size": len(content), "crc32": f"{zlib.crc32(content):08x}"}
+
+
+def test_a_marker_of_earlier_versions_is_understood(world, tmp_path):
+    """Theirs held SHA-256."""
+    keeper, *_ = two_checkpoints(world, tmp_path)
+    for step in (1, 2):
+        folder = tmp_path / "checkpoints" / f"step-{step:08d}"
+        files = json.loads((folder / MARKER).read_text())["files"]
+        earlier = {
+            name: {
+                "size": entry["size"],
+                "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+            }
+            for name, entry in files.items()
+        }
+        (folder / MARKER).write_text(json.dumps({"files": earlier}))
+    shard = next(folder.glob("*.distcp"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    assert keeper.damage(1) is None
+    assert keeper.damage(2) == f"{shard.name} has changed since it was written"
 
 
 def save_then_report(world, folder, steps):
@@ -386,9 +410,12 @@ def test_a_checkpoint_that_cannot_be_written_is_reported_and_costs_no_other(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(training.sealed, "make_durable", full)
+        patched.setattr(os, "fsync", full)
         keeper.save(2, model, optimizer)
-        with pytest.raises(ValueError, match=r"step 2 could not be written .*No space left"):
+        with pytest.raises(
+            ValueError,
+            match=r"written .*\(process 0: .*No space left on device\); mend",
+        ):
             keeper.wait()
     assert keeper.steps() == [1]
     keeper.save(2, model, optimizer)

@@ -89,9 +89,7 @@ KILLS = {
     "at the stage border, on a checkpoint": Instant("train:train_step", 7, {6}, rank=1, every=6),
     "after the stage border": Instant("train:train_step", 8, {5}, every=5),
     "inside a save, before it is sealed": Instant("training.checkpoint:seal", 2, {4}, waits=False),
-    "inside a save, on one rank": Instant(
-        "training.checkpoint:digests", 2, {4}, rank=1, waits=False
-    ),
+    "inside a save, on one rank": Instant("training.sealed:forced", 2, {4}, rank=1, waits=False),
     "inside the last export": Instant("model.weights:save_file", 1, {12}, waits=False),
 }
 

@@ -26,7 +26,7 @@ from training.reproduce import (
 )
 from training.run_folder import read_starts
 from training.run_log import Records, check_log
-from training.sealed import MARKER, digests
+from training.sealed import MARKER, crc32_of
 
 SIZES = (
     "curriculum.stages.adaptation.tokens=3072",  # 6 steps
@@ -338,8 +338,11 @@ def test_a_checkpoint_changed_together_with_its_marker_is_found(copy):
     folder = copy / "checkpoints" / "step-00000004"
     name = "model.model.layers.0.self_attn.q_proj.weight"
     run_ranks(scale_one_matrix, 1, folder, name)
-    marker = {"files": digests(folder.glob("*.distcp")) | digests([folder / ".metadata"])}
-    (folder / MARKER).write_text(json.dumps(marker))
+    files = {
+        path.name: {"size": path.stat().st_size, "crc32": crc32_of(path)}
+        for path in folder.iterdir()
+    }
+    (folder / MARKER).write_text(json.dumps({"files": files}))
     verdict = verified(copy, steps=100)
     assert f"checkpoint of step 4: its steps lead to other bits of {name}" in verdict.problems
     assert any(problem.startswith("step 5: ") for problem in verdict.problems)

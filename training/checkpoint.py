@@ -1,7 +1,7 @@
 """Checkpoints: complete or absent.
 
     checkpoints/step-00000100/   DCP shards of weights and optimizer, and COMPLETE.json with the
-                                 size and SHA-256 of every file
+                                 size and CRC-32 of every file
     checkpoints/step-00000200.tmp/   a save that was interrupted; never read, removed by the next
     checkpoints/step-00000300.damaged/   did not match its marker when it was to be loaded
 
@@ -31,7 +31,7 @@ from model.durable import make_durable
 from model.transformer import Mistral
 from training.distributed import World
 from training.parallelize import local_bytes
-from training.sealed import MARKER, Writer, differences, digests, finished, read_marker, seal
+from training.sealed import MARKER, Writer, differences, finished, read_marker, reason, seal
 from training.state import match_moments, moment_bytes, state_bytes, state_tensors
 
 
@@ -121,8 +121,8 @@ class Checkpointer:
             self._took.append(future.result())
         except (CheckpointException, OSError, ValueError) as error:
             raise ValueError(
-                f"the checkpoint of step {step} could not be written to {self.folder} ({error}); "
-                "mend that, and the same command continues from the one before"
+                f"the checkpoint of step {step} could not be written to {self.folder} "
+                f"({reason(error)}); mend that, and the same command continues from the one before"
             ) from error
 
     def check_space(self, model: Mistral, saves: int, moment_bytes: int = 4) -> None:
@@ -171,9 +171,9 @@ class Checkpointer:
         world, final = self._background, self.folder / f"step-{step:08d}"
         partial = final.with_name(final.name + ".tmp")
         world.on_main(partial.mkdir)
-        dcp.save(state, storage_writer=Writer(partial), process_group=world.group)
-        # Each process digests what it wrote: one alone would hold up all others for minutes.
-        written = world.gather(digests(partial.glob(f"__{world.rank}_*")))
+        writer = Writer(partial)
+        dcp.save(state, storage_writer=writer, process_group=world.group)
+        written = world.gather(writer.files)
         world.on_main(lambda: self._publish(partial, final, written))
         return time.perf_counter() - begun
 
@@ -265,7 +265,7 @@ class Checkpointer:
         try:
             dcp.load(state, storage_reader=dcp.FileSystemReader(folder))
         except CheckpointException as error:  # derives from BaseException
-            raise ValueError(str(error)) from error
+            raise ValueError(reason(error)) from error
 
     def damage(self, step: int) -> str | None:
         """Why a checkpoint cannot be trusted, or None; the processes share the reading."""

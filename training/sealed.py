@@ -4,21 +4,30 @@ The marker is written last, and the folder gets its name after that; so a folder
 complete, and what has happened to it since can be told.
 """
 
+import io
 import json
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 
+import torch
 from torch.distributed.checkpoint import FileSystemWriter, SavePlan, SavePlanner
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from data.shards import sha256_of
-from model.durable import make_durable
+from model.durable import forced, make_durable
 
 MARKER = "COMPLETE.json"
 THREADS = 4
-"""That write and digest for one process: a core digests more slowly than a good disk writes."""
+"""That write and digest for one process: a core does both more slowly than a good disk writes."""
+PIECE = 1 << 20
+"""Bytes that are digested at a time, which a core still has in its cache when it writes them."""
 
 
 def finished(folder: Path) -> list[tuple[int, Path]]:
@@ -28,10 +37,17 @@ def finished(folder: Path) -> list[tuple[int, Path]]:
 
 
 class Writer(FileSystemWriter):
-    """Writes a few files at a time, and leaves it to `digests` to force them to disk."""
+    """Writes a few files at a time, digests them on their way and forces them to disk meanwhile.
+
+    Attributes:
+        files: size and CRC-32 by name, of what `write_data` has written.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, thread_count=THREADS, sync_files=False)
+        self._folder = folder
+        self.fs = _DigestedFiles()
+        self.files: dict[str, dict] = {}
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         """What torch does, but not its silence: it counts what a failed thread has not written as
@@ -40,30 +56,69 @@ class Writer(FileSystemWriter):
         Raises:
             OSError: something could not be written; the thread has printed why.
         """
-        future = super().write_data(plan, planner)
-        lost = {item.index for item in plan.items} - {result.index for result in future.wait()}
-        if lost:
-            raise OSError(f"{len(lost)} of {len(plan.items)} tensors could not be written")
+        with forced(self._folder, f"{plan.storage_data.prefix}*"):
+            future = super().write_data(plan, planner)
+            lost = {item.index for item in plan.items} - {result.index for result in future.wait()}
+            if lost:
+                raise OSError(f"{len(lost)} of {len(plan.items)} tensors could not be written")
+        self.files = dict(self.fs.digests)
         return future
 
 
-def digests(paths: Iterable[Path]) -> dict[str, dict]:
-    """Size and SHA-256 of files, which are forced to disk meanwhile."""
-    paths = list(paths)
-    with ThreadPoolExecutor(2 * THREADS) as pool:
-        durable = pool.map(make_durable, paths)
-        sums = pool.map(sha256_of, paths)
-        found = {
-            path.name: {"size": path.stat().st_size, "sha256": digest}
-            for path, digest in zip(paths, sums, strict=True)
-        }
-        list(durable)  # raises what went wrong
-    return found
+class _DigestedFiles(FileSystem):
+    """torch's access to files, which also remembers size and CRC-32 of those that it wrote."""
+
+    def __init__(self) -> None:
+        self.digests: dict[str, dict] = {}
+
+    @contextmanager
+    def create_stream(self, path: str | PathLike, mode: str) -> Iterator[io.IOBase]:
+        # torch.save's checksums inside of the file would be a second digest. The option counts
+        # for one thread, and each thread that writes comes by here.
+        torch.serialization.set_crc32_options(False)
+        assert mode == "wb"
+        with _DigestedFile(path) as file:
+            yield file
+        self.digests[Path(path).name] = {"size": file.size, "crc32": f"{file.crc32:08x}"}
+
+
+class _DigestedFile(io.BufferedWriter):
+    def __init__(self, path: str | PathLike) -> None:
+        super().__init__(io.FileIO(path, "wb"))
+        self.size, self.crc32 = 0, 0
+
+    def write(self, content) -> int:  # noqa: ANN001 (bytes of any kind)
+        view = memoryview(content).cast("B")
+        for start in range(0, len(view), PIECE):
+            piece = view[start : start + PIECE]
+            self.crc32 = zlib.crc32(piece, self.crc32)
+            super().write(piece)
+        self.size += len(view)
+        return len(view)
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, without the traces that torch puts into its words."""
+    if not isinstance(error, CheckpointException):
+        return str(error)
+    return "; ".join(f"process {rank}: {cause}" for rank, (cause, _) in error.failures.items())
+
+
+def crc32_of(path: Path) -> str:
+    """CRC-32 of a file's bytes, in eight hexadecimal digits."""
+    value = 0
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(PIECE):
+            value = zlib.crc32(piece, value)
+    return f"{value:08x}"
 
 
 def seal(folder: Path, written: list[dict[str, dict]]) -> None:
     """Write the marker that makes a checkpoint complete."""
-    files = digests([folder / ".metadata"])
+    metadata = folder / ".metadata"
+    make_durable(metadata)
+    size, digest = metadata.stat().st_size, crc32_of(metadata)
+    files = {metadata.name: {"size": size, "crc32": digest}}
     for part in written:
         files |= part
     marker = folder / MARKER
@@ -81,7 +136,10 @@ def read_marker(folder: Path) -> dict[str, dict]:
     files = content.get("files") if isinstance(content, dict) else None
     if not isinstance(files, dict):
         return {}
-    whole = all(isinstance(f, dict) and f.keys() == {"size", "sha256"} for f in files.values())
+    whole = all(
+        isinstance(f, dict) and "size" in f and f.keys() - {"size"} in ({"crc32"}, {"sha256"})
+        for f in files.values()
+    )
     return files if whole else {}
 
 
@@ -98,6 +156,12 @@ def difference(path: Path, promised: dict) -> str | None:
         return f"{path.name} is missing"
     if (size := path.stat().st_size) != promised["size"]:
         return f"{path.name} has {size} bytes, not {promised['size']}"
-    if sha256_of(path) != promised["sha256"]:
+    # Until November 2026 the marker held SHA-256, for which most processors are slower than disks.
+    same = (
+        crc32_of(path) == promised["crc32"]
+        if "crc32" in promised
+        else sha256_of(path) == promised["sha256"]
+    )
+    if not same:
         return f"{path.name} has changed since it was written"
     return None
