@@ -10,6 +10,8 @@ from threading import Event
 
 GROWTH = 1 << 25
 """Bytes by which a file has grown when they are forced to disk while it is being written."""
+FILES = 4
+"""That are forced to disk at a time."""
 
 
 @contextmanager
@@ -53,17 +55,21 @@ def forced(folder: Path, pattern: str = "*") -> Iterator[None]:
 
 def _force(folder: Path, pattern: str, written: Event) -> None:
     forced: dict[Path, int] = {}
-    while not written.wait(0.01):
-        for path in folder.glob(pattern):
-            try:
-                size = path.stat().st_size
-                if size - forced.get(path, 0) >= GROWTH:
-                    make_durable(path)
-                    forced[path] = size
-            except FileNotFoundError:
-                continue  # it has another name by now
-    for path in folder.glob(pattern):
-        make_durable(path)
+
+    def force_growth(path: Path) -> None:
+        try:
+            size = path.stat().st_size
+            if size - forced.get(path, 0) >= GROWTH:
+                make_durable(path)
+                forced[path] = size
+        except FileNotFoundError:
+            pass  # it has another name by now
+
+    # A disk that is asked for one file after the other is idle in between.
+    with ThreadPoolExecutor(FILES) as pool:
+        while not written.wait(0.01):
+            list(pool.map(force_growth, folder.glob(pattern)))
+        list(pool.map(make_durable, folder.glob(pattern)))
 
 
 def make_durable(path: Path) -> None:

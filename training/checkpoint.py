@@ -99,8 +99,8 @@ class Checkpointer:
         begun = time.perf_counter()
         self.wait()
         self.world.on_main(lambda: self._check_room(state_bytes(model, moment_bytes(optimizer))))
-        state = {
-            name: tensor.to("cpu", copy=True)
+        state = {  # of CPU tensors no copy where training waits
+            name: tensor.to("cpu", copy=self.config.asynchronous)
             for name, tensor in state_tensors(model, optimizer, step).items()
         }
         self._writing = step, self._thread.submit(self._write, step, state)

@@ -4,6 +4,7 @@ They are one file or as many as a checkpoint has, whichever is written faster.
 """
 
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -41,20 +42,31 @@ def measure(work: Saving, side: str) -> dict:
         state = sum(x.nbytes for x in state_tensors(model, optimizer, 0).values())
         weights = sum(x.nbytes for x in model.parameters())
         piece = os.urandom(min(state, PIECE))
-        # None is removed: neither is a plain file.
+        # None is removed on the clock: neither is a plain file.
         settings = CheckpointConfig(asynchronous=False, keep_last=work.times)
-        with Checkpointer(folder / "checkpoints", settings, world) as checkpointer:
-            saving, exporting, one_file, some_files = _seconds(
+        meanwhile = CheckpointConfig(keep_last=work.times)
+
+        def save(keeper: Checkpointer, step: int) -> None:
+            keeper.save(step, model, optimizer)
+            keeper.wait()
+
+        with (
+            Checkpointer(folder / "checkpoints", settings, world) as keeper,
+            Checkpointer(folder / "asynchronous", meanwhile, world) as asynchronous,
+        ):
+            saving, copying, exporting, one_file, some_files = _seconds(
                 work,
-                lambda n: checkpointer.save(n, model, optimizer),
+                lambda n: save(keeper, n),
+                lambda n: save(asynchronous, n),
                 lambda n: save_pretrained(model, folder / f"export-{n}"),
                 lambda n: _write(folder / f"plain-{n}", state, piece),
                 lambda n: _write_some(folder / f"part-{n}", state, piece),
+                before=lambda n: _remove(folder, n - 1),
             )
             newest = work.times - 1
             loading, opening, reading = _seconds(
                 work,
-                lambda _: checkpointer.load(newest, model, optimizer),
+                lambda _: keeper.load(newest, model, optimizer),
                 lambda _: load_pretrained(folder / f"export-{newest}"),
                 lambda _: _read(folder / f"plain-{newest}"),
             )
@@ -63,12 +75,14 @@ def measure(work: Saving, side: str) -> dict:
     return {
         "figures": {
             "checkpoint_mb_per_second": state / saving / 1e6,
+            "asynchronous_checkpoint_mb_per_second": state / copying / 1e6,
             "checkpoint_load_mb_per_second": state / loading / 1e6,
             "export_mb_per_second": weights / exporting / 1e6,
             "open_mb_per_second": weights / opening / 1e6,
         },
         "ceilings": {
             "checkpoint_mb_per_second": write,
+            "asynchronous_checkpoint_mb_per_second": write,
             "checkpoint_load_mb_per_second": read,
             "export_mb_per_second": write,
             "open_mb_per_second": read,
@@ -77,15 +91,31 @@ def measure(work: Saving, side: str) -> dict:
     }
 
 
-def _seconds(work: Saving, *actions: Callable[[int], object]) -> list[float]:
-    """Median of each of some actions, which take turns, for a disk's rate changes by the minute."""
+def _seconds(
+    work: Saving,
+    *actions: Callable[[int], object],
+    before: Callable[[int], object] = lambda _: None,
+) -> list[float]:
+    """Median of each of some actions, which take turns, for a disk's rate changes by the minute.
+
+    Args:
+        before: is done before each round, off the clock.
+    """
     seconds: list[list[float]] = [[] for _ in actions]
     for number in range(work.times):
+        before(number)
         for action, taken in zip(actions, seconds, strict=True):
             start = time.perf_counter()
             action(number)
             taken.append(time.perf_counter() - start)
     return [statistics.median(taken) for taken in seconds]
+
+
+def _remove(folder: Path, number: int) -> None:
+    """What a round has written, so that the next finds its memory in the page cache again: what a
+    virtual machine has never touched costs as much as writing, whoever happens to get it."""
+    for path in [*folder.glob(f"*-{number}*"), *folder.glob(f"*/step-{number:08d}")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _write(path: Path, size: int, piece: bytes) -> None:

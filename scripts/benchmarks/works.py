@@ -124,7 +124,7 @@ class Saving:
     """
 
     shape: dict[str, Any]
-    times: int = 3
+    times: int = 9
     place: str | None = None
 
 
