@@ -103,7 +103,8 @@ def _seconds(
     """
     seconds: list[list[float]] = [[] for _ in actions]
     for number in range(work.times):
-        before(number)
+        if before:
+            before(number)
         for action, taken in zip(actions, seconds, strict=True):
             start = time.perf_counter()
             action(number)
