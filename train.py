@@ -26,7 +26,7 @@ from data.loader import Batch, Loader
 from data.random import derive
 from evaluation.ask import accuracies
 from evaluation.in_training import describe_scores
-from model.documents import Documents
+from model.documents import Documents, copy_to
 from model.lora import seed_dropout
 from model.transformer import Mistral
 from training.checkpoint import Checkpointer
@@ -235,9 +235,10 @@ def train_step(
         documents = Documents.from_segments(batch.segments)
         pairs += documents.count_pairs(model.config.sliding_window)
         losses = model(
-            batch.tokens.to(world.device, non_blocking=True),
+            copy_to(world.device, batch.tokens),
             documents=documents.to(world.device),
-            labels=batch.labels.to(world.device, non_blocking=True),
+            labels=copy_to(world.device, batch.labels),
+            supervised=batch.supervised_tokens,
         )
         # FSDP averages gradients over ranks; the factor turns that into the sum.
         (losses.total * (world.size / supervised)).backward()

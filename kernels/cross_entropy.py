@@ -107,8 +107,27 @@ def _softmax_gradient(logits, labels, losses, columns, num_tokens, z_loss, BLOCK
         tl.store(logits + at, slope, mask=at < columns)
 
 
+def supervised_positions(labels: Tensor, count: int | None = None) -> Tensor:
+    """Where the labels (N,) are not -100, in order.
+
+    Args:
+        count: how many these are, if the host knows; otherwise it waits for the device to say so.
+    """
+    supervised = labels != IGNORE
+    if count is None:
+        return supervised.nonzero().squeeze(1)
+    # On the device, for which nobody waits: a wrong count would leave out labels, or take in -1.
+    torch._assert_async(supervised.sum() == count)
+    return supervised.nonzero_static(size=count).squeeze(1)
+
+
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, labels: Tensor, num_tokens: int, z_loss: float = 0.0
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    num_tokens: int,
+    z_loss: float = 0.0,
+    supervised: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy of `hidden @ weight.T`, and the losses of all tokens without gradient.
 
@@ -117,10 +136,12 @@ def linear_cross_entropy(
         weight: (V, D). All V rows are multiplied, so that a vocabulary padded to a good multiple
             stays one; the kernel masks the padding.
         labels, num_tokens, z_loss: those of `reference`.
+        supervised: `supervised_positions`' count.
     """
     if not torch.is_grad_enabled():  # a parameter asks for its gradient even then
         weight = weight.detach()
-    return _LinearCrossEntropy.apply(hidden, weight, labels, num_tokens, z_loss)  # pyright: ignore[reportReturnType]
+    positions = supervised_positions(labels, supervised)
+    return _LinearCrossEntropy.apply(hidden, weight, labels, positions, num_tokens, z_loss)  # pyright: ignore[reportReturnType]
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
@@ -141,15 +162,14 @@ def _chunk_rows(vocabulary: int) -> int:
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, labels, num_tokens, z_loss):  # noqa: ANN205
+    def forward(ctx, hidden, weight, labels, positions, num_tokens, z_loss):  # noqa: ANN205
         want_hidden, want_weight, *_ = ctx.needs_input_grad
         losses = torch.zeros(len(labels), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.zeros_like(hidden) if want_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if want_weight else None
-        supervised = (labels != IGNORE).nonzero().squeeze(1)
-        rows = max(1, min(len(supervised), _chunk_rows(len(weight))))
+        rows = max(1, min(len(positions), _chunk_rows(len(weight))))
         buffer = hidden.new_empty(rows, len(weight))
-        for chunk in supervised.split(rows):
+        for chunk in positions.split(rows):
             x = hidden[chunk]
             slope = torch.mm(x, weight.T, out=buffer[: len(chunk)])
             losses[chunk] = softmax_gradient_(slope, labels[chunk], num_tokens, z_loss)
@@ -171,4 +191,4 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if grad_weight is not None:
             scaled = torch.empty_like(grad_weight, dtype=ctx.weight_dtype)
             grad_weight = torch.mul(grad_weight, grad_total, out=scaled)
-        return grad_hidden, grad_weight, None, None, None
+        return grad_hidden, grad_weight, None, None, None, None

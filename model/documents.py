@@ -12,6 +12,17 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
 
+def copy_to(device: torch.device, x: Tensor) -> Tensor:
+    """A tensor on a device, for whose copy the host does not wait.
+
+    It would, until all that the device has been given before is done, if the memory that CUDA
+    copies from could be paged out.
+    """
+    if x.device.type == "cpu" and device.type == "cuda":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class Documents:
     """The documents of a batch.
@@ -68,9 +79,9 @@ class Documents:
         """Copy the tensors to a device without waiting for it."""
         return replace(
             self,
-            segments=self.segments.to(device, non_blocking=True),
-            positions=self.positions.to(device, non_blocking=True),
-            cu_seqlens=self.cu_seqlens.to(device, non_blocking=True),
+            segments=copy_to(device, self.segments),
+            positions=copy_to(device, self.positions),
+            cu_seqlens=copy_to(device, self.cu_seqlens),
         )
 
     def count_pairs(self, window: int | None) -> int:

@@ -12,10 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kernels import cross_entropy
+from kernels.cross_entropy import supervised_positions
 from kernels.launch import chosen
 from model.tiles import tile_rows
 
-IGNORE = -100
+IGNORE = cross_entropy.IGNORE
 CHUNK_LOGITS = 1 << 26
 """Logits held at a time: 128 MiB in 16 bits, in matrix products large enough to be efficient; with
 half of it a CPU multiplies bfloat16 slopes and a head of 32,000 rows at half the speed."""
@@ -41,25 +42,33 @@ def linear_cross_entropy(
     weight: Float[Tensor, "V D"],
     labels: Int[Tensor, "B T"],
     num_tokens: int,
+    supervised: int | None = None,
 ) -> Losses:
     """Summed cross-entropy of `hidden @ weight.T` against labels; on CUDA by the Triton kernel.
 
     Args:
         labels: the id each position should predict; -100 is not supervised.
         num_tokens: ids from here on are padding of the vocabulary and get no probability.
+        supervised: how many labels are not -100, if the host knows; otherwise it waits for the
+            device to count them.
     """
     assert 0 < num_tokens <= weight.shape[0]
     if not torch.is_grad_enabled():  # a parameter asks for its gradient even then
         weight = weight.detach()
-    kernel = cross_entropy.linear_cross_entropy
-    compute = kernel if chosen(hidden) else _ChunkedCrossEntropy.apply
-    total, tokens = compute(hidden.flatten(0, 1), weight, labels.flatten(), num_tokens)  # pyright: ignore[reportGeneralTypeIssues]
+    x, y = hidden.flatten(0, 1), labels.flatten()
+    if chosen(hidden):
+        total, tokens = cross_entropy.linear_cross_entropy(
+            x, weight, y, num_tokens, supervised=supervised
+        )
+    else:
+        positions = supervised_positions(y, supervised)
+        total, tokens = _ChunkedCrossEntropy.apply(x, weight, y, positions, num_tokens)  # pyright: ignore[reportGeneralTypeIssues]
     return Losses(total, tokens.view_as(labels).sum(1))
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, labels, num_tokens):  # noqa: ANN001, ANN205
+    def forward(ctx, hidden, weight, labels, positions, num_tokens):  # noqa: ANN001, ANN205
         head = weight[:num_tokens]
         want_hidden, want_weight, *_ = ctx.needs_input_grad
         exact = torch.promote_types(hidden.dtype, torch.float32)
@@ -69,10 +78,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         # many logits, which for 16-bit matrices takes a CPU half the time.
         columns = weight.new_zeros(weight.shape[::-1], dtype=exact) if want_weight else None
         # Unsupervised positions cost nothing: they are not even multiplied with the head.
-        supervised = (labels != IGNORE).nonzero().squeeze(1)
-        size = max(1, min(len(supervised), CHUNK_LOGITS // num_tokens))
+        size = max(1, min(len(positions), CHUNK_LOGITS // num_tokens))
         logits = hidden.new_empty(size, num_tokens)  # one for all chunks: new pages cost a CPU time
-        for chunk in supervised.split(size):
+        for chunk in positions.split(size):
             x, y = hidden[chunk], labels[chunk]
             slopes = logits[: len(y)]
             for rows, out in zip(head.split(HEAD_ROWS), slopes.split(HEAD_ROWS, 1), strict=True):
@@ -99,7 +107,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad_hidden = _scaled(grad_hidden, grad_total, grad_hidden.dtype)
         if columns is not None:
             grad_weight = _scaled(columns.T, grad_total, ctx.weight_dtype)
-        return grad_hidden, grad_weight, None, None
+        return grad_hidden, grad_weight, None, None, None
 
 
 def _scaled(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -194,7 +194,12 @@ class Mistral(nn.Module):
     ) -> Tensor: ...
     @overload
     def forward(
-        self, tokens: Tensor, *, documents: Documents | None = None, labels: Tensor
+        self,
+        tokens: Tensor,
+        *,
+        documents: Documents | None = None,
+        labels: Tensor,
+        supervised: int | None = None,
     ) -> Losses: ...
     def forward(
         self,
@@ -202,6 +207,7 @@ class Mistral(nn.Module):
         *,
         documents: Documents | None = None,
         labels: Int[Tensor, "B T"] | None = None,
+        supervised: int | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "B T V"] | Float[Tensor, "N 1 V"] | Losses:
         """Raw logits, or the summed loss if labels are given.
@@ -210,6 +216,7 @@ class Mistral(nn.Module):
             documents: where documents lie in the rows; None means one document per row.
             labels: the id that each position should predict; -100 is not supervised. The loss is
                 computed here and not by the caller, so that it lies inside FSDP's forward.
+            supervised: how many labels are not -100, so that the host need not ask the device.
             cache: what came before; the tokens, one document or row per sequence, go on from it
                 and are added to it. The logits (N, 1, V) are those of each sequence's last token.
         """
@@ -224,7 +231,8 @@ class Mistral(nn.Module):
         hidden = self.model(tokens, rotary, documents)
         if labels is None:
             return self.lm_head(hidden)
-        return linear_cross_entropy(hidden, self.lm_head.weight, labels, self.config.num_tokens)
+        num_tokens = self.config.num_tokens
+        return linear_cross_entropy(hidden, self.lm_head.weight, labels, num_tokens, supervised)
 
     def _continue(self, tokens: Tensor, documents: Documents | None, cache: Cache) -> Tensor:
         step = cache.begin(tokens, documents, self.backend)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.banded import visible_keys
-from model.documents import Documents
+from model.documents import Documents, copy_to
 from tests.toy import random_segments, spans
 
 CPU = torch.device("cpu")
@@ -35,6 +35,24 @@ def test_from_segments_is_the_naive_construction(rows):
     assert documents.cu_seqlens.dtype == torch.int32
     assert documents.max_seqlen == 1 + max(map(max, positions))
     assert type(documents.max_seqlen) is int
+
+
+def test_what_cuda_copies_cannot_be_paged_out(monkeypatch):
+    """Or the host would wait for the device. A CPU has neither, so both calls are only recorded."""
+    calls = []
+    x = torch.arange(3)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: calls.append("pinned") or x)
+    monkeypatch.setattr(torch.Tensor, "to", lambda x, *to, **how: calls.append((to, how)) or x)
+    cuda = torch.device("cuda")
+    copy_to(cuda, x)
+    assert calls == ["pinned", ((cuda,), {"non_blocking": True})]
+    documents = Documents.from_segments(torch.ones(2, 3, dtype=torch.int32))
+    calls.clear()
+    documents.to(cuda)
+    assert calls == 3 * ["pinned", ((cuda,), {"non_blocking": True})]
+    calls.clear()
+    copy_to(CPU, x)
+    assert calls == [((CPU,), {"non_blocking": True})]
 
 
 @pytest.mark.parametrize(("rows", "length"), [(1, 1), (1, 9), (4, 1), (3, 7)])

@@ -178,7 +178,9 @@ def check_linear_cross_entropy(dtype, chunk_logits, num_tokens):
             x, w = x.requires_grad_(), w.requires_grad_()
             if triton:
                 flat = (x.flatten(0, 1), w, labels.flatten(), num_tokens)
-                total, losses = cross_entropy.linear_cross_entropy(*flat)
+                count = int((labels != -100).sum())
+                total, losses = cross_entropy.linear_cross_entropy(*flat, supervised=count)
+                assert torch.equal(losses, cross_entropy.linear_cross_entropy(*flat)[1])
                 rows = losses.view(2, 11).sum(1)
             else:
                 total, rows = linear_cross_entropy(x, w, labels, num_tokens)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -65,6 +66,34 @@ def test_bfloat16_rounds_no_worse_than_torch(monkeypatch):
                 errors[i, j] += (x.double() - y).square().mean()
     ours, theirs = errors.sqrt()
     assert (ours <= 1.1 * theirs).all()
+
+
+def test_a_known_count_of_labels_changes_nothing():
+    hidden, weight, labels = batch()
+    count = int((labels != IGNORE).sum())
+    losses = linear_cross_entropy(hidden, weight, labels, IDS, supervised=count)
+    known = *losses, *torch.autograd.grad(losses.total, (hidden, weight))
+    for x, y in zip(known, chunked(hidden, weight, labels), strict=True):
+        assert torch.equal(x, y)
+
+
+@pytest.mark.parametrize("off", [-1, 1])
+def test_a_wrong_count_of_labels_is_no_loss(off):
+    hidden, weight, labels = batch()
+    count = int((labels != IGNORE).sum())
+    with pytest.raises(RuntimeError):
+        linear_cross_entropy(hidden, weight, labels, IDS, supervised=count + off)
+
+
+def test_with_a_known_count_nobody_waits_for_the_device():
+    """A fake tensor has no values: whoever asks for one, as the host does when it waits, fails."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        hidden, weight = (x.detach().clone().requires_grad_() for x in batch()[:2])
+        labels = torch.zeros(ROWS, LENGTH, dtype=torch.int64)
+        linear_cross_entropy(hidden, weight, labels, IDS, supervised=20).total.backward()
+        assert hidden.grad.shape == hidden.shape
+        with pytest.raises(DynamicOutputShapeException):
+            linear_cross_entropy(hidden, weight, labels, IDS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -43,7 +43,7 @@ def measure(work: Training, side: str) -> dict:
         losses: list[Tensor] = []
 
         def step() -> None:
-            loss = model(tokens, labels=labels).total / supervised
+            loss = model(tokens, labels=labels, supervised=supervised).total / supervised
             losses.append(loss.detach())
             loss.backward()
             optimizer.step()
