@@ -79,7 +79,8 @@ def report(
     """
     peak = peak_gib(weight.device)  # before the machine's rates are measured
     matrix = measure_peak_flops(weight.device, weight.dtype)
-    read = read_rate(weight.device, weight.dtype, work.bandwidth_bytes)
+    step = step_bytes(work, weight.itemsize)
+    read = read_rate(weight.device, step)
     prompt_tokens = work.rows * work.prompt_tokens
     return {
         "figures": {
@@ -88,7 +89,7 @@ def report(
             "peak_gib": peak,
         },
         "ceilings": {
-            "decode_tokens_per_second": work.rows * read / step_bytes(work, weight.itemsize),
+            "decode_tokens_per_second": work.rows * read / step,
             "prefill_tokens_per_second": prompt_tokens * matrix / prefill_flops(work),
         },
         "machine": {"matrix_tflops": matrix / 1e12, "read_gb_per_second": read / 1e9},

@@ -129,7 +129,6 @@ def gpu_parts() -> list[Part]:
                     prompt_tokens=1024,
                     new_tokens=64,
                     dtype="bfloat16",
-                    bandwidth_bytes=1 << 32,
                     device="cuda",
                 ),
                 ("ours", "peer"),
@@ -246,12 +245,7 @@ SMALL: dict[str, dict[str, Any]] = {
 def toy_parts() -> list[Part]:
     """All kinds of work of both other suites at sizes that say nothing about speed."""
     train: dict[str, Any] = {"shape": TINY, "rows": 2, "length": 32, "steps": 2}
-    prompts: dict[str, Any] = {
-        "shape": TINY,
-        "prompt_tokens": 12,
-        "new_tokens": 6,
-        "bandwidth_bytes": 1 << 16,
-    }
+    prompts: dict[str, Any] = {"shape": TINY, "prompt_tokens": 12, "new_tokens": 6}
     heads: dict[str, Any] = {"heads": 4, "key_heads": 2, "dtype": "float32", "times": 2}
     head = Loss(tokens=64, supervised=64, ids=128, width=16, dtype="float32", times=2)
     copies = {"bandwidth_bytes": 1 << 16}

@@ -50,7 +50,6 @@ class Decoding:
         prompt_tokens, new_tokens: of each.
         dtype: of the weights.
         prefills: times that the prompts are read to time that alone.
-        bandwidth_bytes: how much is read to measure the rate at which memory can be read.
     """
 
     shape: dict[str, Any]
@@ -59,7 +58,6 @@ class Decoding:
     new_tokens: int
     dtype: str
     prefills: int = 3
-    bandwidth_bytes: int = 1 << 29
     device: str = "cpu"
 
 
