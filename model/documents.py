@@ -15,8 +15,8 @@ from torch.nn.attention.flex_attention import BlockMask
 def copy_to(device: torch.device, x: Tensor) -> Tensor:
     """A tensor on a device, for whose copy the host does not wait.
 
-    It would, until all that the device has been given before is done, if the memory that CUDA
-    copies from could be paged out.
+    From memory that could be paged out CUDA copies by way of its own, and may first wait until all
+    that the device was given before is done ("API synchronization behavior" in NVIDIA's manual).
     """
     if x.device.type == "cpu" and device.type == "cuda":
         x = x.pin_memory()

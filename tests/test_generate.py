@@ -122,6 +122,14 @@ def test_the_outermost_numbers_draw_possible_ids(number):
     assert choose(logits, None, [number], SamplingConfig()).item() in (1, 2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_of_equally_probable_ids_the_first_is_greedy(dtype):
+    logits = torch.zeros(3, 300, dtype=dtype)
+    logits[1, [7, 70, 290]] = 2.0
+    logits[2, 1:] = -1.0
+    assert choose(logits, None, [], SamplingConfig(temperature=0.0)).tolist() == [0, 7, 0]
+
+
 @pytest.mark.parametrize("idle", [False, True])
 @pytest.mark.parametrize("pack", [False, True])
 @pytest.mark.parametrize("config", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
