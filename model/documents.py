@@ -19,7 +19,7 @@ def copy_to(device: torch.device, x: Tensor) -> Tensor:
     that the device was given before is done ("API synchronization behavior" in NVIDIA's manual).
     """
     if x.device.type == "cpu" and device.type == "cuda":
-        x = x.pin_memory()
+        x = x.contiguous().pin_memory()  # an expanded tensor cannot be pinned as it is
     return x.to(device, non_blocking=True)
 
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -12,6 +12,8 @@ GROWTH = 1 << 25
 """Bytes by which a file has grown when they are forced to disk while it is being written."""
 FILES = 4
 """That are forced to disk at a time."""
+PAUSE = 0.03
+"""Seconds between two looks at how the files have grown."""
 
 
 @contextmanager
@@ -44,19 +46,21 @@ def forced(folder: Path, pattern: str = "*") -> Iterator[None]:
         OSError: a file could not be forced to disk.
     """
     written = Event()
-    with ThreadPoolExecutor(1, thread_name_prefix="forced") as pool:
-        forcing = pool.submit(_force, folder, pattern, written)
+    # A disk that is asked for one file after the other is idle in between.
+    with ThreadPoolExecutor(FILES) as disk, ThreadPoolExecutor(1) as watcher:
+        watching = watcher.submit(_force_growth, disk, folder, pattern, written)
         try:
             yield
         finally:
             written.set()
-        forcing.result()
+        watching.result()
+        list(disk.map(make_durable, folder.glob(pattern)))
 
 
-def _force(folder: Path, pattern: str, written: Event) -> None:
+def _force_growth(disk: Executor, folder: Path, pattern: str, written: Event) -> None:
     forced: dict[Path, int] = {}
 
-    def force_growth(path: Path) -> None:
+    def force(path: Path) -> None:
         try:
             size = path.stat().st_size
             if size - forced.get(path, 0) >= GROWTH:
@@ -65,11 +69,8 @@ def _force(folder: Path, pattern: str, written: Event) -> None:
         except FileNotFoundError:
             pass  # it has another name by now
 
-    # A disk that is asked for one file after the other is idle in between.
-    with ThreadPoolExecutor(FILES) as pool:
-        while not written.wait(0.01):
-            list(pool.map(force_growth, folder.glob(pattern)))
-        list(pool.map(make_durable, folder.glob(pattern)))
+    while not written.wait(PAUSE):
+        list(disk.map(force, folder.glob(pattern)))
 
 
 def make_durable(path: Path) -> None:

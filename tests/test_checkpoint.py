@@ -2,6 +2,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import shutil
 import threading
 import zlib
@@ -33,7 +34,7 @@ from training.parallelize import (
     materialize,
     parallelize,
 )
-from training.sealed import MARKER, _DigestedFiles
+from training.sealed import MARKER, _DigestedFile, _DigestedFiles
 from training.state import state_bytes
 
 # 37 ids, 3 layers: what 2 or 3 ranks keep is uneven.
@@ -125,6 +126,39 @@ def test_what_one_of_the_writing_threads_cannot_write_fails_the_save(world, tmp_
     assert saver.load_latest(model, optimizer) == 1
     saver.save(3, model, optimizer)
     assert saver.steps() == [3]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_full_disk_is_called_so(world, tmp_path):
+    """A limit of file sizes stands for it: torch, whose archive is cut off, speaks of positions."""
+    model, optimizer = build(world)
+    saver = checkpointer(tmp_path, world, keep_last=1)
+    saver.save(1, model, optimizer)
+    largest = max(path.stat().st_size for path in tmp_path.rglob("*.distcp"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 2, hard))
+    try:
+        with pytest.raises(ValueError, match=r"\(process 0: .*File too large.*\); mend"):
+            saver.save(2, model, optimizer)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert saver.steps() == [1]
+    saver.save(2, model, optimizer)
+    assert saver.steps() == [2]
+
+
+def test_torch_makes_no_checksums_beside_ours(world, tmp_path, monkeypatch):
+    """They would cost as much time as the writing; the option counts for one thread."""
+    computed, write = [], _DigestedFile.write
+
+    def recorded(file, content):
+        computed.append(torch.serialization.get_crc32_options())
+        return write(file, content)
+
+    monkeypatch.setattr(_DigestedFile, "write", recorded)
+    checkpointer(tmp_path, world).save(1, *build(world))
+    assert computed
+    assert not any(computed)
 
 
 def test_an_optimizer_that_has_not_stepped_can_be_saved(world, tmp_path):

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.distributed.tensor import DTensor
 
+from kernels.cross_entropy import supervised_positions
 from model.config import ModelConfig
+from model.documents import copy_to
 from model.initial import InitialWeights
 from model.lora import LoraConfig, add_lora
 from model.transformer import Block, Mistral
@@ -205,6 +207,28 @@ def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was():
     for parameter, weight, moment in zip(model.parameters(), before, moments, strict=True):
         assert torch.equal(parameter, weight)
         assert torch.equal(optimizer.state[parameter]["exp_avg"], moment)
+
+
+def test_a_step_asks_the_device_for_no_counts_and_waits_for_no_copies(monkeypatch):
+    """What `test_loss` and `test_documents` show of the two functions is of use if they are used."""
+    counts, copied = [], []
+
+    def counted(labels, count=None):
+        counts.append(count)
+        return supervised_positions(labels, count)
+
+    def copy(device, x):
+        copied.append(x)
+        return copy_to(device, x)
+
+    monkeypatch.setattr("model.loss.supervised_positions", counted)
+    monkeypatch.setattr("train.copy_to", copy)
+    monkeypatch.setattr("model.documents.copy_to", copy)
+    with start_world("cpu") as world:
+        model, optimizer, batches, run = one_split(world, toy_config(vocab_size=37), FP32, 2)
+        train_step(model, optimizer, batches, run, world)
+    assert counts == [batch.supervised_tokens for batch in batches]
+    assert len(copied) == 5 * len(batches)  # ids, labels, and three tensors of documents
 
 
 def mesh_shapes(world):

@@ -51,48 +51,71 @@ class Writer(FileSystemWriter):
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         """What torch does, but not its silence: it counts what a failed thread has not written as
-        never asked for.
+        never asked for; nor its words, which say of a full disk that a position is unexpected.
 
         Raises:
-            OSError: something could not be written; the thread has printed why.
+            OSError: something could not be written.
         """
         with forced(self._folder, f"{plan.storage_data.prefix}*"):
-            future = super().write_data(plan, planner)
+            try:
+                future = super().write_data(plan, planner)
+            except Exception as error:
+                raise self.fs.failure or error from error
             lost = {item.index for item in plan.items} - {result.index for result in future.wait()}
             if lost:
-                raise OSError(f"{len(lost)} of {len(plan.items)} tensors could not be written")
+                words = f"{len(lost)} of {len(plan.items)} tensors could not be written"
+                raise self.fs.failure or OSError(words)
         self.files = dict(self.fs.digests)
         return future
 
 
 class _DigestedFiles(FileSystem):
-    """torch's access to files, which also remembers size and CRC-32 of those that it wrote."""
+    """torch's access to files, which also remembers what was written.
+
+    Attributes:
+        digests: size and CRC-32 of each file, by name.
+        failure: the first error of the disk; nothing is written any more after it.
+    """
 
     def __init__(self) -> None:
         self.digests: dict[str, dict] = {}
+        self.failure: OSError | None = None
 
     @contextmanager
     def create_stream(self, path: str | PathLike, mode: str) -> Iterator[io.IOBase]:
-        # torch.save's checksums inside of the file would be a second digest. The option counts
-        # for one thread, and each thread that writes comes by here.
+        # torch.save's checksums inside of the file would be a second digest. From 2.12 on the
+        # option counts for one thread; each thread that writes comes by here.
         torch.serialization.set_crc32_options(False)
         assert mode == "wb"
-        with _DigestedFile(path) as file:
+        with self.noting_failure(), _DigestedFile(path, self) as file:
             yield file
         self.digests[Path(path).name] = {"size": file.size, "crc32": f"{file.crc32:08x}"}
 
+    @contextmanager
+    def noting_failure(self) -> Iterator[None]:
+        """Remember an error of the disk, which torch may replace by one of its own."""
+        if self.failure is not None:
+            raise self.failure
+        try:
+            yield
+        except OSError as error:
+            self.failure = self.failure or error
+            raise
+
 
 class _DigestedFile(io.BufferedWriter):
-    def __init__(self, path: str | PathLike) -> None:
+    def __init__(self, path: str | PathLike, files: _DigestedFiles) -> None:
         super().__init__(io.FileIO(path, "wb"))
         self.size, self.crc32 = 0, 0
+        self._files = files
 
     def write(self, content) -> int:  # noqa: ANN001 (bytes of any kind)
         view = memoryview(content).cast("B")
-        for start in range(0, len(view), PIECE):
-            piece = view[start : start + PIECE]
-            self.crc32 = zlib.crc32(piece, self.crc32)
-            super().write(piece)
+        with self._files.noting_failure():
+            for start in range(0, len(view), PIECE):
+                piece = view[start : start + PIECE]
+                self.crc32 = zlib.crc32(piece, self.crc32)
+                super().write(piece)
         self.size += len(view)
         return len(view)
 
@@ -101,7 +124,12 @@ def reason(error: BaseException) -> str:
     """What went wrong, without the traces that torch puts into its words."""
     if not isinstance(error, CheckpointException):
         return str(error)
-    return "; ".join(f"process {rank}: {cause}" for rank, (cause, _) in error.failures.items())
+    processes: dict[str, list[str]] = {}
+    for rank, (cause, _) in error.failures.items():
+        told = isinstance(cause, OSError | ValueError)
+        words = str(cause) if told else f"{type(cause).__name__}: {cause}"
+        processes.setdefault(words, []).append(str(rank))
+    return "; ".join(f"process {', '.join(r)}: {words}" for words, r in processes.items())
 
 
 def crc32_of(path: Path) -> str:

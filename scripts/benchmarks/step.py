@@ -55,9 +55,10 @@ def time_steps(config: StepConfig, world: World, model: Mistral) -> list[float]:
     tokens = torch.randint(config.model.num_tokens, shape, device=world.device)
     labels = tokens.roll(-1, 1)
     labels[:, -1] = -100
+    supervised = labels[:, 1:].numel()
 
     def step() -> None:
-        (model(tokens, labels=labels).total / labels.numel()).backward()
+        (model(tokens, labels=labels, supervised=supervised).total / supervised).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
