@@ -210,7 +210,7 @@ def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was():
 
 
 def test_a_step_asks_the_device_for_no_counts_and_waits_for_no_copies(monkeypatch):
-    """What `test_loss` and `test_documents` show of the two functions is of use if they are used."""
+    """What `test_loss` and `test_documents` show of two functions is of use where they are used."""
     counts, copied = [], []
 
     def counted(labels, count=None):

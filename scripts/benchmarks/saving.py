@@ -43,8 +43,8 @@ def measure(work: Saving, side: str) -> dict:
         weights = sum(x.nbytes for x in model.parameters())
         piece = os.urandom(min(state, PIECE))
         # None is removed on the clock: neither is a plain file.
-        settings = CheckpointConfig(asynchronous=False, keep_last=work.times)
-        meanwhile = CheckpointConfig(keep_last=work.times)
+        settings = CheckpointConfig(asynchronous=False, keep_last=work.times + 1)
+        meanwhile = CheckpointConfig(keep_last=work.times + 1)
 
         def save(keeper: Checkpointer, step: int) -> None:
             keeper.save(step, model, optimizer)
@@ -63,7 +63,7 @@ def measure(work: Saving, side: str) -> dict:
                 lambda n: _write_some(folder / f"part-{n}", state, piece),
                 before=lambda n: _remove(folder, n - 1),
             )
-            newest = work.times - 1
+            newest = work.times
             loading, opening, reading = _seconds(
                 work,
                 lambda _: keeper.load(newest, model, optimizer),
@@ -94,22 +94,26 @@ def measure(work: Saving, side: str) -> dict:
 def _seconds(
     work: Saving,
     *actions: Callable[[int], object],
-    before: Callable[[int], object] = lambda _: None,
+    before: Callable[[int], object] | None = None,
 ) -> list[float]:
     """Median of each of some actions, which take turns, for a disk's rate changes by the minute.
+
+    Each round begins with another one, for what comes after what counts too. The first round is not
+    counted: the memory that it gets may be the first that the machine has given.
 
     Args:
         before: is done before each round, off the clock.
     """
     seconds: list[list[float]] = [[] for _ in actions]
-    for number in range(work.times):
+    for number in range(work.times + 1):
         if before:
             before(number)
-        for action, taken in zip(actions, seconds, strict=True):
+        for place in range(number, number + len(actions)):
+            which = place % len(actions)
             start = time.perf_counter()
-            action(number)
-            taken.append(time.perf_counter() - start)
-    return [statistics.median(taken) for taken in seconds]
+            actions[which](number)
+            seconds[which].append(time.perf_counter() - start)
+    return [statistics.median(taken[1:]) for taken in seconds]
 
 
 def _remove(folder: Path, number: int) -> None:

@@ -122,7 +122,7 @@ class Saving:
     """
 
     shape: dict[str, Any]
-    times: int = 9
+    times: int = 10
     place: str | None = None
 
 
