@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
-GROWTH = 1 << 25
+GROWTH = 1 << 23
 """Bytes by which a file has grown when they are forced to disk while it is being written."""
 FILES = 4
 """That are forced to disk at a time."""
-PAUSE = 0.03
-"""Seconds between two looks at how the files have grown."""
+PAUSE = 0.01
+"""Seconds between two looks at how the files have grown; none is taken while the disk works."""
 
 
 @contextmanager
