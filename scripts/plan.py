@@ -39,8 +39,8 @@ class PlanConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Set by the model presets; changes nothing here."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    """`checkpointing`, `checkpointed_layers` and `shard_ranks` count; both strategies are
-    planned."""
+    """`checkpointing`, `checkpointed_layers`, `compile` and `shard_ranks` count; both strategies
+    are planned."""
     machine: MachineConfig = field(default_factory=MachineConfig)
     gpus: list[int] = field(default_factory=lambda: [8, 64])
     """Numbers of devices to plan for."""
@@ -111,9 +111,10 @@ def memories(config: PlanConfig, job: Job) -> Iterator[str]:
     yield "gpus  strategy  states  activations  gathered   loss   peak  fits  fewest  at"
     for gpus in config.gpus:
         for strategy, shards in shards_of(config, gpus).items():
-            for recipe, size in STATES.items():
+            for name, recipe in STATES.items():
                 options: dict[str, Any] = {"tokens": job.tokens, "shards": shards}
-                options |= {"per_weight": size}
+                options |= {"recipe": recipe, "compiled": config.parallel.compile}
+                options |= {"accumulates": job.micro_batches(gpus) > 1}
                 options |= {"lora": job.lora, "checkpointing": job.checkpointing}
                 memory = peak_memory(
                     job.model,
@@ -131,7 +132,7 @@ def memories(config: PlanConfig, job: Job) -> Iterator[str]:
                     f"{gpus:4}  {strategy:8} {memory.states / GIB:7.1f}"
                     f" {memory.activations / GIB:12.1f} {memory.gathered / GIB:9.1f}"
                     f" {memory.loss / GIB:6.1f} {memory.total / GIB:6.1f}  {fits:4}"
-                    f"  {fewest:>6}  {memory.moment}; {recipe}"
+                    f"  {fewest:>6}  {memory.moment}; {name}"
                 )
 
 

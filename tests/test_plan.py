@@ -13,7 +13,7 @@ from model.lora import LoraConfig, add_lora
 from model.tiles import tile_rows
 from model.transformer import Mistral
 from scripts.plan import PlanConfig, plan
-from tests.toy import mistral_7b_config, randomize, toy_config
+from tests.toy import mistral_7b_config, randomize, run_without_hook, toy_config
 from training.parallelize import ParallelConfig, parallelize
 from training.planned_memory import (
     DRIVER_BYTES,
@@ -98,12 +98,16 @@ class _mesh_of_one:
         return 1
 
 
-def saved_bytes(config, tokens, lora):
+def saved_bytes(config, tokens, lora, *, compiled=False):
     """What autograd keeps of one forward pass through the layers, weights left out, in bfloat16."""
     model = Mistral(config)
     if lora:
         add_lora(model, lora)
     model.to(torch.bfloat16)
+    if compiled:
+        for layer in model.model.layers:
+            # The compiler's decisions on what to keep, without its code.
+            layer.compile(backend="aot_eager_decomp_partition", fullgraph=True)
     weights = {x.untyped_storage().data_ptr() for x in model.parameters()}
     kept = {}
 
@@ -130,6 +134,22 @@ def test_activations_are_what_autograd_keeps():
     # computes again, and banded attention no softmax denominators, as flash attention does.
     planned -= 2 * 4 + 4 * shapes[0].num_attention_heads
     assert (three - one) / 2 == planned * tokens.numel()
+
+
+def check_compiled_blocks(adapted):
+    lora = LORA if adapted else None
+    tokens = torch.ones(2, 96, dtype=torch.long)
+    sizes = {"hidden_size": 80, "intermediate_size": 160, "head_dim": 24}
+    shapes = [toy_config(num_hidden_layers=n, **sizes) for n in (1, 3)]
+    one, three = (saved_bytes(config, tokens, lora, compiled=True) for config in shapes)
+    planned = layer_activation_bytes(shapes[0], lora, compiled=True)
+    planned -= 4 * shapes[0].num_attention_heads  # softmax denominators, as above
+    assert (three - one) / 2 == planned * tokens.numel()
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_activations_are_what_compiled_blocks_keep(adapted):
+    run_without_hook(check_compiled_blocks, adapted)
 
 
 def test_checkpointing_keeps_less():
@@ -183,7 +203,8 @@ def test_a_simulated_step_of_64_ranks(strategy, shards):
         assert found.sizes["allreduce"] == scattered / shards
     else:
         assert "allreduce" not in found.calls
-    planned = peak_memory(SMALL, weights, tokens=512, checkpointing="full", shards=shards)
+    options = {"tokens": 512, "checkpointing": "full", "shards": shards}
+    planned = peak_memory(SMALL, weights, accumulates=False, **options)
     # The plan is a GPU's; on a CPU the loss makes its fp32 copies of one tile of logits only.
     spared = 2 * 4 * SMALL.vocab_size * max(0, 512 - tile_rows(SMALL.vocab_size))
     assert found.peak_bytes == pytest.approx(planned.total - DRIVER_BYTES - spared, rel=0.2)
@@ -194,9 +215,37 @@ def test_known_sizes():
     weights = count_weights(MISTRAL, None)
     assert weights.trained == 7_241_732_096
     sizes = list(STATES.values())
-    on_one = [state_bytes(weights, 1, size) / GIB for size in sizes]
+    on_one = [state_bytes(weights, 1, size.state) / GIB for size in sizes]
     assert on_one == pytest.approx([107.9, 80.9, 54.0], abs=0.05)
     assert state_bytes(weights, 8, 16) / GIB == pytest.approx(13.5, abs=0.05)
+
+
+def test_peaks_of_an_h200():
+    """What docs/performance.md's steps, of one micro-batch and compiled, took, in GiB."""
+    fp32, rounded, bf16 = STATES.values()
+    runs = [
+        (None, 8192, 16, fp32, 110),
+        (None, 8192, 0, rounded, 90),
+        (None, 16384, 0, bf16, 110),
+        (None, 32768, 12, bf16, 131),
+        (LORA, 16384, 0, fp32, 83),
+        (LORA, 32768, 8, fp32, 120),
+        (LORA, 4096, 32, fp32, 16.0),
+    ]
+    for lora, tokens, layers, recipe, measured in runs:
+        planned = peak_memory(
+            MISTRAL,
+            count_weights(MISTRAL, lora),
+            tokens=tokens,
+            checkpointing="full" if layers else "none",
+            checkpointed_layers=layers or None,
+            recipe=recipe,
+            lora=lora,
+            shards=1,
+            accumulates=False,
+            compiled=True,
+        )
+        assert (planned.total - DRIVER_BYTES) / GIB == pytest.approx(measured, rel=0.05)
 
 
 def test_what_fits():

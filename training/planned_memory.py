@@ -5,7 +5,7 @@ Every formula follows the tensors that `parallelize`, `train_step` and `model.lo
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -14,13 +14,22 @@ from model.lora import LoraConfig, add_lora
 from model.loss import CHUNK_LOGITS
 from model.transformer import Mistral
 
+
+class Recipe(NamedTuple):
+    """Bytes per trained weight: of all its states, and of the gradient among them."""
+
+    state: int
+    gradient: int
+
+
 STATES = {
-    "fp32 weights, gradients and moments (train.py)": 16,
-    "fp32 weights and gradients, bf16 moments (optim.moment_dtype=bfloat16)": 12,
-    "bf16 weights, gradients and moments": 8,
+    "fp32 weights, gradients and moments (train.py)": Recipe(16, 4),
+    "fp32 weights and gradients, bf16 moments (optim.moment_dtype=bfloat16)": Recipe(12, 4),
+    "bf16 weights, gradients and moments": Recipe(8, 2),
 }
-"""Bytes per trained weight of three recipes. The first two are what this project trains with; the
-last loses updates below 2^-8 of a weight."""
+"""The first two are what this project trains with; the last loses updates below 2^-8 of a
+weight."""
+TRAIN = STATES["fp32 weights, gradients and moments (train.py)"]
 DRIVER_BYTES = int(1.5 * 2**30)
 """CUDA's context, NCCL's buffers and the allocator's gaps: an allowance, not a formula."""
 
@@ -79,17 +88,20 @@ def state_bytes(weights: Weights, shards: int, per_weight: int) -> int:
     return -(-(weights.trained * per_weight + weights.frozen * 2) // shards)
 
 
-def layer_activation_bytes(config: ModelConfig, lora: LoraConfig | None) -> int:
+def layer_activation_bytes(
+    config: ModelConfig, lora: LoraConfig | None, *, compiled: bool = False
+) -> int:
     """What autograd keeps of one token in one layer, in bfloat16, without recomputation.
 
     The input of each norm and of each group of projections (4 D), rotated queries, keys and values
     and the mixed values (2 H E + 2 K E), gate, up, silu(gate) and their product (4 F), in fp32 one
     number per norm and per head; with adapters the outputs of each A (7 R) besides. A frozen linear
-    needs no input, but its adapter does.
+    needs no input, but its adapter does. The compiler makes silu(gate) again.
     """
     heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
     attention = 2 * heads * config.head_size + 4 * config.num_attention_heads + 8
-    kept = 2 * (4 * config.hidden_size + 4 * config.intermediate_size) + attention
+    wide = 3 if compiled else 4
+    kept = 2 * (4 * config.hidden_size + wide * config.intermediate_size) + attention
     if lora is not None:
         kept += 2 * 7 * lora.rank
     return kept
@@ -101,21 +113,23 @@ def activation_bytes(
     checkpointing: str,
     lora: LoraConfig | None = None,
     checkpointed_layers: int | None = None,
+    *,
+    compiled: bool = False,
 ) -> int:
     """What the whole network keeps from forward to backward for `tokens` tokens.
 
     `none`: everything in all layers. `full`: each layer's input, and everything of the one layer
     that is being recomputed. `selective` keeps the outputs of products and attention: input, q, k,
     v, mixed values, attention's and the feed-forward's result, gate and up; and one layer's whole.
-    Compiled blocks keep less: about two thirds of `none` (docs/performance.md). Where some layers
-    are not checkpointed the one that is recomputed is counted besides them, though they come first
-    in backward: at most one layer too many.
+    Where some layers are not checkpointed the one that is recomputed is counted besides them,
+    though they come first in backward: at most one layer too many.
 
     Args:
         checkpointed_layers: that `checkpointing` is for; None: all.
+        compiled: whether blocks are.
     """
     width, layers = config.hidden_size, config.num_hidden_layers
-    whole = layer_activation_bytes(config, lora)
+    whole = layer_activation_bytes(config, lora, compiled=compiled)
     if checkpointing == "none":
         return tokens * layers * whole
     kept = 2 * width
@@ -173,7 +187,9 @@ def peak_memory(
     tokens: int,
     checkpointing: str,
     shards: int,
-    per_weight: int = 16,
+    recipe: Recipe = TRAIN,
+    accumulates: bool = True,
+    compiled: bool = False,
     lora: LoraConfig | None = None,
     checkpointed_layers: int | None = None,
 ) -> Memory:
@@ -187,23 +203,29 @@ def peak_memory(
     Args:
         tokens: per micro-batch.
         shards: devices that share the weights.
-        per_weight: bytes of state per trained weight, see `STATES`.
+        recipe: of `STATES`.
+        accumulates: whether a step has several micro-batches; in the only one, gradients appear as
+            activations go.
+        compiled: whether blocks are.
         checkpointed_layers: that `checkpointing` is for; None: all.
     """
-    states = state_bytes(weights, shards, per_weight)
-    activations = activation_bytes(config, tokens, checkpointing, lora, checkpointed_layers)
+    states = state_bytes(weights, shards, recipe.state)
+    before = states if accumulates else states - weights.trained * recipe.gradient // shards
+    activations = activation_bytes(
+        config, tokens, checkpointing, lora, checkpointed_layers, compiled=compiled
+    )
     hidden = 2 * tokens * config.hidden_size
     kept = activations
     if checkpointing != "none":  # the layer that is recomputed exists only in backward
-        kept -= tokens * layer_activation_bytes(config, lora)
+        kept -= tokens * layer_activation_bytes(config, lora, compiled=compiled)
     root, block = 2 * weights.root, 2 * weights.block
     moments = [
         # The final norm's input and output, and the gradient of the latter.
         Memory(
-            states, kept + 3 * hidden, root + block, loss_bytes(config, weights, tokens), "loss"
+            before, kept + 3 * hidden, root + block, loss_bytes(config, weights, tokens), "loss"
         ),
         Memory(
-            states,
+            before,
             activations + 3 * hidden,
             root + 2 * block + 2 * weights.head_trained + 6 * weights.block_trained,
             0,
