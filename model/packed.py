@@ -1,12 +1,12 @@
 """A decode step whose weights lie as few-row products want them, for CPUs.
 
 With one to a few dozen rows, a product costs the reading of its weights, and PyTorch's own `linear`
-reads them several times slower than memory allows (docs/generation.md). Here q, k, v are one
-product, over weights that oneDNN has laid out in blocks, and what follows a product happens in it.
-A single row in fp32 instead meets the plain weights: as it comes on Intel's processors, where MKL
-reads them as fast as memory allows, and on others in a batched product over slices. The laid-out
-weights are a copy, made when first needed, of the weights as they are then: low-rank updates are
-merged into it, and a change of the network asks for a new `PackedMistral`.
+reads them more slowly than memory allows, on some processors several times (docs/generation.md).
+Here q, k, v are one product, over weights that oneDNN has laid out in blocks, and what follows a
+product happens in it. A single row in fp32 instead meets the plain weights: as it comes on Intel's
+processors, where MKL reads them as fast as memory allows, and on others in a batched product over
+slices. The laid-out weights are a copy, made when first needed, of the weights as they are then:
+low-rank updates are merged into it, and a change of the network asks for a new `PackedMistral`.
 """
 
 from functools import cache

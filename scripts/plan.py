@@ -39,8 +39,8 @@ class PlanConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Set by the model presets; changes nothing here."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    """`checkpointing`, `checkpointed_layers`, `compile` and `shard_ranks` count; both strategies
-    are planned."""
+    """`checkpointing`, `checkpointed_layers`, `compile` (for memory alone) and `shard_ranks`
+    count; both strategies are planned."""
     machine: MachineConfig = field(default_factory=MachineConfig)
     gpus: list[int] = field(default_factory=lambda: [8, 64])
     """Numbers of devices to plan for."""
@@ -107,8 +107,12 @@ def times(config: PlanConfig, job: Job) -> Iterator[str]:
 
 def memories(config: PlanConfig, job: Job) -> Iterator[str]:
     """The table of peaks; `fewest` layers must be checkpointed (`never`: even all are too few)."""
-    yield f"GiB per device of {config.machine.memory_gib:g}, {job.tokens:,} tokens at a time"
-    yield "gpus  strategy  states  activations  gathered   loss   peak  fits  fewest  at"
+    how = "compiled" if config.parallel.compile else "not compiled"
+    yield (
+        f"GiB per device of {config.machine.memory_gib:g}, {job.tokens:,} tokens in each of "
+        f"`micro` micro-batches, blocks {how}"
+    )
+    yield "gpus  strategy  micro  states  activations  gathered   loss   peak  fits  fewest  at"
     for gpus in config.gpus:
         for strategy, shards in shards_of(config, gpus).items():
             for name, recipe in STATES.items():
@@ -129,7 +133,7 @@ def memories(config: PlanConfig, job: Job) -> Iterator[str]:
                     fewest = "never" if found is None else str(found)
                 fits = "yes" if memory.total <= room else "no"
                 yield (
-                    f"{gpus:4}  {strategy:8} {memory.states / GIB:7.1f}"
+                    f"{gpus:4}  {strategy:8} {job.micro_batches(gpus):6} {memory.states / GIB:7.1f}"
                     f" {memory.activations / GIB:12.1f} {memory.gathered / GIB:9.1f}"
                     f" {memory.loss / GIB:6.1f} {memory.total / GIB:6.1f}  {fits:4}"
                     f"  {fewest:>6}  {memory.moment}; {name}"

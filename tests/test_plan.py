@@ -248,6 +248,16 @@ def test_peaks_of_an_h200():
         assert (planned.total - DRIVER_BYTES) / GIB == pytest.approx(measured, rel=0.05)
 
 
+@pytest.mark.parametrize(("shards", "counted"), [(64, 7.85), (8, 17.9)], ids=["fsdp", "hsdp"])
+def test_peaks_of_a_simulated_step_of_64_ranks(shards, counted):
+    """What docs/performance.md says that the simulation of Mistral-7B counted, in GiB."""
+    weights = count_weights(MISTRAL, None)
+    options = {"tokens": 8192, "shards": shards, "accumulates": False}
+    planned = peak_memory(MISTRAL, weights, checkpointing="full", **options)
+    assert (planned.total - DRIVER_BYTES) / GIB == pytest.approx(counted, rel=0.05)
+    assert planned.moment == {64: "backward", 8: "end of backward"}[shards]
+
+
 def test_what_fits():
     full = peak_memory(
         *(MISTRAL, count_weights(MISTRAL, None)), tokens=8192, checkpointing="full", shards=1

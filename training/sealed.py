@@ -84,7 +84,8 @@ class _DigestedFiles(FileSystem):
     @contextmanager
     def create_stream(self, path: str | PathLike, mode: str) -> Iterator[io.IOBase]:
         # torch.save's checksums inside of the file would be a second digest. From 2.12 on the
-        # option counts for one thread; each thread that writes comes by here.
+        # option counts for one thread, and each that writes comes by here; before, for the process,
+        # which saves nothing else in this way.
         torch.serialization.set_crc32_options(False)
         assert mode == "wb"
         with self.noting_failure(), _DigestedFile(path, self) as file:

@@ -1,6 +1,6 @@
-"""Checkpoints, exports and opening them again, against plain files of as many bytes.
+"""Checkpoints, exports and opening them again, against plain files as large as a checkpoint.
 
-They are one file or as many as a checkpoint has, whichever is written faster.
+These are one file or as many as a checkpoint has, whichever is written faster.
 """
 
 import os
@@ -98,8 +98,8 @@ def _seconds(
 ) -> list[float]:
     """Median of each of some actions, which take turns, for a disk's rate changes by the minute.
 
-    Each round begins with another one, for what comes after what counts too. The first round is not
-    counted: the memory that it gets may be the first that the machine has given.
+    Each round begins with another one, so that no action always comes first or last. The first
+    round is not counted: the memory that it gets may be the first that the machine has given.
 
     Args:
         before: is done before each round, off the clock.
@@ -117,9 +117,11 @@ def _seconds(
 
 
 def _remove(folder: Path, number: int) -> None:
-    """What a round has written, so that the next finds its memory in the page cache again: what a
-    virtual machine has never touched costs as much as writing, whoever happens to get it."""
-    for path in [*folder.glob(f"*-{number}*"), *folder.glob(f"*/step-{number:08d}")]:
+    """Remove what a round has written, so that the next gets that memory for its pages: memory that
+    a virtual machine has never touched costs as much as writing, whoever happens to get it."""
+    plain = (f"plain-{number}", f"part-{number}-*")
+    names = (*plain, f"export-{number}", f"*/step-{number:08d}")
+    for path in [path for name in names for path in folder.glob(name)]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

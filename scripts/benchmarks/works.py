@@ -117,7 +117,7 @@ class Saving:
 
     Attributes:
         shape: fields of `ModelConfig`.
-        times: that each is done.
+        times: that each is done and timed, after once that is not counted.
         place: the folder that all is written to; None: the system's for temporary files.
     """
 
