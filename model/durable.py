@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
 
@@ -61,13 +61,11 @@ def _force_growth(disk: Executor, folder: Path, pattern: str, written: Event) ->
     forced: dict[Path, int] = {}
 
     def force(path: Path) -> None:
-        try:
+        with suppress(FileNotFoundError):  # it has another name by now
             size = path.stat().st_size
             if size - forced.get(path, 0) >= GROWTH:
                 make_durable(path)
                 forced[path] = size
-        except FileNotFoundError:
-            pass  # it has another name by now
 
     while not written.wait(PAUSE):
         list(disk.map(force, folder.glob(pattern)))

@@ -59,8 +59,10 @@ class Writer(FileSystemWriter):
         with forced(self._folder, f"{plan.storage_data.prefix}*"):
             try:
                 future = super().write_data(plan, planner)
-            except Exception as error:
-                raise self.fs.failure or error from error
+            except (OSError, RuntimeError) as error:  # torch's archive raises the latter
+                if self.fs.failure is None:
+                    raise
+                raise self.fs.failure from error
             lost = {item.index for item in plan.items} - {result.index for result in future.wait()}
             if lost:
                 words = f"{len(lost)} of {len(plan.items)} tensors could not be written"
