@@ -4,23 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from model.durable import GROWTH, forced, new_folder
-
-pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
+from model.durable import GROWTH, forced, make_durable, new_folder
 
 
 @pytest.fixture
 def on_disk(monkeypatch):
     """Bytes that each file had whenever it was forced to disk, by name."""
     sizes: dict[str, list[int]] = {}
-    fsync = os.fsync
 
-    def recorded(descriptor):
-        name = Path(f"/proc/self/fd/{descriptor}").readlink().name
-        sizes.setdefault(name, []).append(os.fstat(descriptor).st_size)
-        fsync(descriptor)
+    def recorded(path):
+        sizes.setdefault(path.name, []).append(path.stat().st_size)
+        make_durable(path)
 
-    monkeypatch.setattr(os, "fsync", recorded)
+    monkeypatch.setattr("model.durable.make_durable", recorded)
     return sizes
 
 
