@@ -58,8 +58,8 @@ def peak_gib(device: torch.device) -> float:
 def read_rate(device: torch.device, size: int) -> float:
     """Bytes per second of reading `size` bytes, the best of five.
 
-    So many bytes, because as many may or may not stay in a cache; and as fp32, because a CPU takes
-    longer to add numbers of 16 bits than to read them.
+    Give the size that the work itself reads: whether it stays in a cache decides. In fp32, since a
+    CPU takes longer to add numbers of 16 bits than to read them.
     """
     x = torch.ones(size // 4, dtype=torch.float32, device=device)
     return x.nbytes / min(timed(x.sum, 5, device))
