@@ -36,6 +36,7 @@ LAUNCH_FIELDS = (
     "checkpoint.asynchronous",
     *("checkpoint.export_every", "parallel.strategy", "parallel.shard_ranks"),
     *("parallel.attention", "parallel.checkpointing", "parallel.checkpointed_layers"),
+    "parallel.other_layers",
     "parallel.compile",
 )
 

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from model.cache import Cache
-from model.lora import LoraLinear
+from model.lora_linear import LoraLinear
 from model.norm import RMSNorm
 from model.rotary import rotary_angles, rotate
 from model.transformer import Block, Mistral

@@ -22,7 +22,7 @@ from kernels.gemv import gemv
 from kernels.launch import chosen
 from kernels.swiglu import swiglu_of_halves
 from model.cache import Cache
-from model.lora import LoraLinear
+from model.lora_linear import LoraLinear
 from model.ring import Ring
 from model.rotary import rotary_angles
 from model.transformer import Block, Mistral

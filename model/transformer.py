@@ -18,6 +18,7 @@ from kernels.add_rms_norm import add_rms_norm
 from kernels.launch import chosen
 from kernels.rope import rope
 from kernels.swiglu import swiglu
+from model.adapted import feed_forward, joined_feed_forward, project
 from model.attention import attention, prepare_documents
 from model.cache import Cache, Step
 from model.config import ModelConfig
@@ -57,24 +58,25 @@ class Attention(nn.Module):
         attend: Attend | None = None,
         last: Int[Tensor, " N"] | None = None,
     ) -> Float[Tensor, "B T D"] | Float[Tensor, "N 1 D"]:
-        heads = (-1, self.head_size)
-        asking, angles = x, rotary
-        if last is not None:
+        angles = rotary
+        if last is None:
+            projected = project(x, self.q_proj, self.k_proj, self.v_proj)
+        else:
             asking, angles = _rows_at(x, last), Rotary(*(_rows_at(each, last) for each in rotary))
-        query = self.q_proj(asking).unflatten(-1, heads)  # (B, T, H, E)
-        key = self.k_proj(x).unflatten(-1, heads)  # (B, T, K, E)
+            projected = self.q_proj(asking), self.k_proj(x), self.v_proj(x)
+        # (B, T, H, E), (B, T, K, E) twice
+        query, key, value = (each.unflatten(-1, (-1, self.head_size)) for each in projected)
         if last is None and chosen(x):
             query, key = rope(query, key, *rotary)
         else:
             query, key = rotate(query, angles), rotate(key, rotary)
-        value = self.v_proj(x).unflatten(-1, heads)
         if attend is not None:
             mixed = attend(query, key, value)
         else:
             assert documents is not None
             options = {"window": self.window, "backend": self.backend}
             mixed = attention(query, key, value, documents, **options)
-        return self.o_proj(mixed.flatten(-2))
+        return project(mixed.flatten(-2), self.o_proj)[0]
 
 
 class MLP(nn.Module):
@@ -87,7 +89,9 @@ class MLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        gate, up = self.gate_proj(x), self.up_proj(x)
+        if adapted := joined_feed_forward(x, self.gate_proj, self.up_proj, self.down_proj):
+            return feed_forward(x, adapted)
+        gate, up = project(x, self.gate_proj, self.up_proj)
         if chosen(x):
             return self.down_proj(swiglu(gate, up))
         if torch.is_grad_enabled():

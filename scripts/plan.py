@@ -39,8 +39,8 @@ class PlanConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Set by the model presets; changes nothing here."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    """`checkpointing`, `checkpointed_layers`, `compile` (for memory alone) and `shard_ranks`
-    count; both strategies are planned."""
+    """`checkpointing`, `checkpointed_layers`, `other_layers`, `compile` (for memory alone) and
+    `shard_ranks` count; both strategies are planned."""
     machine: MachineConfig = field(default_factory=MachineConfig)
     gpus: list[int] = field(default_factory=lambda: [8, 64])
     """Numbers of devices to plan for."""
@@ -75,6 +75,7 @@ class PlanConfig:
             tokens_per_step=self.batch.tokens_per_step,
             checkpointing=self.parallel.checkpointing,
             checkpointed_layers=self.parallel.checkpointed_layers,
+            other_layers=self.parallel.other_layers,
         )
 
 
@@ -120,6 +121,7 @@ def memories(config: PlanConfig, job: Job) -> Iterator[str]:
                 options |= {"recipe": recipe, "compiled": config.parallel.compile}
                 options |= {"accumulates": job.micro_batches(gpus) > 1}
                 options |= {"lora": job.lora, "checkpointing": job.checkpointing}
+                options |= {"other_layers": job.other_layers}
                 memory = peak_memory(
                     job.model,
                     job.weights,

@@ -275,6 +275,67 @@ def test_swiglu(interpreter, dtype, shape):
     interpreter(check_swiglu, dtype, shape)
 
 
+def check_lora_swiglu(dtype, tokens, width, rank, programs):
+    from kernels import lora_swiglu as k
+
+    guarded = Guarded()
+    shapes = {
+        "grad": (tokens, width),
+        "low_down": (tokens, rank),
+        "a_down": (rank, width),
+        "gate": (tokens, width),
+        "up": (tokens, width),
+        "low": (tokens, 2 * rank),
+        "b_gate": (width, rank),
+        "b_up": (width, rank),
+    }
+    inputs = [drawn(*shape, dtype=dtype, seed=i) for i, shape in enumerate(shapes.values())]
+    ours = [guarded.hold(x) for x in inputs]
+    exact = [x.double() for x in inputs]
+    with pytest.MonkeyPatch.context() as patch, guarded.outputs():
+        patch.setattr(k, "PROGRAMS", programs)
+        out, gradients = k.lora_swiglu(*ours[3:]), k.lora_swiglu_backward(*ours)
+    close(out, k.reference(*exact[3:]), dtype)
+    for one, other in zip(gradients, k.reference_backward(*exact), strict=True):
+        close(one, other, dtype)
+    guarded.check()
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("tokens", "width", "rank", "programs"),
+    [
+        (1, 1, 1, 1),
+        (33, 129, 3, 1024),  # a share of one token, a block of one feature
+        (100, 200, 16, 4),  # several tiles per share
+        (40, 130, 33, 2),
+        (0, 8, 2, 4),
+    ],
+)
+def test_lora_swiglu(interpreter, dtype, tokens, width, rank, programs):
+    interpreter(check_lora_swiglu, dtype, tokens, width, rank, programs)
+
+
+def test_reference_of_lora_swiglu_has_the_gradients_of_autograd():
+    from kernels.lora_swiglu import reference, reference_backward
+
+    shapes = [(5, 7), (5, 7), (5, 4), (7, 2), (7, 2), (5, 2), (2, 7)]
+    gate, up, low, b_gate, b_up, low_down, a_down = (
+        drawn(*shape, dtype=torch.float64, seed=i).requires_grad_()
+        for i, shape in enumerate(shapes)
+    )
+    grad = drawn(5, 7, dtype=torch.float64, seed=9)
+    out = reference(gate, up, low, b_gate, b_up)
+    asked = (gate, up, b_gate, b_up)
+    expected = torch.autograd.grad(out, asked, grad + low_down @ a_down)
+    # down's own product reads `out` times its first factor, whose gradient `low_down` is.
+    (a_slope,) = torch.autograd.grad((out.detach() * (low_down @ a_down)).sum(), a_down)
+    found = reference_backward(grad, low_down, a_down, gate, up, low, b_gate, b_up)
+    for one, other in zip(found, (*expected, a_slope), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def check_half():
     check_softmax_gradient(torch.float16, 3, 37, 36, 0.0)
     check_add_rms_norm(torch.float16, (3, 5, 7))
@@ -334,7 +395,7 @@ import importlib.machinery, importlib.util
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name == "triton" else found(name, *rest)
 import torch
-from kernels import add_rms_norm, cross_entropy, rope, swiglu
+from kernels import add_rms_norm, cross_entropy, lora_swiglu, rope, swiglu
 x = torch.ones(2, 4)
 swiglu.reference(x, x), add_rms_norm.reference(x, x, x[0], 1e-5)
 cross_entropy.reference(x, torch.tensor([0, 1]), 4)

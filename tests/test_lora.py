@@ -13,13 +13,12 @@ from model.documents import Documents
 from model.lora import (
     InitialAdapter,
     LoraConfig,
-    LoraLinear,
     adapter_names,
     add_lora,
-    dropout_mask,
     match_targets,
     seed_dropout,
 )
+from model.lora_linear import LoraLinear, dropout_mask
 from model.merge import ChatVector, MergedAdapters
 from model.transformer import Mistral
 from model.weights import PretrainedFolder, load_pretrained, save_pretrained, write_folder

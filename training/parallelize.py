@@ -45,6 +45,9 @@ class ParallelConfig:
     checkpointed_layers: int | None = None
     """How many blocks, from the first, `checkpointing` is for: no more than memory asks for
     (`scripts.plan` knows); null: all."""
+    other_layers: str = "none"
+    """What backward recomputes in the blocks that `checkpointed_layers` leaves out when
+    `checkpointing` is full: `none` or `selective`, which costs little time."""
     compile: bool = False
     """Compile each block with torch.compile."""
 
@@ -53,6 +56,7 @@ class ParallelConfig:
             ("strategy", self.strategy, ("fsdp", "hsdp", "replicate")),
             ("dtype", self.dtype, ("auto", *DTYPES)),
             ("checkpointing", self.checkpointing, ("none", "selective", "full")),
+            ("other_layers", self.other_layers, ("none", "selective")),
         ):
             if value not in choices:
                 raise ValueError(f"parallel.{name}={value!r}: one of {', '.join(choices)}")
@@ -63,6 +67,14 @@ class ParallelConfig:
                 f"parallel.checkpointed_layers={self.checkpointed_layers} with "
                 f"parallel.checkpointing={self.checkpointing}: give a number from 1 on and choose "
                 "selective or full, or leave it out"
+            )
+        if self.other_layers != "none" and (
+            self.checkpointing != "full" or self.checkpointed_layers is None
+        ):
+            raise ValueError(
+                f"parallel.other_layers={self.other_layers} needs parallel.checkpointing=full and "
+                "a number of parallel.checkpointed_layers; for all layers alike set "
+                "parallel.checkpointing=selective alone"
             )
         if (self.strategy == "hsdp") != (self.shard_ranks is not None):
             raise ValueError(
@@ -104,8 +116,9 @@ def parallelize(model: Mistral, config: ParallelConfig, mesh: DeviceMesh) -> Non
             f"parallel.checkpointed_layers={count}: the network has {len(layers)} layers"
         )
     for number, (name, block) in enumerate(layers.named_children()):
-        if config.checkpointing != "none" and (count is None or number < count):
-            block = _checkpointed(block, config.checkpointing)
+        kind = config.checkpointing if count is None or number < count else config.other_layers
+        if kind != "none":
+            block = _checkpointed(block, kind)
             layers.register_module(name, block)
         if config.compile:
             block.compile(fullgraph=True)
@@ -122,9 +135,11 @@ def parallelize(model: Mistral, config: ParallelConfig, mesh: DeviceMesh) -> Non
     # each pass would copy it.
     alone = mesh.size() == 1
     settled = {p for p in model.parameters() if alone and not p.requires_grad and p.dtype == dtype}
+    options = {"mesh": spread, "mp_policy": policy, "ignored_params": settled}
     for block in layers:
-        fully_shard(block, mesh=spread, mp_policy=policy, ignored_params=settled)
-    fully_shard(model, mesh=spread, mp_policy=policy, ignored_params=settled)
+        # What is left beside a settled base are adapters, whose copies are small enough to keep.
+        fully_shard(block, **options, reshard_after_forward=not settled)
+    fully_shard(model, **options)
 
 
 def _checkpointed(block: nn.Module, kind: str) -> nn.Module:
@@ -135,6 +150,7 @@ def _checkpointed(block: nn.Module, kind: str) -> nn.Module:
         *(aten.mm.default, aten.addmm.default, aten.bmm.default),
         *(torch.ops.torch_attn._varlen_attn.default, aten._flash_attention_forward.default),
         *(ours.banded_attention.default, ours.flash4.default),
+        *(ours.project_adapted.default, ours.feed_forward_adapted.default),
         torch.ops.higher_order.flex_attention,
     }
     with suppress(AttributeError):  # where the package is installed

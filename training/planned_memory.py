@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from kernels.lora_swiglu import MAX_RANK
 from model.config import ModelConfig
 from model.lora import LoraConfig, add_lora
 from model.loss import CHUNK_LOGITS
@@ -96,11 +97,14 @@ def layer_activation_bytes(
     The input of each norm and of each group of projections (4 D), rotated queries, keys and values
     and the mixed values (2 H E + 2 K E), gate, up, silu(gate) and their product (4 F), in fp32 one
     number per norm and per head; with adapters the outputs of each A (7 R) besides. A frozen linear
-    needs no input, but its adapter does. The compiler makes silu(gate) again.
+    needs no input, but its adapter does. The compiler makes silu(gate) again, `model.adapted` on
+    CUDA the product too.
     """
     heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
     attention = 2 * heads * config.head_size + 4 * config.num_attention_heads + 8
     wide = 3 if compiled else 4
+    if lora is not None and lora.rank <= MAX_RANK and not lora.dropout:
+        wide = 2
     kept = 2 * (4 * config.hidden_size + wide * config.intermediate_size) + attention
     if lora is not None:
         kept += 2 * 7 * lora.rank
@@ -114,33 +118,36 @@ def activation_bytes(
     lora: LoraConfig | None = None,
     checkpointed_layers: int | None = None,
     *,
+    other_layers: str = "none",
     compiled: bool = False,
 ) -> int:
     """What the whole network keeps from forward to backward for `tokens` tokens.
 
     `none`: everything in all layers. `full`: each layer's input, and everything of the one layer
     that is being recomputed. `selective` keeps the outputs of products and attention: input, q, k,
-    v, mixed values, attention's and the feed-forward's result, gate and up; and one layer's whole.
+    v, mixed values, attention's and the feed-forward's result (not if compiled: nobody needs it),
+    gate and up, with adapters the outputs of each A; and one layer's whole.
     Where some layers are not checkpointed the one that is recomputed is counted besides them,
     though they come first in backward: at most one layer too many.
 
     Args:
         checkpointed_layers: that `checkpointing` is for; None: all.
+        other_layers: the same for the others, as in `ParallelConfig`.
         compiled: whether blocks are.
     """
     width, layers = config.hidden_size, config.num_hidden_layers
     whole = layer_activation_bytes(config, lora, compiled=compiled)
     if checkpointing == "none":
         return tokens * layers * whole
-    kept = 2 * width
-    if checkpointing == "selective":
-        # Products are kept before rotation, attention's inputs are made again from them.
-        heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
-        kept = 2 * (3 * width + heads * config.head_size + 2 * config.intermediate_size)
-        kept += 4 * config.num_attention_heads
+    # Products are kept before rotation, attention's inputs are made again from them.
+    heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
+    results = (2 if compiled else 3) * width
+    products = 2 * (results + heads * config.head_size + 2 * config.intermediate_size)
+    products += 4 * config.num_attention_heads + (2 * 7 * lora.rank if lora else 0)
+    kept = {"none": whole, "selective": products, "full": 2 * width}
     count = layers if checkpointed_layers is None else checkpointed_layers
     assert count <= layers
-    return tokens * (count * kept + (layers - count) * whole + whole)
+    return tokens * (count * kept[checkpointing] + (layers - count) * kept[other_layers] + whole)
 
 
 def loss_bytes(config: ModelConfig, weights: Weights, tokens: int) -> int:
@@ -193,6 +200,7 @@ def peak_memory(
     compiled: bool = False,
     lora: LoraConfig | None = None,
     checkpointed_layers: int | None = None,
+    other_layers: str = "none",
 ) -> Memory:
     """The largest of four moments.
 
@@ -211,7 +219,7 @@ def peak_memory(
         recipe: of `STATES`.
         accumulates: whether a step has several micro-batches.
         compiled: whether blocks are.
-        checkpointed_layers: that `checkpointing` is for; None: all.
+        checkpointed_layers, other_layers: those of `activation_bytes`.
     """
     states = state_bytes(weights, shards, recipe.state)
     before, late = states, states
@@ -220,7 +228,9 @@ def peak_memory(
         late -= (weights.root_trained + weights.block_trained) * recipe.gradient // shards
     whole = tokens * layer_activation_bytes(config, lora, compiled=compiled)
     activations = activation_bytes(
-        config, tokens, checkpointing, lora, checkpointed_layers, compiled=compiled
+        *(config, tokens, checkpointing, lora, checkpointed_layers),
+        other_layers=other_layers,
+        compiled=compiled,
     )
     hidden = 2 * tokens * config.hidden_size
     kept = activations
@@ -255,9 +265,11 @@ def fewest_checkpointed(
     Args:
         options: the others of `peak_memory`.
     """
+    others = options.pop("other_layers", "none")
     for count in range(weights.layers + 1):
-        kind = checkpointing if count else "none"
-        options |= {"checkpointing": kind, "checkpointed_layers": count or None}
+        kinds = (checkpointing, others) if count else (others, "none")
+        options |= dict(zip(("checkpointing", "other_layers"), kinds, strict=True))
+        options |= {"checkpointed_layers": count or None}
         if peak_memory(config, weights, **options).total <= room:
             return count
     return None

@@ -64,6 +64,7 @@ class Job:
         row_length, micro_batch_rows, tokens_per_step: the batch.
         checkpointing: what backward recomputes, see `ParallelConfig`.
         checkpointed_layers: of how many layers; None: of all.
+        other_layers: what it recomputes of the others.
     """
 
     model: ModelConfig
@@ -74,14 +75,20 @@ class Job:
     tokens_per_step: int
     checkpointing: str
     checkpointed_layers: int | None = None
+    other_layers: str = "none"
 
     @property
-    def recomputed(self) -> float:
-        """Share of the layers that backward recomputes something of."""
+    def checkpointed(self) -> float:
+        """Share of the layers that `checkpointing` is for."""
         if self.checkpointing == "none":
             return 0.0
         layers = self.weights.layers
         return 1.0 if self.checkpointed_layers is None else self.checkpointed_layers / layers
+
+    @property
+    def recomputed(self) -> float:
+        """Share of the layers of which backward recomputes anything."""
+        return self.checkpointed if self.other_layers == "none" else 1.0
 
     @property
     def tokens(self) -> int:
@@ -139,7 +146,7 @@ def executed_flops(job: Job) -> tuple[Flops, Flops]:
     if job.checkpointing == "full":
         last = model.num_hidden_layers * model.hidden_size
         last *= job.lora.rank if job.lora else model.intermediate_size
-        share = job.recomputed
+        share = job.checkpointed
         again = Flops(int(share * (products - head - 2 * tokens * last)), int(share * scores))
         backward = Flops(backward.matrix + again.matrix, backward.attention + again.attention)
     return forward, backward

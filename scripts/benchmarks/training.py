@@ -1,8 +1,8 @@
 """Our side of training steps: the network as `train.py` builds it, on random tokens."""
 
 import statistics
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,25 +33,45 @@ def measure(work: Training, side: str) -> dict:
 
         return peer.train(work, compile=side == "peer_compile")
     with start_world(work.device) as world:
-        model = build(work, world, compile=side == "ours_compile")
-        moments = "bfloat16" if work.rounded_moments else "float32"
-        optimizer = build_optimizer(model, OptimConfig(moment_dtype=moments))
-        tokens = random_ids(model.config.num_tokens, work.rows, work.length, world.device)
-        labels = tokens.roll(-1, 1)
-        labels[:, -1] = -100
-        supervised = work.rows * (work.length - 1)
-        losses: list[Tensor] = []
+        run = prepare(work, world, compile=side == "ours_compile")
+        seconds = timed(run.step, work.steps, world.device)
+        frozen = [p for p in run.model.parameters() if not p.requires_grad]
+        return report(work, seconds, run.losses[0], run.optimizer, frozen, world.device)
 
-        def step() -> None:
-            loss = model(tokens, labels=labels, supervised=supervised).total / supervised
-            losses.append(loss.detach())
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
 
-        seconds = timed(step, work.steps, world.device)
-        frozen = [p for p in model.parameters() if not p.requires_grad]
-        return report(work, seconds, losses[0], optimizer, frozen, world.device)
+class Prepared(NamedTuple):
+    """A network that is ready to be trained.
+
+    Attributes:
+        step: trains it on the same random tokens again.
+        losses: nats per token of all steps so far.
+    """
+
+    step: Callable[[], None]
+    losses: list[Tensor]
+    model: Mistral
+    optimizer: torch.optim.Optimizer
+
+
+def prepare(work: Training, world: World, *, compile: bool) -> Prepared:
+    """Our side of the work."""
+    model = build(work, world, compile=compile)
+    moments = "bfloat16" if work.rounded_moments else "float32"
+    optimizer = build_optimizer(model, OptimConfig(moment_dtype=moments))
+    tokens = random_ids(model.config.num_tokens, work.rows, work.length, world.device)
+    labels = tokens.roll(-1, 1)
+    labels[:, -1] = -100
+    supervised = work.rows * (work.length - 1)
+    losses: list[Tensor] = []
+
+    def step() -> None:
+        loss = model(tokens, labels=labels, supervised=supervised).total / supervised
+        losses.append(loss.detach())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return Prepared(step, losses, model, optimizer)
 
 
 def build(work: Training, world: World, *, compile: bool) -> Mistral:
@@ -68,6 +88,7 @@ def build(work: Training, world: World, *, compile: bool) -> Mistral:
         dtype=work.dtype if work.masters else "float32",
         checkpointing=work.checkpointing,
         checkpointed_layers=work.checkpointed_layers,
+        other_layers=work.other_layers,
         compile=compile,
     )
     parallelize(model, parallel, build_mesh(parallel, world))

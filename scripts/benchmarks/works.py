@@ -21,6 +21,7 @@ class Training:
         lora_rank: train updates of all linears of the layers; None: all weights.
         checkpointing: none, selective or full; the peer knows none and full.
         checkpointed_layers: that it is for, on our side; None: all.
+        other_layers: none or selective, for the others.
         steps: that are timed, after one that is not.
     """
 
@@ -34,6 +35,7 @@ class Training:
     lora_rank: int | None = None
     checkpointing: str = "none"
     checkpointed_layers: int | None = None
+    other_layers: str = "none"
     steps: int = 4
     device: str = "cpu"
 

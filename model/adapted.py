@@ -1,0 +1,232 @@
+"""Linears with low-rank updates in fewer passes over memory: those of one input, a feed-forward.
+
+What `LoraLinear` computes one by one. Here the first factors of linears that share an input are one
+product, forward and backward; the frozen product is added to the update where it lies, inside the
+product, instead of afterwards; and in a feed-forward the updates of gate and up never exist
+(`kernels.lora_swiglu`), nor is the product that SwiGLU makes kept. On an H200 see
+docs/performance.md; on CPUs, and where dropout gives each adapter inputs of its own, linears go
+one by one.
+Dims: N tokens, I inputs, O outputs, F feed-forward, D model, R rank.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from kernels.launch import chosen
+from kernels.lora_swiglu import (
+    MAX_RANK,
+    lora_swiglu,
+    lora_swiglu_backward,
+    reference,
+    reference_backward,
+)
+from model.lora_linear import LoraLinear
+
+
+def joined(x: Tensor, *linears: nn.Module) -> list[LoraLinear]:
+    """These linears of one input, if they are computed together; else none."""
+    adapted = [each for each in linears if type(each) is LoraLinear and each.seeds is None]
+    return adapted if x.device.type == "cuda" and len(adapted) == len(linears) else []
+
+
+def joined_feed_forward(x: Tensor, *linears: nn.Module) -> list[LoraLinear]:
+    """Gate, up and down, if they are."""
+    adapted = joined(x, *linears)
+    return [] if any(each.lora_A.out_features > MAX_RANK for each in adapted) else adapted
+
+
+def project(x: Float[Tensor, "*any I"], *linears: nn.Module) -> tuple[Tensor, ...]:
+    """What each linear makes of x."""
+    adapted = joined(x, *linears)
+    if not adapted:
+        return tuple(linear(x) for linear in linears)
+    *outputs, _low = _project(x.flatten(0, -2), *_factors(adapted), adapted[0].scale)
+    return tuple(out.view(*x.shape[:-1], -1) for out in outputs)
+
+
+def feed_forward(x: Float[Tensor, "*any D"], adapted: list[LoraLinear]) -> Float[Tensor, "*any D"]:
+    """down(silu(gate(x)) * up(x)) of gate, up, down, as `joined_feed_forward` returns them."""
+    out, *_ = _feed_forward(x.flatten(0, -2), *_factors(adapted), adapted[0].scale)
+    return out.view(x.shape)
+
+
+def _factors(linears: Sequence[LoraLinear]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Their weights, first and second factors."""
+    return (
+        [linear.weight for linear in linears],
+        [linear.lora_A.weight for linear in linears],
+        [linear.lora_B.weight for linear in linears],
+    )
+
+
+def _narrow(x: Tensor, a: Sequence[Tensor], scale: float) -> Tensor:
+    """s x [A1; A2; ...]^T, (N, the sum of all R)."""
+    joined = a[0] if len(a) == 1 else torch.cat([*a])
+    return (x @ joined.T).mul_(scale)
+
+
+def _updated(x: Tensor, weight: Tensor, low: Tensor, b: Tensor) -> Tensor:
+    """x W^T + low B^T, (N, O)."""
+    return (low @ b.T).addmm_(x, weight.T)
+
+
+def _grad_narrow(grads: Sequence[Tensor], b: Sequence[Tensor], scale: float) -> Tensor:
+    """s [g1 B1, g2 B2, ...], (N, the sum of all R)."""
+    low = grads[0].new_empty(len(grads[0]), sum(x.shape[1] for x in b))
+    parts = low.split([x.shape[1] for x in b], 1)
+    for part, grad, factor in zip(parts, grads, b, strict=True):
+        torch.mm(grad, factor, out=part)
+    return low.mul_(scale)
+
+
+def _grad_input(
+    grad_low: Tensor, grads: Sequence[Tensor], weights: Sequence[Tensor], a: Sequence[Tensor]
+) -> Tensor:
+    """Of the linears' input, (N, I)."""
+    total = grad_low @ (a[0] if len(a) == 1 else torch.cat([*a]))
+    for grad, weight in zip(grads, weights, strict=True):
+        total.addmm_(grad, weight)
+    return total
+
+
+def _apart(x: Tensor, like: Sequence[Tensor], dim: int) -> list[Tensor]:
+    """Its parts for factors that lie side by side in it, each with memory of its own."""
+    parts = x.split([factor.shape[dim] for factor in like], dim)
+    return [part.clone(memory_format=torch.contiguous_format) for part in parts]
+
+
+@torch.library.custom_op("model::project_adapted", mutates_args=())
+def _project(
+    x: Tensor, weights: list[Tensor], a: list[Tensor], b: list[Tensor], scale: float
+) -> list[Tensor]:
+    """The outputs of all linears, and last what their first factors make of x."""
+    low = _narrow(x, a, scale)
+    parts = low.split([factor.shape[0] for factor in a], 1)
+    outputs = [_updated(x, w, part, f) for w, part, f in zip(weights, parts, b, strict=True)]
+    return [*outputs, low]
+
+
+@_project.register_fake
+def _(x, weights, a, b, scale):  # noqa: ANN001, ANN202, ARG001
+    outputs = [x.new_empty(len(x), len(weight)) for weight in weights]
+    return [*outputs, x.new_empty(len(x), sum(len(factor) for factor in a))]
+
+
+@torch.library.custom_op("model::project_adapted_backward", mutates_args=())
+def _project_backward(
+    grads: list[Tensor],
+    x: Tensor,
+    low: Tensor,
+    weights: list[Tensor],
+    a: list[Tensor],
+    b: list[Tensor],
+    scale: float,
+    wanted: bool,
+) -> list[Tensor]:
+    """Gradients of all first factors, of all second ones, and, if wanted, of x."""
+    grads = [grad.contiguous() for grad in grads]
+    parts = low.split([factor.shape[0] for factor in a], 1)
+    grad_b = [grad.T @ part for grad, part in zip(grads, parts, strict=True)]
+    grad_low = _grad_narrow(grads, b, scale)
+    grad_a = _apart(grad_low.T @ x, a, 0)
+    rest = [_grad_input(grad_low, grads, weights, a)] if wanted else []
+    return [*grad_a, *grad_b, *rest]
+
+
+@_project_backward.register_fake
+def _(grads, x, low, weights, a, b, scale, wanted):  # noqa: ANN001, ANN202, ARG001
+    return [torch.empty_like(t) for t in (*a, *b, *([x] if wanted else []))]
+
+
+def _keep_project(ctx, inputs, output) -> None:  # noqa: ANN001
+    x, weights, a, b, ctx.scale = inputs
+    ctx.count = len(weights)
+    ctx.save_for_backward(x, output[-1], *weights, *a, *b)
+    ctx.mark_non_differentiable(output[-1])
+
+
+def _project_slopes(ctx, grads):  # noqa: ANN001, ANN202
+    x, low, *factors = ctx.saved_tensors
+    n = ctx.count
+    weights, a, b = factors[:n], factors[n : 2 * n], factors[2 * n :]
+    wanted = ctx.needs_input_grad[0]
+    found = _project_backward(grads[:n], x, low, weights, a, b, ctx.scale, wanted)
+    return found[2 * n] if wanted else None, [None] * n, found[:n], found[n : 2 * n], None
+
+
+_project.register_autograd(_project_slopes, setup_context=_keep_project)
+
+
+@torch.library.custom_op("model::feed_forward_adapted", mutates_args=())
+def _feed_forward(
+    x: Tensor, weights: list[Tensor], a: list[Tensor], b: list[Tensor], scale: float
+) -> list[Tensor]:
+    """Output (N, D), gate's and up's products with their frozen weights (N, F), what the first
+    factors of both make of x (N, 2 R), and down's of its input (N, R)."""
+    low = _narrow(x, a[:2], scale)
+    gate, up = x @ weights[0].T, x @ weights[1].T
+    mix = lora_swiglu if chosen(x) else reference
+    product = mix(gate, up, low, b[0], b[1])
+    low_down = _narrow(product, a[2:], scale)
+    return [_updated(product, weights[2], low_down, b[2]), gate, up, low, low_down]
+
+
+@_feed_forward.register_fake
+def _(x, weights, a, b, scale):  # noqa: ANN001, ANN202, ARG001
+    rank = len(a[0])
+    widths = (len(weights[2]), len(weights[0]), len(weights[1]), 2 * rank, rank)
+    return [x.new_empty(len(x), width) for width in widths]
+
+
+@torch.library.custom_op("model::feed_forward_adapted_backward", mutates_args=())
+def _feed_forward_backward(
+    grad: Tensor,
+    x: Tensor,
+    kept: list[Tensor],
+    weights: list[Tensor],
+    a: list[Tensor],
+    b: list[Tensor],
+    scale: float,
+    wanted: bool,
+) -> list[Tensor]:
+    """Gradients of all first factors, of all second ones, and, if wanted, of x."""
+    grad = grad.contiguous()
+    gate, up, low, low_down = kept
+    grad_b_down = grad.T @ low_down
+    grad_low_down = _grad_narrow([grad], b[2:], scale)
+    back = lora_swiglu_backward if chosen(x) else reference_backward
+    through = grad @ weights[2]
+    slopes = back(through, grad_low_down, a[2], gate, up, low, b[0], b[1])
+    both = (slopes.gate, slopes.up)
+    grad_low = _grad_narrow(both, b[:2], scale)
+    grad_a = [*_apart(grad_low.T @ x, a[:2], 0), slopes.a_down]
+    grad_b = [slopes.b_gate.contiguous(), slopes.b_up.contiguous(), grad_b_down]
+    rest = [_grad_input(grad_low, both, weights[:2], a[:2])] if wanted else []
+    return [*grad_a, *grad_b, *rest]
+
+
+@_feed_forward_backward.register_fake
+def _(grad, x, kept, weights, a, b, scale, wanted):  # noqa: ANN001, ANN202, ARG001
+    return [torch.empty_like(t) for t in (*a, *b, *([x] if wanted else []))]
+
+
+def _keep_feed_forward(ctx, inputs, output) -> None:  # noqa: ANN001
+    x, weights, a, b, ctx.scale = inputs
+    _out, *kept = output
+    ctx.save_for_backward(x, *kept, *weights, *a, *b)
+    ctx.mark_non_differentiable(*kept)
+    ctx.set_materialize_grads(False)
+
+
+def _feed_forward_slopes(ctx, grads):  # noqa: ANN001, ANN202
+    x, *rest = ctx.saved_tensors
+    kept, weights, a, b = rest[:4], rest[4:7], rest[7:10], rest[10:]
+    wanted = ctx.needs_input_grad[0]
+    found = _feed_forward_backward(grads[0], x, kept, weights, a, b, ctx.scale, wanted)
+    return found[6] if wanted else None, [None] * 3, found[:3], found[3:6], None
+
+
+_feed_forward.register_autograd(_feed_forward_slopes, setup_context=_keep_feed_forward)
