@@ -155,20 +155,16 @@ LARGE: dict[str, dict[str, Any]] = {
     "full_4096": {"length": 4096, "rows": 4, "peer_rows": 2},
     "full_8192": {"length": 8192, "rows": 2, "peer_rows": 1},
     "full_32768_alone": {
-        "length": 32768, "rows": 1, "checkpointing": "full", "checkpointed_layers": 12
+        "length": 32768, "rows": 1, "checkpointing": "full", "checkpointed_layers": 3,
+        "other_layers": "selective",
     },
-    "full_8192_masters_alone": {
-        "length": 8192, "rows": 1, "checkpointing": "full", "checkpointed_layers": 16,
-        "masters": True,
-    },
+    "full_8192_masters_alone": {"length": 8192, "rows": 1, "masters": True},
     "full_8192_rounded_alone": {
-        "length": 8192, "rows": 1, "masters": True, "rounded_moments": True
+        "length": 8192, "rows": 2, "masters": True, "rounded_moments": True
     },
     "lora_4096": {"length": 4096, "rows": 4, "peer_rows": 2, **LORA},
     "lora_8192_alone": {"length": 8192, "rows": 2, **LORA},
-    "lora_32768_alone": {
-        "length": 32768, "rows": 1, "checkpointing": "full", "checkpointed_layers": 8, **LORA
-    },
+    "lora_32768_alone": {"length": 32768, "rows": 1, **LORA},
     "lora_4096_checkpointed_alone": {
         "length": 4096, "rows": 1, "checkpointing": "full", **LORA
     },
@@ -236,7 +232,8 @@ def attentions(
 SMALL: dict[str, dict[str, Any]] = {
     "full_32": {"length": 32, "rows": 1},
     "full_32_checkpointed_alone": {
-        "length": 32, "rows": 1, "checkpointing": "full", "checkpointed_layers": 1
+        "length": 32, "rows": 1, "checkpointing": "full", "checkpointed_layers": 1,
+        "other_layers": "selective",
     },
     "lora_32": {"length": 32, "rows": 1, **LORA},
 }  # fmt: skip
