@@ -52,6 +52,7 @@ def measure(work: Kernel, side: str) -> dict:
         "add_rms_norm": _add_rms_norm,
         "rope": _rope,
         "swiglu": _swiglu,
+        "lora_swiglu": _lora_swiglu,
         "linear_cross_entropy": _linear_cross_entropy,
     }[work.operation](work, dtype, device)
     compiled = torch.compile(case.reference) if side == "compile" else case.reference
@@ -173,6 +174,47 @@ def _swiglu(work: Kernel, dtype: torch.dtype, device: torch.device) -> Case:
 
     # Two read and one written; then three read and two written.
     return Case(k.swiglu, k.reference, liger, [gate, up], nbytes=8 * gate.nbytes)
+
+
+class _LoraSwiGLU(torch.autograd.Function):
+    """The kernels as `model.adapted` calls them, with the narrow products around."""
+
+    @staticmethod
+    def forward(ctx, gate, up, low, b_gate, b_up, a_down):  # noqa: ANN001, ANN205
+        from kernels.lora_swiglu import lora_swiglu
+
+        ctx.save_for_backward(gate, up, low, b_gate, b_up, a_down)
+        product = lora_swiglu(gate, up, low, b_gate, b_up)
+        return product, product @ a_down.T
+
+    @staticmethod
+    def backward(ctx, *grads):  # noqa: ANN001, ANN002, ANN205
+        from kernels.lora_swiglu import lora_swiglu_backward
+
+        gate, up, low, b_gate, b_up, a_down = ctx.saved_tensors
+        through, low_down = grads
+        slopes = lora_swiglu_backward(
+            *(through.contiguous(), low_down.contiguous(), a_down, gate, up, low, b_gate, b_up)
+        )
+        grad_low = torch.cat([slopes.gate @ b_gate, slopes.up @ b_up], 1)
+        return slopes.gate, slopes.up, grad_low, slopes.b_gate, slopes.b_up, slopes.a_down
+
+
+def _lora_swiglu(work: Kernel, dtype: torch.dtype, device: torch.device) -> Case:
+    """SwiGLU of updated projections, and the first factor of the one that follows."""
+    from kernels import lora_swiglu as k
+
+    def plain(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+        *updated, a_down = inputs
+        product = k.reference(*updated)
+        return product, product @ a_down.T
+
+    options = {"dtype": dtype, "device": device}
+    wide, rank = work.feed_forward, work.rank
+    shapes = [(work.tokens, wide)] * 2 + [(work.tokens, 2 * rank)] + [(wide, rank)] * 2
+    inputs = [_drawn(*shape, **options) for shape in (*shapes, (rank, wide))]
+    # As of SwiGLU: what is narrow hardly counts. Liger has nothing like it.
+    return Case(_LoraSwiGLU.apply, plain, plain, inputs, nbytes=8 * inputs[0].nbytes)  # pyright: ignore[reportArgumentType]
 
 
 def _linear_cross_entropy(work: Kernel, dtype: torch.dtype, device: torch.device) -> Case:

@@ -27,7 +27,7 @@ KERNEL_SIDES = ("ours", "eager", "compile", "liger")
 ATTENTION_SIDES = ("flash4", "flash", "varlen", "flex", "banded")
 DENSE = 8192
 LORA_GOAL = {"tokens_per_second": 1.4}
-OPERATIONS = ("add_rms_norm", "rope", "swiglu", "linear_cross_entropy")
+OPERATIONS = ("add_rms_norm", "rope", "swiglu", "lora_swiglu", "linear_cross_entropy")
 TINY = {
     "vocab_size": 64,
     "hidden_size": 32,
@@ -205,7 +205,8 @@ def kernels(
             device=device,
             **heads,
         )
-        yield Part(f"kernel_{operation}", work, KERNEL_SIDES)
+        sides = KERNEL_SIDES[:-1] if operation == "lora_swiglu" else KERNEL_SIDES  # Liger has none
+        yield Part(f"kernel_{operation}", work, sides)
 
 
 def attentions(

@@ -135,7 +135,8 @@ class Kernel:
     Sides: `ours` (the Triton kernel), `eager` and `compile` (its reference), `liger`.
 
     Attributes:
-        operation: add_rms_norm, rope, swiglu or linear_cross_entropy.
+        operation: add_rms_norm, rope, swiglu, lora_swiglu or linear_cross_entropy.
+        rank: of the adapters.
         width, feed_forward, heads, key_heads, ids: of the network it belongs to.
     """
 
@@ -147,6 +148,7 @@ class Kernel:
     key_heads: int
     ids: int
     dtype: str
+    rank: int = 8
     times: int = 20
     bandwidth_bytes: int = 1 << 30
     device: str = "cuda"
