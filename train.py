@@ -31,7 +31,7 @@ from model.lora import seed_dropout
 from model.transformer import Mistral
 from training.checkpoint import Checkpointer
 from training.clip import clip_gradients
-from training.distributed import World, start_world
+from training.distributed import World, fixed_order, start_world
 from training.evaluate import evaluate
 from training.export import chat_files, export
 from training.forgetting import log_evaluation
@@ -60,6 +60,7 @@ def train(config: Config) -> None:
     with ExitStack() as stack:
         # 1. Processes and devices.
         world = stack.enter_context(start_world(config.device))
+        stack.enter_context(fixed_order(config.parallel.deterministic))
         world.check_agreement("the resolved configuration", to_yaml(config))
 
         # 2. Data and network; what can be refused is refused here, before anything is written.

@@ -36,8 +36,7 @@ LAUNCH_FIELDS = (
     "checkpoint.asynchronous",
     *("checkpoint.export_every", "parallel.strategy", "parallel.shard_ranks"),
     *("parallel.attention", "parallel.checkpointing", "parallel.checkpointed_layers"),
-    "parallel.other_layers",
-    "parallel.compile",
+    *("parallel.other_layers", "parallel.compile", "parallel.deterministic"),
 )
 
 # Fields whose meaning depends on the machine. They enter the default name of a run, for when it is

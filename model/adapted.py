@@ -49,8 +49,10 @@ def project(x: Float[Tensor, "*any I"], *linears: nn.Module) -> tuple[Tensor, ..
 
 def feed_forward(x: Float[Tensor, "*any D"], adapted: list[LoraLinear]) -> Float[Tensor, "*any D"]:
     """down(silu(gate(x)) * up(x)) of gate, up, down, as `joined_feed_forward` returns them."""
-    out, *_ = _feed_forward(x.flatten(0, -2), *_factors(adapted), adapted[0].scale)
-    return out.view(x.shape)
+    weights, a, b = _factors(adapted)
+    inside = _swiglu(x.flatten(0, -2), weights[:2], a, b[:2], adapted[0].scale)
+    product, low = inside[:2]
+    return _update(product, weights[2], low, b[2]).view(x.shape)
 
 
 def _factors(linears: Sequence[LoraLinear]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
@@ -160,30 +162,29 @@ def _project_slopes(ctx, grads):  # noqa: ANN001, ANN202
 _project.register_autograd(_project_slopes, setup_context=_keep_project)
 
 
-@torch.library.custom_op("model::feed_forward_adapted", mutates_args=())
-def _feed_forward(
+@torch.library.custom_op("model::swiglu_adapted", mutates_args=())
+def _swiglu(
     x: Tensor, weights: list[Tensor], a: list[Tensor], b: list[Tensor], scale: float
 ) -> list[Tensor]:
-    """Output (N, D), gate's and up's products with their frozen weights (N, F), what the first
-    factors of both make of x (N, 2 R), and down's of its input (N, R)."""
+    """Of gate, up, and the first factor of down: the product of SwiGLU (N, F), what that factor
+    makes of it (N, R), gate's and up's products with their frozen weights (N, F), and what the
+    first factors of both make of x (N, 2 R)."""
     low = _narrow(x, a[:2], scale)
     gate, up = x @ weights[0].T, x @ weights[1].T
     mix = lora_swiglu if chosen(x) else reference
     product = mix(gate, up, low, b[0], b[1])
-    low_down = _narrow(product, a[2:], scale)
-    return [_updated(product, weights[2], low_down, b[2]), gate, up, low, low_down]
+    return [product, _narrow(product, a[2:], scale), gate, up, low]
 
 
-@_feed_forward.register_fake
+@_swiglu.register_fake
 def _(x, weights, a, b, scale):  # noqa: ANN001, ANN202, ARG001
-    rank = len(a[0])
-    widths = (len(weights[2]), len(weights[0]), len(weights[1]), 2 * rank, rank)
-    return [x.new_empty(len(x), width) for width in widths]
+    wide, rank = len(weights[0]), len(a[0])
+    return [x.new_empty(len(x), width) for width in (wide, rank, wide, wide, 2 * rank)]
 
 
-@torch.library.custom_op("model::feed_forward_adapted_backward", mutates_args=())
-def _feed_forward_backward(
-    grad: Tensor,
+@torch.library.custom_op("model::swiglu_adapted_backward", mutates_args=())
+def _swiglu_backward(
+    grads: list[Tensor],
     x: Tensor,
     kept: list[Tensor],
     weights: list[Tensor],
@@ -192,41 +193,76 @@ def _feed_forward_backward(
     scale: float,
     wanted: bool,
 ) -> list[Tensor]:
-    """Gradients of all first factors, of all second ones, and, if wanted, of x."""
-    grad = grad.contiguous()
-    gate, up, low, low_down = kept
-    grad_b_down = grad.T @ low_down
-    grad_low_down = _grad_narrow([grad], b[2:], scale)
+    """Gradients of all first factors, of both second ones, and, if wanted, of x."""
+    through, grad_low_down = grads[0].contiguous(), grads[1] * scale
+    gate, up, low = kept
     back = lora_swiglu_backward if chosen(x) else reference_backward
-    through = grad @ weights[2]
     slopes = back(through, grad_low_down, a[2], gate, up, low, b[0], b[1])
     both = (slopes.gate, slopes.up)
-    grad_low = _grad_narrow(both, b[:2], scale)
+    grad_low = _grad_narrow(both, b, scale)
     grad_a = [*_apart(grad_low.T @ x, a[:2], 0), slopes.a_down]
-    grad_b = [slopes.b_gate.contiguous(), slopes.b_up.contiguous(), grad_b_down]
-    rest = [_grad_input(grad_low, both, weights[:2], a[:2])] if wanted else []
+    grad_b = [slopes.b_gate.contiguous(), slopes.b_up.contiguous()]
+    rest = [_grad_input(grad_low, both, weights, a[:2])] if wanted else []
     return [*grad_a, *grad_b, *rest]
 
 
-@_feed_forward_backward.register_fake
-def _(grad, x, kept, weights, a, b, scale, wanted):  # noqa: ANN001, ANN202, ARG001
+@_swiglu_backward.register_fake
+def _(grads, x, kept, weights, a, b, scale, wanted):  # noqa: ANN001, ANN202, ARG001
     return [torch.empty_like(t) for t in (*a, *b, *([x] if wanted else []))]
 
 
-def _keep_feed_forward(ctx, inputs, output) -> None:  # noqa: ANN001
+def _keep_swiglu(ctx, inputs, output) -> None:  # noqa: ANN001
     x, weights, a, b, ctx.scale = inputs
-    _out, *kept = output
+    kept = output[2:]
     ctx.save_for_backward(x, *kept, *weights, *a, *b)
     ctx.mark_non_differentiable(*kept)
     ctx.set_materialize_grads(False)
 
 
-def _feed_forward_slopes(ctx, grads):  # noqa: ANN001, ANN202
+def _swiglu_slopes(ctx, grads):  # noqa: ANN001, ANN202
     x, *rest = ctx.saved_tensors
-    kept, weights, a, b = rest[:4], rest[4:7], rest[7:10], rest[10:]
+    kept, weights, a, b = rest[:3], rest[3:5], rest[5:8], rest[8:]
     wanted = ctx.needs_input_grad[0]
-    found = _feed_forward_backward(grads[0], x, kept, weights, a, b, ctx.scale, wanted)
-    return found[6] if wanted else None, [None] * 3, found[:3], found[3:6], None
+    found = _swiglu_backward(grads[:2], x, kept, weights, a, b, ctx.scale, wanted)
+    return found[5] if wanted else None, [None] * 2, found[:3], found[3:5], None
 
 
-_feed_forward.register_autograd(_feed_forward_slopes, setup_context=_keep_feed_forward)
+_swiglu.register_autograd(_swiglu_slopes, setup_context=_keep_swiglu)
+
+
+@torch.library.custom_op("model::update_adapted", mutates_args=())
+def _update(x: Tensor, weight: Tensor, low: Tensor, b: Tensor) -> Tensor:
+    """x W^T + low B^T; x is not kept, nor is this made again where a block is checkpointed."""
+    return _updated(x, weight, low, b)
+
+
+@_update.register_fake
+def _(x, weight, low, b):  # noqa: ANN001, ANN202, ARG001
+    return x.new_empty(len(x), len(weight))
+
+
+@torch.library.custom_op("model::update_adapted_backward", mutates_args=())
+def _update_backward(
+    grad: Tensor, weight: Tensor, low: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, low and b."""
+    grad = grad.contiguous()
+    return grad @ weight, grad @ b, grad.T @ low
+
+
+@_update_backward.register_fake
+def _(grad, weight, low, b):  # noqa: ANN001, ANN202
+    return grad.new_empty(len(grad), weight.shape[1]), torch.empty_like(low), torch.empty_like(b)
+
+
+def _keep_update(ctx, inputs, output) -> None:  # noqa: ANN001, ARG001
+    _x, *rest = inputs
+    ctx.save_for_backward(*rest)
+
+
+def _update_slopes(ctx, grad):  # noqa: ANN001, ANN202
+    grad_x, grad_low, grad_b = _update_backward(grad, *ctx.saved_tensors)
+    return grad_x, None, grad_low, grad_b
+
+
+_update.register_autograd(_update_slopes, setup_context=_keep_update)

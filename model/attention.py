@@ -202,7 +202,10 @@ def _flash(
     left = -1 if window is None else window - 1
     lengths, longest = documents.cu_seqlens, documents.max_seqlen
     out = flash_attn_varlen_func(
-        *(q, k, v, lengths, lengths, longest, longest), causal=True, window_size=(left, 0)
+        *(q, k, v, lengths, lengths, longest, longest),
+        causal=True,
+        window_size=(left, 0),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
     )
     return out.view_as(query)
 

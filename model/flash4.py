@@ -101,6 +101,7 @@ def _flash4_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     backward = _package()._flash_attn_bwd
     options = {**_lengths(cu_seqlens, longest), **_sides(window)}
+    options["deterministic"] = torch.are_deterministic_algorithms_enabled()
     tensors = (query, key, value, out, grad.contiguous(), log_sums)
     return tuple(backward(*tensors, None, True, 0.0, **options))
 

@@ -57,7 +57,9 @@ def test_the_declared_list_of_harmless_keys():
         "parallel.attention",
         "parallel.checkpointing",
         "parallel.checkpointed_layers",
+        "parallel.other_layers",
         "parallel.compile",
+        "parallel.deterministic",
     )
     assert MOVABLE_FIELDS == ("data.root", "data.tokenizer", "parallel.dtype")
 

@@ -123,6 +123,27 @@ def start_world(device: str) -> Iterator[World]:
         dist.destroy_process_group()
 
 
+@contextmanager
+def fixed_order(wanted: bool) -> Iterator[None]:
+    """Algorithms that add in a fixed order, for a while and if wanted: torch's, cuBLAS's, and what
+    asks `torch.are_deterministic_algorithms_enabled`, as our attention backends do.
+
+    What has no such algorithm raises a RuntimeError when it is used.
+    """
+    memory: Any = torch.utils.deterministic  # a module with a property
+    before, fills = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as cuBLAS's manual asks
+        torch.use_deterministic_algorithms(True)
+        # Nobody reads what nobody wrote; filling it would take a pass over all memory.
+        memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        memory.fill_uninitialized_memory = fills
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep what this process frees for the next tensor, from now on.
 

@@ -50,6 +50,9 @@ class ParallelConfig:
     `checkpointing` is full: `none` or `selective`, which costs little time."""
     compile: bool = False
     """Compile each block with torch.compile."""
+    deterministic: bool = False
+    """Add in a fixed order wherever there is a choice, so that equally many of the same devices
+    give the same bits again. CPUs do anyway; on CUDA attention's backward pass takes longer."""
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -150,7 +153,7 @@ def _checkpointed(block: nn.Module, kind: str) -> nn.Module:
         *(aten.mm.default, aten.addmm.default, aten.bmm.default),
         *(torch.ops.torch_attn._varlen_attn.default, aten._flash_attention_forward.default),
         *(ours.banded_attention.default, ours.flash4.default),
-        *(ours.project_adapted.default, ours.feed_forward_adapted.default),
+        *(ours.project_adapted.default, ours.swiglu_adapted.default, ours.update_adapted.default),
         torch.ops.higher_order.flex_attention,
     }
     with suppress(AttributeError):  # where the package is installed

@@ -162,8 +162,8 @@ LARGE: dict[str, dict[str, Any]] = {
     "full_8192_rounded_alone": {
         "length": 8192, "rows": 2, "masters": True, "rounded_moments": True
     },
-    "lora_4096": {"length": 4096, "rows": 4, "peer_rows": 2, **LORA},
-    "lora_8192_alone": {"length": 8192, "rows": 2, **LORA},
+    "lora_4096": {"length": 4096, "rows": 8, "peer_rows": 2, **LORA},
+    "lora_8192_alone": {"length": 8192, "rows": 4, **LORA},
     "lora_32768_alone": {"length": 32768, "rows": 1, **LORA},
     "lora_4096_checkpointed_alone": {
         "length": 4096, "rows": 1, "checkpointing": "full", **LORA
