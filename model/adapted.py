@@ -25,17 +25,22 @@ from kernels.lora_swiglu import (
 )
 from model.lora_linear import LoraLinear
 
+DEVICES = ("cuda",)
+"""Where linears are computed together."""
+
 
 def joined(x: Tensor, *linears: nn.Module) -> list[LoraLinear]:
-    """These linears of one input, if they are computed together; else none."""
-    adapted = [each for each in linears if type(each) is LoraLinear and each.seeds is None]
-    return adapted if x.device.type == "cuda" and len(adapted) == len(linears) else []
+    """Those of the linears of one input that are computed together."""
+    if x.device.type not in DEVICES:
+        return []
+    return [each for each in linears if type(each) is LoraLinear and each.seeds is None]
 
 
 def joined_feed_forward(x: Tensor, *linears: nn.Module) -> list[LoraLinear]:
-    """Gate, up and down, if they are."""
+    """Gate, up and down, if all are; else none."""
     adapted = joined(x, *linears)
-    return [] if any(each.lora_A.out_features > MAX_RANK for each in adapted) else adapted
+    fit = all(each.lora_A.out_features <= MAX_RANK for each in adapted)
+    return adapted if fit and len(adapted) == len(linears) else []
 
 
 def project(x: Float[Tensor, "*any I"], *linears: nn.Module) -> tuple[Tensor, ...]:
@@ -44,7 +49,12 @@ def project(x: Float[Tensor, "*any I"], *linears: nn.Module) -> tuple[Tensor, ..
     if not adapted:
         return tuple(linear(x) for linear in linears)
     *outputs, _low = _project(x.flatten(0, -2), *_factors(adapted), adapted[0].scale)
-    return tuple(out.view(*x.shape[:-1], -1) for out in outputs)
+    found = iter(outputs)
+    alone = [linear not in adapted for linear in linears]
+    return tuple(
+        linear(x) if single else next(found).view(*x.shape[:-1], -1)
+        for linear, single in zip(linears, alone, strict=True)
+    )
 
 
 def feed_forward(x: Float[Tensor, "*any D"], adapted: list[LoraLinear]) -> Float[Tensor, "*any D"]:

@@ -93,10 +93,12 @@ class MLP(nn.Module):
             return feed_forward(x, adapted)
         gate, up = project(x, self.gate_proj, self.up_proj)
         if chosen(x):
-            return self.down_proj(swiglu(gate, up))
-        if torch.is_grad_enabled():
-            return self.down_proj(F.silu(gate) * up)
-        return self.down_proj(F.silu(gate, inplace=True).mul_(up))  # two large tensors less
+            product = swiglu(gate, up)
+        elif torch.is_grad_enabled():
+            product = F.silu(gate) * up
+        else:
+            product = F.silu(gate, inplace=True).mul_(up)  # two large tensors less
+        return project(product, self.down_proj)[0]
 
 
 class Block(nn.Module):

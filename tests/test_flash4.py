@@ -16,6 +16,7 @@ from model.documents import Documents
 from model.flash4 import runs_flash4
 from model.transformer import Mistral
 from tests.toy import random_tokens, randomize, toy_config
+from training.distributed import fixed_order
 
 CUDA = torch.device("cuda")
 
@@ -45,7 +46,7 @@ class Package:
     """Its two entry points."""
 
     def __init__(self):
-        self.asked = []
+        self.asked, self.deterministic = [], []
 
     def _flash_attn_fwd(self, query, key, value, *, return_lse, **options):
         assert return_lse
@@ -62,6 +63,7 @@ class Package:
         assert scale is None
         assert softcap == 0.0
         assert grad.is_contiguous()
+        self.deterministic.append(options["deterministic"])
         self._check(options)
         sides = (options["window_size_left"], options["window_size_right"])
         heads, key_heads = query.shape[1], key.shape[1]
@@ -119,6 +121,15 @@ def test_a_network_asks_for_what_it_means(package, window, sides):
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     assert package.asked == [(24, *sides)] * config.num_hidden_layers
+
+
+def test_the_backward_pass_adds_in_a_fixed_order_where_that_is_asked_for(package):
+    model = Mistral(toy_config(num_hidden_layers=1), backend="flash4")
+    randomize(model, 0.3, 0)
+    for wanted in (True, False):
+        with fixed_order(wanted):
+            results(model, random_tokens(toy_config(), 2, 24), batch())
+    assert package.deterministic == [True, False]
 
 
 @pytest.mark.parametrize("window", [0, 5])

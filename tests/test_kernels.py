@@ -559,8 +559,18 @@ def compile_all(dtype):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from kernels import adamw, add_rms_norm, cross_entropy, decode, gemv, rope, swiglu
+    from kernels import (
+        adamw,
+        add_rms_norm,
+        cross_entropy,
+        decode,
+        gemv,
+        lora_swiglu,
+        rope,
+        swiglu,
+    )
 
+    forward, backward = lora_swiglu.FORWARD, lora_swiglu.BACKWARD
     x, f, b, n, i = "*" + dtype, "*fp32", "*bf16", "*i64", "i32"
     numbers = ["fp32"] * 6
     for kernel, types, constants in (
@@ -571,6 +581,12 @@ def compile_all(dtype):
         (swiglu._forward, [x, x, x, i], [1024]),
         (swiglu._backward, [x, x, x, x, x, i], [1024]),
         (swiglu._halves, [x, x, i], [1024]),
+        (lora_swiglu._forward, [x] * 6 + [i, i], [8, 16, *forward[:2], "ieee"]),
+        (
+            lora_swiglu._backward,
+            [x] * 10 + [f, i, i],
+            [8, 16, *backward[:2], backward.stages, "ieee"],
+        ),
         (decode._rotate_and_store, [x, f, f, n, x, x, x, i], [32, 8, 128, 128]),
         (decode._attend_piece, [x, x, x, n, f, f, i, "fp32"], [8, 4, 16, 128, 64, "ieee"]),
         (decode._join_pieces, [f, f, x, i], [64, 128]),

@@ -1,5 +1,6 @@
 """One gradient, however rows and weights are spread."""
 
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,8 @@ from model.weights import fill
 from tests.ranks import run_ranks
 from tests.toy import toy_config
 from train import train_step
-from training.distributed import World, start_world
+from training import parallelize as parallel_module
+from training.distributed import World, fixed_order, start_world
 from training.evaluate import after_bos, pack_pieces
 from training.optim import OptimConfig, build_optimizer
 from training.parallelize import (
@@ -302,6 +304,13 @@ def test_auto_dtype_is_bfloat16_on_cuda_only():
     [
         ({"checkpointed_layers": 1}, "with parallel.checkpointing=none"),
         ({"checkpointing": "full", "checkpointed_layers": 0}, "a number from 1 on"),
+        ({"other_layers": "selective"}, "needs parallel.checkpointing=full and a number"),
+        ({"checkpointing": "full", "other_layers": "selective"}, "a number of parallel.checkp"),
+        (
+            {"checkpointing": "selective", "checkpointed_layers": 1, "other_layers": "selective"},
+            "set parallel.checkpointing=selective alone",
+        ),
+        ({"other_layers": "full"}, "one of none, selective"),
     ],
 )
 def test_checkpointed_layers_need_checkpointing(options, message):
@@ -320,6 +329,34 @@ def test_only_the_first_layers_are_checkpointed():
                 continue
             parallelize(model, config, build_mesh(config, world))
             assert [type(x) is not Block for x in model.model.layers] == wrapped
+
+
+def test_layers_that_full_leaves_out_can_be_recomputed_in_part(monkeypatch):
+    chosen = []
+    real = parallel_module._checkpointed
+    monkeypatch.setattr(
+        parallel_module, "_checkpointed", lambda x, kind: chosen.append(kind) or real(x, kind)
+    )
+    options = {"checkpointing": "full", "checkpointed_layers": 1, "other_layers": "selective"}
+    with start_world("cpu") as world:
+        config = ParallelConfig(**options)
+        parallelize(Mistral(toy_config(num_hidden_layers=3)), config, build_mesh(config, world))
+    assert chosen == ["full", "selective", "selective"]
+
+
+def test_a_fixed_order_is_asked_of_torch_for_a_while():
+    def state():
+        memory = torch.utils.deterministic.fill_uninitialized_memory
+        return torch.are_deterministic_algorithms_enabled(), memory
+
+    before = state()
+    assert not before[0]
+    with fixed_order(False):
+        assert state() == before
+    with suppress(KeyError), fixed_order(True):
+        assert state() == (True, False)
+        raise KeyError
+    assert state() == before
 
 
 def test_alone_what_is_frozen_and_settled_is_left_as_it_is():

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
 from conf.suggest import CONF
+from model import adapted as adapted_linears
 from model.lora import LoraConfig, add_lora
 from model.tiles import tile_rows
 from model.transformer import Mistral
@@ -98,12 +99,15 @@ class _mesh_of_one:
         return 1
 
 
-def saved_bytes(config, tokens, lora, *, compiled=False):
+def saved_bytes(config, tokens, lora, *, compiled=False, checkpointing="none"):
     """What autograd keeps of one forward pass through the layers, weights left out, in bfloat16."""
     model = Mistral(config)
     if lora:
         add_lora(model, lora)
     model.to(torch.bfloat16)
+    # In fp32 there is nothing to cast or to spread, so that blocks are only checkpointed.
+    parallel = ParallelConfig(checkpointing=checkpointing, dtype="float32")
+    parallelize(model, parallel, _mesh_of_one())  # pyright: ignore[reportArgumentType]
     if compiled:
         for layer in model.model.layers:
             # The compiler's decisions on what to keep, without its code.
@@ -136,20 +140,26 @@ def test_activations_are_what_autograd_keeps():
     assert (three - one) / 2 == planned * tokens.numel()
 
 
-def check_compiled_blocks(adapted):
+def check_compiled_blocks(adapted, checkpointing):
     lora = LORA if adapted else None
+    adapted_linears.DEVICES = ("cpu",)  # plans are for CUDA
     tokens = torch.ones(2, 96, dtype=torch.long)
     sizes = {"hidden_size": 80, "intermediate_size": 160, "head_dim": 24}
     shapes = [toy_config(num_hidden_layers=n, **sizes) for n in (1, 3)]
-    one, three = (saved_bytes(config, tokens, lora, compiled=True) for config in shapes)
-    planned = layer_activation_bytes(shapes[0], lora, compiled=True)
-    planned -= 4 * shapes[0].num_attention_heads  # softmax denominators, as above
-    assert (three - one) / 2 == planned * tokens.numel()
+    options = {"compiled": True, "checkpointing": checkpointing}
+    one, three = (saved_bytes(config, tokens, lora, **options) for config in shapes)
+    less, more = (
+        activation_bytes(config, tokens.numel(), lora=lora, **options) for config in shapes
+    )
+    # Softmax denominators, as above.
+    more -= 2 * 4 * shapes[0].num_attention_heads * tokens.numel()
+    assert three - one == more - less
 
 
 @pytest.mark.parametrize("adapted", [False, True])
-def test_activations_are_what_compiled_blocks_keep(adapted):
-    run_without_hook(check_compiled_blocks, adapted)
+@pytest.mark.parametrize("checkpointing", ["none", "selective"])
+def test_activations_are_what_compiled_blocks_keep(adapted, checkpointing):
+    run_without_hook(check_compiled_blocks, adapted, checkpointing)
 
 
 def test_checkpointing_keeps_less():
@@ -158,6 +168,8 @@ def test_checkpointing_keeps_less():
     assert kept[0] >= 32 * 8192 * 4096 * 2  # the input of each layer
     some = [activation_bytes(MISTRAL, 8192, "full", None, count) for count in (32, 20, 1)]
     assert kept[0] == some[0] < some[1] < some[2]
+    mixed = activation_bytes(MISTRAL, 8192, "full", None, 20, other_layers="selective")
+    assert kept[0] < mixed < min(some[1], kept[1])
 
 
 def test_the_fewest_layers_that_must_be_checkpointed():
@@ -170,6 +182,10 @@ def test_the_fewest_layers_that_must_be_checkpointed():
         assert (memory.total <= 139 * 2**30) == fits
     assert fewest_checkpointed(MISTRAL, weights, 200 * 2**30, **options) == 0
     assert fewest_checkpointed(MISTRAL, weights, 100 * 2**30, **options) is None
+    room = peak_memory(MISTRAL, weights, **options | {"checkpointing": "selective"}).total
+    options["other_layers"] = "selective"
+    assert fewest_checkpointed(MISTRAL, weights, room, **options) == 0
+    assert fewest_checkpointed(MISTRAL, weights, room - 1, **options) > 0
 
 
 SMALL = toy_config(
@@ -224,21 +240,25 @@ def test_peaks_of_an_h200():
     """What docs/performance.md's steps, of one micro-batch and compiled, took, in GiB."""
     fp32, rounded, bf16 = STATES.values()
     runs = [
-        (None, 8192, 16, fp32, 110),
-        (None, 8192, 0, rounded, 90),
-        (None, 16384, 0, bf16, 110),
-        (None, 32768, 12, bf16, 131),
-        (LORA, 16384, 0, fp32, 83),
-        (LORA, 32768, 8, fp32, 120),
-        (LORA, 4096, 32, fp32, 16.0),
+        (None, 8192, 16, "none", fp32, 110),
+        (None, 8192, 0, "none", fp32, 117),
+        (None, 8192, 0, "none", rounded, 90),
+        (None, 16384, 0, "none", rounded, 124),
+        (None, 16384, 0, "none", bf16, 110),
+        (None, 32768, 12, "none", bf16, 131),
+        (None, 32768, 3, "selective", bf16, 129),
+        (LORA, 16384, 0, "none", fp32, 69.4),
+        (LORA, 32768, 0, "none", fp32, 125),
+        (LORA, 4096, 32, "none", fp32, 15.6),
     ]
-    for lora, tokens, layers, recipe, measured in runs:
+    for lora, tokens, layers, others, recipe, measured in runs:
         planned = peak_memory(
             MISTRAL,
             count_weights(MISTRAL, lora),
             tokens=tokens,
             checkpointing="full" if layers else "none",
             checkpointed_layers=layers or None,
+            other_layers=others,
             recipe=recipe,
             lora=lora,
             shards=1,

@@ -210,8 +210,7 @@ def peak_memory(
     first layer, the same with the activations of that layer alone; when the root's gradients are
     reduced they exist in both, but no activations do. Between, memory changes evenly from layer to
     layer. A step's only micro-batch finds no gradients: they appear from layer to layer, as
-    activations go. Frozen weights on one device count as gathered, though they are not: 1.3 GiB for
-    Mistral-7B with an adapter.
+    activations go. Frozen weights on one device are not gathered.
 
     Args:
         tokens: per micro-batch.
@@ -237,6 +236,8 @@ def peak_memory(
     if checkpointing != "none":  # the layer that is recomputed exists only in backward
         kept -= whole
     root, block = 2 * weights.root, 2 * weights.block
+    if lora is not None and shards == 1:
+        root, block = 2 * weights.root_trained, 2 * weights.block_trained
     reducing = root + 2 * block + 2 * weights.head_trained + 6 * weights.block_trained
     moments = [
         # The final norm's input and output, and the gradient of the latter.
