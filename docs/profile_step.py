@@ -21,10 +21,10 @@ from training.distributed import start_world
 
 STEPS = 2
 KINDS = {
-    "matrix products": ("gemm", "nvjet", "cutlass", "splitK", "gemv"),
-    "attention": ("flash", "Flash", "cute", "fmha"),
-    "our kernels": ("_forward", "_backward", "_softmax_gradient", "_update"),
+    "attention": ("flash", "fmha"),
     "compiled": ("triton_",),
+    "our kernels": ("_forward", "_backward", "_softmax_gradient", "_update"),
+    "matrix products": ("gemm", "nvjet", "cutlass", "splitK", "gemv"),
 }
 """Kinds of kernels by parts of their names, the first that fits."""
 

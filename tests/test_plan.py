@@ -334,6 +334,12 @@ def test_recomputation_costs_a_forward_pass_of_the_layers():
     )
     assert same == forward
     assert backward + 0.7 * forward < again < backward + forward
+    options = {"checkpointing": "full", "checkpointed_layers": 8}
+    some, more = (
+        computing_seconds(job_of(**options, other_layers=kind), machine)[1]
+        for kind in ("none", "selective")
+    )
+    assert backward < some < more < some + 0.1 * forward < again  # no product is made again
 
 
 def test_where_scaling_ends():

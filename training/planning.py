@@ -62,9 +62,7 @@ class Job:
     Attributes:
         model, lora, weights: the network.
         row_length, micro_batch_rows, tokens_per_step: the batch.
-        checkpointing: what backward recomputes, see `ParallelConfig`.
-        checkpointed_layers: of how many layers; None: of all.
-        other_layers: what it recomputes of the others.
+        checkpointing, checkpointed_layers, other_layers: those of `ParallelConfig`.
     """
 
     model: ModelConfig
@@ -82,8 +80,8 @@ class Job:
         """Share of the layers that `checkpointing` is for."""
         if self.checkpointing == "none":
             return 0.0
-        layers = self.weights.layers
-        return 1.0 if self.checkpointed_layers is None else self.checkpointed_layers / layers
+        count = self.checkpointed_layers
+        return 1.0 if count is None else count / self.weights.layers
 
     @property
     def recomputed(self) -> float:
@@ -169,8 +167,7 @@ def computing_seconds(job: Job, machine: MachineConfig) -> tuple[float, float]:
     and that of the layers that are recomputed once more."""
     traffic = elementwise_bytes(job) / (machine.memory_gb_s * 1e9)
     times = []
-    repeats = (1, 2 + job.recomputed)
-    for flops, passes in zip(executed_flops(job), repeats, strict=True):
+    for flops, passes in zip(executed_flops(job), (1, 2 + job.recomputed), strict=True):
         products = flops.matrix / (machine.matrix_tflops * 1e12)
         attention = flops.attention / (machine.attention_tflops * 1e12)
         times.append((products + attention + passes * traffic) / machine.efficiency)
