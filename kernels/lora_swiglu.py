@@ -137,7 +137,7 @@ def lora_swiglu_backward(
     b_gate: Tensor,
     b_up: Tensor,
 ) -> Gradients:
-    """What `reference_backward` returns, computed in fp32 and rounded once."""
+    """What `reference_backward` returns, computed in fp32; what the sums add is rounded first."""
     tokens, width = gate.shape
     rank = _check(gate, up, low, b_gate, b_up)
     check_launch(gate, grad, low_down, a_down)

@@ -43,17 +43,17 @@ def joined_feed_forward(x: Tensor, *linears: nn.Module) -> list[LoraLinear]:
     return adapted if fit and len(adapted) == len(linears) else []
 
 
-def project(x: Float[Tensor, "*any I"], *linears: nn.Module) -> tuple[Tensor, ...]:
+def project(x: Float[Tensor, "*any I"], *linears: nn.Linear) -> tuple[Tensor, ...]:
     """What each linear makes of x."""
     adapted = joined(x, *linears)
     if not adapted:
         return tuple(linear(x) for linear in linears)
     *outputs, _low = _project(x.flatten(0, -2), *_factors(adapted), adapted[0].scale)
     found = iter(outputs)
-    alone = [linear not in adapted for linear in linears]
+    shape = x.shape[:-1]
     return tuple(
-        linear(x) if single else next(found).view(*x.shape[:-1], -1)
-        for linear, single in zip(linears, alone, strict=True)
+        next(found).view(*shape, linear.out_features) if linear in adapted else linear(x)
+        for linear in linears
     )
 
 

@@ -107,13 +107,17 @@ def times(config: PlanConfig, job: Job) -> Iterator[str]:
 
 
 def memories(config: PlanConfig, job: Job) -> Iterator[str]:
-    """The table of peaks; `fewest` layers must be checkpointed (`never`: even all are too few)."""
+    """The table of peaks; `fewest` layers must be checkpointed (`never`: even all are too few),
+    or, where that is full checkpointing, `+selective` with the others selective (0: all are)."""
     how = "compiled" if config.parallel.compile else "not compiled"
     yield (
         f"GiB per device of {config.machine.memory_gib:g}, {job.tokens:,} tokens in each of "
         f"`micro` micro-batches, blocks {how}"
     )
-    yield "gpus  strategy  micro  states  activations  gathered   loss   peak  fits  fewest  at"
+    yield (
+        "gpus  strategy  micro  states  activations  gathered   loss   peak  fits  fewest"
+        "  +selective  at"
+    )
     for gpus in config.gpus:
         for strategy, shards in shards_of(config, gpus).items():
             for name, recipe in STATES.items():
@@ -129,17 +133,22 @@ def memories(config: PlanConfig, job: Job) -> Iterator[str]:
                     **options,
                 )
                 room = config.machine.memory_gib * GIB
-                fewest = "-"
-                if job.checkpointing != "none":
-                    found = fewest_checkpointed(job.model, job.weights, room, **options)
-                    fewest = "never" if found is None else str(found)
+                needed = [fewest(job, room, others, options) for others in ("none", "selective")]
                 fits = "yes" if memory.total <= room else "no"
                 yield (
                     f"{gpus:4}  {strategy:8} {job.micro_batches(gpus):6} {memory.states / GIB:7.1f}"
                     f" {memory.activations / GIB:12.1f} {memory.gathered / GIB:9.1f}"
                     f" {memory.loss / GIB:6.1f} {memory.total / GIB:6.1f}  {fits:4}"
-                    f"  {fewest:>6}  {memory.moment}; {name}"
+                    f"  {needed[0]:>6}  {needed[1]:>10}  {memory.moment}; {name}"
                 )
+
+
+def fewest(job: Job, room: float, others: str, options: dict[str, Any]) -> str:
+    """A cell of that table: how many layers, if `other_layers` were so."""
+    if job.checkpointing == "none" or (job.checkpointing == "selective" and others != "none"):
+        return "-"
+    found = fewest_checkpointed(job.model, job.weights, room, **options | {"other_layers": others})
+    return "never" if found is None else str(found)
 
 
 def plan(config: PlanConfig) -> Iterator[str]:

@@ -357,6 +357,13 @@ def test_a_fixed_order_is_asked_of_torch_for_a_while():
         assert state() == (True, False)
         raise KeyError
     assert state() == before
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with fixed_order(True):
+            assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_alone_what_is_frozen_and_settled_is_left_as_it_is():

@@ -214,6 +214,18 @@ def test_a_run_goes_on_from_an_adapter_merged(sample, base, straight, tmp_path):
         assert after[name]["loss_nats"] == pytest.approx(before[name]["loss_nats"], rel=1e-5)
 
 
+def test_what_is_saved_after_an_evaluation_is_not_what_was_gathered(sample, base, tmp_path):
+    """One device leaves a settled base to itself and keeps the gathered adapters for backward."""
+    arguments = options(sample, base, tmp_path, "bf16", "parallel.dtype=bfloat16")
+    config = configure(*arguments, "curriculum.stages.adaptation.tokens=2048", "evaluation.every=2")
+    train(config)
+    tensors = load_file(config.folder / "adapter" / WEIGHTS)
+    factors = [x for name, x in tensors.items() if ".lora_" in name]
+    assert factors
+    assert all(x.dtype == torch.float32 for x in factors)
+    assert any((x != x.bfloat16().float()).any() for x in factors)  # a gathered copy is rounded
+
+
 def test_lora_plus_gives_b_its_own_rate(sample, base, tmp_path):
     def rates(world, arguments):
         parts = assemble(configure(*arguments), world)

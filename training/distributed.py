@@ -112,6 +112,9 @@ def start_world(device: str) -> Iterator[World]:
         keep_freed_memory()
     else:
         torch.cuda.set_device(chosen)
+        # Read once, at the process's first product: for runs that ask for a fixed order, and of no
+        # consequence to others.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         backend = "cpu:gloo,cuda:nccl"
     if "RANK" in os.environ:
         dist.init_process_group(backend)
@@ -125,22 +128,22 @@ def start_world(device: str) -> Iterator[World]:
 
 @contextmanager
 def fixed_order(wanted: bool) -> Iterator[None]:
-    """Algorithms that add in a fixed order, for a while and if wanted: torch's, cuBLAS's, and what
-    asks `torch.are_deterministic_algorithms_enabled`, as our attention backends do.
+    """Algorithms that add in a fixed order, for a while and if wanted: torch's, and what asks
+    `torch.are_deterministic_algorithms_enabled`, as our attention backends do.
 
-    What has no such algorithm raises a RuntimeError when it is used.
+    What has no such algorithm raises a RuntimeError when it is used. cuBLAS reads what
+    `start_world` has put into the environment.
     """
     memory: Any = torch.utils.deterministic  # a module with a property
-    before, fills = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    before, fills = torch.get_deterministic_debug_mode(), memory.fill_uninitialized_memory
     if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as cuBLAS's manual asks
         torch.use_deterministic_algorithms(True)
         # Nobody reads what nobody wrote; filling it would take a pass over all memory.
         memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.set_deterministic_debug_mode(before)
         memory.fill_uninitialized_memory = fills
 
 

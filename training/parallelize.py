@@ -51,8 +51,8 @@ class ParallelConfig:
     compile: bool = False
     """Compile each block with torch.compile."""
     deterministic: bool = False
-    """Add in a fixed order wherever there is a choice, so that equally many of the same devices
-    give the same bits again. CPUs do anyway; on CUDA attention's backward pass takes longer."""
+    """Add in a fixed order wherever there is a choice, so that one CUDA device gives the same bits
+    again (several have not been tried), a little slower. CPUs do anyway."""
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -216,8 +216,10 @@ def clean_named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 def reshard(model: nn.Module) -> None:
     """Let go of weights that a forward pass without a backward has left gathered.
 
-    FSDP keeps the root's (embedding, norm, head) for a backward pass; until then `parameters()`
-    yields the gathered copies in place of the shards.
+    FSDP keeps the root's (embedding, norm, head) for a backward pass, and the adapters of blocks
+    beside a settled base; until then `parameters()` yields the gathered copies in place of the
+    shards.
     """
-    if isinstance(model, FSDPModule):
-        model.reshard()
+    for module in model.modules():  # FSDP's own is of one module alone
+        if isinstance(module, FSDPModule):
+            module.reshard()

@@ -103,7 +103,7 @@ def layer_activation_bytes(
     heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
     attention = 2 * heads * config.head_size + 4 * config.num_attention_heads + 8
     wide = 3 if compiled else 4
-    if lora is not None and lora.rank <= MAX_RANK and not lora.dropout:
+    if lora is not None and "all" in lora.targets and lora.rank <= MAX_RANK and not lora.dropout:
         wide = 2
     kept = 2 * (4 * config.hidden_size + wide * config.intermediate_size) + attention
     if lora is not None:
