@@ -54,7 +54,7 @@ class PackedLinear:
     """
 
     def __init__(self, *linears: nn.Linear) -> None:
-        self.weights = [_merged(linear) for linear in linears]
+        self.weights = [merged(linear) for linear in linears]
         self.slices = [_sliced(weight) for weight in self.weights] if _mkl_is_slow() else None
         self.plain_row = self.weights[0].dtype == torch.float32
         self.packed: Tensor | None = None
@@ -108,7 +108,8 @@ def _mkl_is_slow() -> bool:
     return not (file.exists() and "GenuineIntel" in file.read_text(encoding="utf-8"))
 
 
-def _merged(linear: nn.Linear) -> Tensor:
+def merged(linear: nn.Linear) -> Tensor:
+    """The weight, with the linear's adapter if it has one."""
     weight = linear.weight.detach()
     if isinstance(linear, LoraLinear):
         a, b = linear.lora_A.weight.detach().float(), linear.lora_B.weight.detach().float()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from model.cache import Cache
 from model.documents import Documents
+from model.native import NativeMistral, can_compile
 from model.packed import PackedMistral, can_pack
 from model.recorded import RecordedMistral, can_record
 from model.transformer import Mistral
@@ -21,26 +22,32 @@ class Runner:
 
     Args:
         model: the network; it is called as it is, with whatever was wrapped or replaced in it.
-        pack: decode with a copy of the weights that a CPU reads faster, see `model.packed`, or, on
-            a CUDA device, with a recorded step, see `model.recorded`; None: where it helps. In fp32
-            a CPU's copy is not made before two sequences are decoded at once, but of weights with
-            an adapter, which is merged into the copy.
+        pack: decode by a step of its own: on a CPU in C where a compiler is found, see
+            `model.native`, else with a copy of the weights that is read faster, see `model.packed`;
+            on a CUDA device recorded, see `model.recorded`. None: where it can be had. In fp32 the
+            copy is not made before two sequences are decoded at once, but of weights with an
+            adapter, which is merged into it.
 
     Raises:
         ValueError: packing was asked for where it cannot be had.
     """
 
     def __init__(self, model: Mistral, *, pack: bool | None = None) -> None:
-        kinds = {PackedMistral: can_pack, RecordedMistral: can_record}
-        fitting = [kind for kind, fits in kinds.items() if fits(model)]
+        kinds = {
+            NativeMistral: can_compile,
+            PackedMistral: can_pack,
+            RecordedMistral: can_record,
+        }
+        fitting = [kind for kind, fits in kinds.items() if pack is not False and fits(model)]
         if pack and not fitting:
             raise ValueError(
                 "pack=true needs a whole, unwrapped network on a CPU, in float32 or bfloat16, and "
-                "a PyTorch with MKL and oneDNN, or one on a CUDA device with triton; use "
+                "a C compiler or a PyTorch with MKL and oneDNN, or one on a CUDA device with "
+                "triton; use "
                 "pack=false, or null to let it be decided"
             )
         self.model = model
-        self.packed = fitting[0](model) if fitting and pack is not False else None
+        self.packed = fitting[0](model) if fitting else None
 
     @property
     def device(self) -> torch.device:
