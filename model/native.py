@@ -4,7 +4,7 @@ For CPUs. PyTorch's step spends its time on products of few rows, which none of 
 fast, and on some thirty operations between them per layer (docs/performance.md). The step of
 `kernels/cpu` reads the weights as they lie, so that nothing is copied but norms and what adapters
 are merged into. It is compiled for this processor once, in a second or two, and kept in the user's
-cache; without a compiler `model.packed` decodes instead.
+cache; without a compiler, and of many sequences, `model.packed` decodes instead.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 import kernels
 from model.cache import Cache
 from model.lora_linear import LoraLinear
-from model.packed import merged
+from model.packed import PackedMistral, can_pack, merged
 from model.rotary import rotary_angles
 from model.transformer import Block, Mistral
 
@@ -35,6 +35,8 @@ FLAGS = (
     *("-fopenmp", "-shared", "-fPIC"),
 )
 COMPILERS = ("cc", "gcc", "clang")
+MOST_ROWS = 32
+"""Sequences up to which the step is the faster one; it is made for few, libraries for many."""
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 _POINTER, _NUMBER = ctypes.c_void_p, ctypes.c_int64
 
@@ -175,6 +177,7 @@ class NativeMistral:
             layer=self.layers,
         )
         self.space = torch.empty(0)
+        self.many = PackedMistral(model) if can_pack(model) else None
 
     def _keep(self, x: Tensor) -> int:
         x = x.contiguous()
@@ -184,6 +187,8 @@ class NativeMistral:
     def __call__(self, tokens: Int[Tensor, "N 1"], cache: Cache) -> Float[Tensor, "N 1 V"]:
         code, ring, rows = library(), cache.ring, len(tokens)
         assert code is not None
+        if self.many is not None and rows > MOST_ROWS:
+            return self.many(tokens, cache)
         assert rows == len(ring.lengths) == len(cache.sequences)
         assert tokens.dtype == torch.int64
         ring.reserve(max(ring.lengths) + 1)

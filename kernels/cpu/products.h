@@ -166,7 +166,8 @@ PRODUCTS(halves, uint16_t, load_half, from_half)
 
 #ifdef TILES
 /* bfloat16 on Intel's matrix unit: tiles of TILE weights by STEP inputs, as they lie, times STEP
- * inputs of up to TILE rows, paired as the unit wants them and rounded to 16 bits as PyTorch's are. */
+ * inputs of up to TILE rows, paired as the unit wants them and rounded to 16 bits as PyTorch's
+ * are. */
 #define TILE 16
 #define STEP 32
 
