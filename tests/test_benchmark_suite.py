@@ -20,7 +20,15 @@ from scripts.benchmarks import common, launcher
 from scripts.benchmarks.attention import documents_of
 from scripts.benchmarks.launcher import Launcher, launch
 from scripts.benchmarks.measure import measure
-from scripts.benchmarks.parts import SUITES, TINY, Part, chosen_parts, gpu_parts, toy_parts
+from scripts.benchmarks.parts import (
+    OPERATIONS,
+    SUITES,
+    TINY,
+    Part,
+    chosen_parts,
+    gpu_parts,
+    toy_parts,
+)
 from scripts.benchmarks.runner import run_suite
 from scripts.benchmarks.table import markdown
 from scripts.benchmarks.works import WORKS, Attention, Job, Rows, Training
