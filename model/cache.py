@@ -20,6 +20,9 @@ from model.config import ModelConfig
 from model.documents import Documents
 from model.ring import Ring
 
+GRAIN = 64
+"""Tokens are left out of a pass in multiples of it: odd shapes cost more than they spare."""
+
 
 @runtime_checkable
 class Step(Protocol):
@@ -33,6 +36,11 @@ class Step(Protocol):
 
     positions: Int[Tensor, "B T"]
     last: Int[Tensor, " N"] | None
+
+    def narrow(self, layers: int) -> Int[Tensor, " M"] | None:
+        """Where in the flattened pass the only tokens lie that the last so many layers need; None:
+        all that there are. From then on the pass has no others."""
+        ...
 
     def attend(
         self,
@@ -159,6 +167,10 @@ class _Decode:
         self.slots = torch.tensor(slots, device=device)
         self.rows = torch.arange(len(slots), device=device)
 
+    def narrow(self, layers: int) -> Tensor | None:
+        del layers
+        return None
+
     def attend(
         self,
         layer: int,
@@ -188,7 +200,7 @@ class _Prefill:
         borders = documents.cu_seqlens.tolist()
         assert len(borders) == len(sequences) + 1, "one document per sequence"
         self.ring, self.sequences, self.backend = ring, sequences, backend
-        self.starts = [ring.lengths[n] for n in sequences]
+        self.starts = [ring.lengths[n] for n in sequences]  # of the pass, in each sequence
         self.places = [slice(*pair) for pair in pairwise(borders)]
         counts = [place.stop - place.start for place in self.places]
         self.stops = [s + count for s, count in zip(self.starts, counts, strict=True)]
@@ -201,6 +213,30 @@ class _Prefill:
         shift = shift.repeat_interleave(documents.cu_seqlens.diff())
         self.positions = documents.positions + shift.view(documents.positions.shape)
         self.last: Tensor | None = documents.cu_seqlens[1:].long() - 1
+        self.fresh = not any(self.starts)
+
+    def narrow(self, layers: int) -> Int[Tensor, " M"] | None:
+        """The final layer's ring and last query ask for W tokens, each layer before for W - 1 more;
+        what a first one of those has not seen, none of them will be asked for."""
+        if self.ring.window is None or not self.fresh:
+            return None
+        reach = -(-(layers * (self.ring.window - 1) + 1) // GRAIN) * GRAIN
+        counts = [min(place.stop - place.start, reach) for place in self.places]
+        kept = [
+            torch.arange(place.stop - count, place.stop)
+            for place, count in zip(self.places, counts, strict=True)
+        ]
+        index = torch.cat(kept).to(self.documents.positions.device)
+        if 8 * len(index) > 7 * self.places[-1].stop:  # hardly worth the copy
+            return None
+        self.starts = [stop - count for stop, count in zip(self.stops, counts, strict=True)]
+        segments = torch.arange(1, len(counts) + 1).repeat_interleave(torch.tensor(counts))
+        documents = Documents.from_segments(segments[None].int()).to(index.device)
+        borders = documents.cu_seqlens.tolist()
+        self.places = [slice(*pair) for pair in pairwise(borders)]
+        self.documents = prepare_documents(documents, self.ring.window, self.backend)
+        self.last = documents.cu_seqlens[1:].long() - 1
+        return index
 
     def attend(
         self,
@@ -218,7 +254,7 @@ class _Prefill:
         return self._attend_last(layer, query) if out is None else out
 
     def _attend_all(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        if any(self.starts):
+        if not self.fresh:
             return self._continued(layer, query, key, value)
         options = {"window": self.ring.window, "backend": self.backend}
         return attention(query, key, value, self.documents, **options)
@@ -239,5 +275,5 @@ class _Prefill:
         return out.view_as(query)
 
     def finish(self) -> None:
-        for n, place in zip(self.sequences, self.places, strict=True):
-            self.ring.lengths[n] += place.stop - place.start
+        for n, stop in zip(self.sequences, self.stops, strict=True):
+            self.ring.lengths[n] = stop

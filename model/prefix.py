@@ -119,6 +119,11 @@ class Branches(Cache):
         assert not self.blocks, "one pass each"
         return self
 
+    def narrow(self, layers: int) -> Tensor | None:
+        """Every token's output is asked for."""
+        del layers
+        return None
+
     def attend(
         self,
         layer: int,

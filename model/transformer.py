@@ -156,6 +156,9 @@ class Decoder(nn.Module):
             if step is None:
                 x = layer(x, rotary, documents)
             else:
+                if (kept := step.narrow(len(self.layers) - number)) is not None:
+                    x = _rows_at(x, kept).transpose(0, 1)
+                    rotary = Rotary(*(_rows_at(each, kept).transpose(0, 1) for each in rotary))
                 # No later layer looks at what the final one makes of the other tokens.
                 last = step.last if number == len(self.layers) - 1 else None
                 x = layer(x, rotary, None, partial(step.attend, number), last)

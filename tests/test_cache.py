@@ -64,6 +64,27 @@ def test_prefill_asks_the_final_layer_for_last_tokens_only(layers, pass_tokens):
     assert seen == [shape for one_pass in wanted for shape in one_pass]
 
 
+@pytest.fixture(autouse=True)
+def no_grain(monkeypatch):
+    """Tokens are left out one by one, so that toys leave any out."""
+    monkeypatch.setattr("model.cache.GRAIN", 1)
+
+
+@pytest.mark.parametrize("backend", ["reference", "banded"])
+def test_prefill_leaves_out_what_no_later_layer_can_see(backend):
+    config = toy_config(num_hidden_layers=4, sliding_window=3)
+    runner, seen = Runner(toy_model(config, backend=backend)), []
+    for layer in runner.model.model.layers:
+        layer.mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[:2]))
+    lengths = (5, 20, 1, 8)
+    assert largest_error(runner, texts_of(config, lengths), lengths) < 1e-5
+    seen.clear()
+    prompts = [random_tokens(config, 1, n)[0].tolist() for n in lengths]
+    runner.prefill(prompts, runner.new_cache(4, 0))
+    # 9 tokens of each for the last four layers, then 7, 5; of the final one the last of each.
+    assert seen == [(1, 5 + 9 + 1 + 8), (1, 5 + 7 + 1 + 7), (1, 5 + 5 + 1 + 5), (4, 1)]
+
+
 @pytest.mark.parametrize("backend", ["reference", "banded"])
 @pytest.mark.parametrize("key_heads", [1, 2, 4])
 def test_heads_that_share_keys(key_heads, backend):

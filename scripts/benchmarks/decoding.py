@@ -11,7 +11,6 @@ from torch import Tensor
 
 from model.attention import resolve_backend
 from model.config import ModelConfig
-from model.documents import Documents
 from model.generate import stream
 from model.runner import Runner
 from model.sampling import SamplingConfig
@@ -108,17 +107,19 @@ def step_bytes(work: Decoding, itemsize: int) -> int:
 
 
 def prefill_flops(work: Decoding) -> int:
-    """FLOPs that reading the prompts takes: a third of a training pass, but the head, and all of
-    the final layer that later tokens do not look at, for last tokens only."""
+    """FLOPs that the answer needs: of each layer the outputs that later ones look at, and the keys
+    and values of what these look at, which are W - 1 tokens more."""
     shape = ModelConfig(**work.shape)
-    tokens = work.rows * work.prompt_tokens
-    whole = Documents.whole_rows(work.rows, work.prompt_tokens, torch.device("cpu"))
-    pairs = whole.count_pairs(shape.sliding_window)
-    of_all = shape.training_flops(tokens, pairs) // 3
-    queries = shape.num_attention_heads * shape.head_size
-    keys_and_values = 2 * shape.num_key_value_heads * shape.head_size * shape.hidden_size
-    head = shape.num_tokens * shape.hidden_size
-    layer = (shape.num_matrix_weights - head) // shape.num_hidden_layers
-    spared = 2 * (head + layer - keys_and_values) * (tokens - work.rows)
-    last_pairs = work.rows * min(work.prompt_tokens, shape.sliding_window or work.prompt_tokens)
-    return of_all - spared - 4 * queries * (pairs - last_pairs)
+    length, width = work.prompt_tokens, shape.num_attention_heads * shape.head_size
+    window = shape.sliding_window or length
+    keys = 2 * shape.num_key_value_heads * shape.head_size * shape.hidden_size
+    others = (2 * width + 3 * shape.intermediate_size) * shape.hidden_size
+    total = 2 * shape.num_tokens * shape.hidden_size
+    for layer in range(shape.num_hidden_layers):
+        asked, seen = (
+            min(length, (shape.num_hidden_layers - layer - more) * (window - 1) + 1)
+            for more in (1, 0)
+        )
+        pairs = sum(min(place + 1, window) for place in range(length - asked, length))
+        total += 2 * (asked * others + seen * keys) + 4 * width * pairs
+    return work.rows * total
