@@ -113,14 +113,7 @@ def _built(compiler: str, flags: Sequence[str]) -> Path:
     parts = [version, " ".join(flags).encode(), _processor()]
     parts += [file.read_bytes() for file in sorted(SOURCES.iterdir())]
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jiuzhou"
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        usable = os.access(place, os.W_OK)
-    except OSError:
-        usable = False
-    if not usable:
-        place = Path(tempfile.mkdtemp(prefix="jiuzhou-"))
+    place = _cache()
     file = place / f"decode_step-{digest}.so"
     if not file.exists():
         descriptor, made = tempfile.mkstemp(suffix=".so", dir=place)
@@ -132,6 +125,20 @@ def _built(compiler: str, flags: Sequence[str]) -> Path:
         finally:
             Path(made).unlink(missing_ok=True)
     return file
+
+
+def _cache() -> Path:
+    """The user's folder for what can be made again, or one for this process alone."""
+    try:
+        given = os.environ.get("XDG_CACHE_HOME")
+        place = (Path(given) if given else Path.home() / ".cache") / "jiuzhou"
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Nobody else may have put there what this process will run.
+        if os.access(place, os.W_OK) and place.stat().st_uid == os.getuid():
+            return place
+    except (OSError, RuntimeError):  # no home, or a file in its place
+        pass
+    return Path(tempfile.mkdtemp(prefix="jiuzhou-"))
 
 
 def _processor() -> bytes:
@@ -151,6 +158,7 @@ class NativeMistral:
         self.config = config = model.config
         self.dtype = model.lm_head.weight.dtype
         self.kept: list[Tensor] = []  # what the pointers below point at
+        self.embedding = model.model.embed_tokens.weight.detach()
         self.layers = (_Layer * config.num_hidden_layers)()
         for layer, block in zip(self.layers, model.model.layers, strict=True):
             assert isinstance(block, Block)
@@ -171,12 +179,12 @@ class NativeMistral:
             ids=len(model.lm_head.weight),
             bf16=self.dtype == torch.bfloat16,
             eps=config.rms_norm_eps,
-            embedding=self._keep(model.model.embed_tokens.weight.detach()),
+            embedding=self._keep(self.embedding),
             head=self._keep(model.lm_head.weight.detach()),
             norm=self._keep(model.model.norm.weight.detach().float()),
             layer=self.layers,
         )
-        self.space = torch.empty(0)
+        self.space = torch.empty(0, dtype=torch.float32)
         self.many = PackedMistral(model) if can_pack(model) else None
 
     def _keep(self, x: Tensor) -> int:
@@ -191,6 +199,8 @@ class NativeMistral:
             return self.many(tokens, cache)
         assert rows == len(ring.lengths) == len(cache.sequences)
         assert tokens.dtype == torch.int64
+        known = range(len(self.embedding))
+        assert all(id in known for id in tokens[:, 0].tolist()), "C code checks no index"
         ring.reserve(max(ring.lengths) + 1)
         for layer, keys, values in zip(self.layers, ring.keys, ring.values, strict=True):
             assert keys.dtype == self.dtype
@@ -199,7 +209,7 @@ class NativeMistral:
         sizes = [_NUMBER(n) for n in (rows, ring.slots, threads)]
         needed = code.decode_space(ctypes.byref(self.network), *sizes)
         if self.space.numel() < needed:
-            self.space = torch.empty(needed)
+            self.space = torch.empty(needed, dtype=torch.float32)
         lengths = torch.tensor(ring.lengths)
         width = self.config.head_size
         cos, sin = rotary_angles(lengths[:, None], width, self.config.rope_theta)
