@@ -11,11 +11,11 @@ import ctypes
 import hashlib
 import os
 import platform
-import shutil
+import shlex
 import subprocess
 import tempfile
-from collections.abc import Sequence
-from functools import cache
+import threading
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ import kernels
 from model.cache import Cache
 from model.lora_linear import LoraLinear
 from model.packed import PackedMistral, can_pack, merged
+from model.ring import Ring
 from model.rotary import rotary_angles
 from model.transformer import Block, Mistral
 
@@ -34,9 +35,9 @@ FLAGS = (
     *("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math"),
     *("-fopenmp", "-shared", "-fPIC"),
 )
-COMPILERS = ("cc", "gcc", "clang")
+COMPILERS = ("gcc", "cc")
 MOST_ROWS = 32
-"""Sequences up to which the step is the faster one; it is made for few, libraries for many."""
+"""Sequences up to which the step is not the slower one; it is made for few, libraries for many."""
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 _POINTER, _NUMBER = ctypes.c_void_p, ctypes.c_int64
 
@@ -77,6 +78,7 @@ def can_compile(model: Mistral) -> bool:
     return (
         weight.device.type == "cpu"
         and weight.dtype in (torch.float32, torch.bfloat16)
+        and all(p.device.type == "cpu" for p in model.parameters())
         and all(p.dtype == weight.dtype for p in model.parameters() if p.ndim > 1)
         # Nobody has wrapped, sharded or replaced what the step goes round.
         and all(type(layer) is Block for layer in model.model.layers)
@@ -91,40 +93,46 @@ def can_compile(model: Mistral) -> bool:
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The built step; None where it cannot be built."""
-    environment = os.environ.get("CC")
-    compilers = (environment,) if environment else COMPILERS
-    compiler = next((path for name in compilers if (path := shutil.which(name))), None)
-    if compiler is None:
+    """The built step; None where it cannot be built, or would hardly be faster."""
+    if b"avx512f" not in _processor():  # elsewhere it has not been measured
         return None
-    try:
-        found = ctypes.CDLL(str(_built(compiler, FLAGS)))
-    except (OSError, subprocess.SubprocessError):
-        return None
-    found.decode_space.restype = _NUMBER
-    found.decode_step.restype = None
-    return found
-
-
-def _built(compiler: str, flags: Sequence[str]) -> Path:
-    """The library's file, compiled now unless it was before: by this compiler, of these sources,
-    for this processor."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    parts = [version, " ".join(flags).encode(), _processor()]
-    parts += [file.read_bytes() for file in sorted(SOURCES.iterdir())]
-    digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-    place = _cache()
-    file = place / f"decode_step-{digest}.so"
-    if not file.exists():
-        descriptor, made = tempfile.mkstemp(suffix=".so", dir=place)
-        os.close(descriptor)
-        command = [compiler, *flags, "-o", made, str(SOURCES / "decode_step.c"), "-lm"]
+    named = os.environ.get("CC")
+    for compiler in [shlex.split(named)] if named else [[name] for name in COMPILERS]:
         try:
-            subprocess.run(command, capture_output=True, check=True, timeout=120)
-            Path(made).replace(file)  # whole, or not at all
-        finally:
-            Path(made).unlink(missing_ok=True)
+            found = ctypes.CDLL(str(_built(compiler)))
+        except (OSError, subprocess.SubprocessError):
+            continue
+        found.decode_space.restype = _NUMBER
+        found.decode_step.restype = None
+        return found
+    return None
+
+
+def _built(compiler: list[str]) -> Path:
+    """The library's file, compiled now unless it was before: by this compiler, of these sources,
+    for this processor. Its name ends in its digest, so that a damaged one is made anew."""
+    version = subprocess.run([*compiler, "--version"], capture_output=True, check=True).stdout
+    parts = [version, " ".join([*compiler, *FLAGS]).encode(), _processor()]
+    parts += [file.read_bytes() for file in sorted(SOURCES.iterdir())]
+    place, name = _cache(), f"decode_step-{_digest(*parts)}"
+    for file in place.glob(f"{name}-*.so"):
+        if file.stem == f"{name}-{_digest(file.read_bytes())}":
+            return file
+        file.unlink()
+    descriptor, made = tempfile.mkstemp(suffix=".so", dir=place)
+    os.close(descriptor)
+    command = [*compiler, *FLAGS, "-o", made, str(SOURCES / "decode_step.c"), "-lm"]
+    try:
+        subprocess.run(command, capture_output=True, check=True, timeout=120)
+        file = place / f"{name}-{_digest(Path(made).read_bytes())}.so"
+        Path(made).replace(file)  # whole, or not at all
+    finally:
+        Path(made).unlink(missing_ok=True)
     return file
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def _cache() -> Path:
@@ -138,7 +146,13 @@ def _cache() -> Path:
             return place
     except (OSError, RuntimeError):  # no home, or a file in its place
         pass
-    return Path(tempfile.mkdtemp(prefix="jiuzhou-"))
+    return Path(_temporary().name)
+
+
+@cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    """Removed when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="jiuzhou-")
 
 
 def _processor() -> bytes:
@@ -152,14 +166,18 @@ def _processor() -> bytes:
 
 
 class NativeMistral:
-    """The network's decode step: `native(tokens, cache)` is `model(tokens, cache=cache)`."""
+    """The network's decode step: `native(tokens, cache)` is `model(tokens, cache=cache)`.
+
+    Several threads may call it at once, each with a cache of its own. Matrices are read where they
+    lie, norms and what an adapter was merged into are copies: a change of the network asks for a
+    new `NativeMistral`.
+    """
 
     def __init__(self, model: Mistral) -> None:
-        self.config = config = model.config
+        self.model, self.config = model, model.config
         self.dtype = model.lm_head.weight.dtype
         self.kept: list[Tensor] = []  # what the pointers below point at
-        self.embedding = model.model.embed_tokens.weight.detach()
-        self.layers = (_Layer * config.num_hidden_layers)()
+        self.layers = (_Layer * self.config.num_hidden_layers)()
         for layer, block in zip(self.layers, model.model.layers, strict=True):
             assert isinstance(block, Block)
             attention, mlp = block.self_attn, block.mlp
@@ -169,58 +187,74 @@ class NativeMistral:
                 setattr(layer, name, self._keep(merged(getattr(mlp, f"{name}_proj"))))
             layer.first_norm = self._keep(block.input_layernorm.weight.detach().float())
             layer.second_norm = self._keep(block.post_attention_layernorm.weight.detach().float())
-        self.network = _Network(
-            layers=config.num_hidden_layers,
-            width=config.hidden_size,
-            heads=config.num_attention_heads,
-            key_heads=config.num_key_value_heads,
-            head_width=config.head_size,
-            feed_forward=config.intermediate_size,
-            ids=len(model.lm_head.weight),
-            bf16=self.dtype == torch.bfloat16,
-            eps=config.rms_norm_eps,
-            embedding=self._keep(self.embedding),
-            head=self._keep(model.lm_head.weight.detach()),
-            norm=self._keep(model.model.norm.weight.detach().float()),
-            layer=self.layers,
-        )
-        self.space = torch.empty(0, dtype=torch.float32)
-        self.many = PackedMistral(model) if can_pack(model) else None
+        self.pointers = {
+            "embedding": self._keep(model.model.embed_tokens.weight.detach()),
+            "head": self._keep(model.lm_head.weight.detach()),
+            "norm": self._keep(model.model.norm.weight.detach().float()),
+        }
+        self.own = threading.local()  # of each thread: what it works in
 
     def _keep(self, x: Tensor) -> int:
         x = x.contiguous()
         self.kept.append(x)
         return x.data_ptr()
 
+    @cached_property
+    def many(self) -> PackedMistral | None:
+        """What decodes more than a few dozen sequences."""
+        return PackedMistral(self.model) if can_pack(self.model) else None
+
+    def _network(self, ring: Ring) -> _Network:
+        """What the C code is told of the network and of this ring."""
+        config = self.config
+        layers = type(self.layers).from_buffer_copy(self.layers)
+        for layer, keys, values in zip(layers, ring.keys, ring.values, strict=True):
+            assert keys.dtype == self.dtype
+            layer.keys, layer.values = keys.data_ptr(), values.data_ptr()
+        return _Network(
+            layers=config.num_hidden_layers,
+            width=config.hidden_size,
+            heads=config.num_attention_heads,
+            key_heads=config.num_key_value_heads,
+            head_width=config.head_size,
+            feed_forward=config.intermediate_size,
+            ids=len(self.model.lm_head.weight),
+            bf16=self.dtype == torch.bfloat16,
+            eps=config.rms_norm_eps,
+            layer=layers,
+            **self.pointers,
+        )
+
+    def _space(self, floats: int) -> Tensor:
+        """Memory of this thread."""
+        space = getattr(self.own, "space", None)
+        if space is None or space.numel() < floats:
+            space = self.own.space = torch.empty(floats, dtype=torch.float32, device="cpu")
+        return space
+
     def __call__(self, tokens: Int[Tensor, "N 1"], cache: Cache) -> Float[Tensor, "N 1 V"]:
         code, ring, rows = library(), cache.ring, len(tokens)
         assert code is not None
-        if self.many is not None and rows > MOST_ROWS:
+        if rows > MOST_ROWS and self.many is not None:
             return self.many(tokens, cache)
         assert rows == len(ring.lengths) == len(cache.sequences)
-        assert tokens.dtype == torch.int64
-        known = range(len(self.embedding))
-        assert all(id in known for id in tokens[:, 0].tolist()), "C code checks no index"
+        known = range(len(self.model.model.embed_tokens.weight))
+        if not all(id in known for id in tokens[:, 0].tolist()):
+            raise IndexError(f"an id of {tokens.flatten().tolist()} is not below {known.stop}")
         ring.reserve(max(ring.lengths) + 1)
-        for layer, keys, values in zip(self.layers, ring.keys, ring.values, strict=True):
-            assert keys.dtype == self.dtype
-            layer.keys, layer.values = keys.data_ptr(), values.data_ptr()
+        network = self._network(ring)
         threads = torch.get_num_threads()
         sizes = [_NUMBER(n) for n in (rows, ring.slots, threads)]
-        needed = code.decode_space(ctypes.byref(self.network), *sizes)
-        if self.space.numel() < needed:
-            self.space = torch.empty(needed, dtype=torch.float32)
-        lengths = torch.tensor(ring.lengths)
+        space = self._space(code.decode_space(ctypes.byref(network), *sizes))
+        lengths = torch.tensor(ring.lengths, device="cpu")
         width = self.config.head_size
         cos, sin = rotary_angles(lengths[:, None], width, self.config.rope_theta)
         # The halves of a head turn by the same angles; signs are the second half's.
         turns = torch.cat([cos[..., : width // 2], sin[..., width // 2 :]], -1)
-        logits = torch.empty(rows, 1, self.network.ids, dtype=self.dtype)
-        tokens = tokens.contiguous()
+        logits = torch.empty(rows, 1, network.ids, dtype=self.dtype, device="cpu")
+        tokens = tokens.long().contiguous()
         inputs = [_POINTER(x.data_ptr()) for x in (tokens, lengths)]
-        outputs = [_POINTER(x.data_ptr()) for x in (turns, self.space, logits)]
-        code.decode_step(
-            *(ctypes.byref(self.network), sizes[0], *inputs, sizes[1], *outputs, sizes[2])
-        )
+        outputs = [_POINTER(x.data_ptr()) for x in (turns, space, logits)]
+        code.decode_step(*(ctypes.byref(network), sizes[0], *inputs, sizes[1], *outputs, sizes[2]))
         ring.lengths[:] = [length + 1 for length in ring.lengths]
         return logits

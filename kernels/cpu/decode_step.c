@@ -152,7 +152,8 @@ static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t own_space(const Network *net, int64_t rows, int64_t slots) {
     int64_t longest = most(most(net->width, net->feed_forward), net->heads * net->head_width);
     int64_t scores = net->heads / net->key_heads * (slots + LANES);
-    return (rows * net->width + scores + LANES * longest / 2 + 2 * LANES) / LANES * LANES;
+    int64_t paired = (rows + LANES - 1) / LANES * LANES * longest / 2;
+    return (rows * net->width + scores + paired + 2 * LANES) / LANES * LANES;
 }
 
 /* Floats that `decode_step` needs to work with. */
@@ -183,7 +184,8 @@ static void swiglu(float *gate, const float *up, int64_t first, int64_t last) {
     int64_t i = first;
     for (; i + LANES <= last; i += LANES) {
         vec g = load(gate + i);
-        store(gate + i, g / (1.0f + exponential(-g)) * load(up + i));
+        vec silu = choose(g < -87.0f, (vec){}, g / (1.0f + exponential(-g)));
+        store(gate + i, silu * load(up + i));
     }
     for (; i < last; i++) gate[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
 }

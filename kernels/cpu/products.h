@@ -1,6 +1,6 @@
 /* Vectors, and products of few inputs with many weights, for `decode_step.c`.
  *
- * Vectors are GCC's (and Clang's), 16 floats that the compiler maps to what the processor has.
+ * Vectors are GCC's, 16 floats that the compiler maps to what the processor has.
  * bfloat16 numbers, here "halves", become floats by a shift.
  */
 
@@ -183,21 +183,24 @@ static int tiles_allowed(void) { return syscall(SYS_arch_prctl, 0x1023, 18) == 0
 static void tiled(const uint16_t *w, const float *x, uint16_t *paired, float *out, int64_t rows,
                   int64_t in, int64_t stride, int64_t first, int64_t last) {
     float found[2][TILE][TILE];
-    for (int64_t begin = 0; begin < rows; begin += TILE) {
-        int64_t count = rows - begin < TILE ? rows - begin : TILE;
-        memset(paired, 0, in * TILE * sizeof *paired);
-        for (int64_t n = 0; n < count; n++)
-            for (int64_t i = 0; i < in; i++)
-                paired[(i / 2 * TILE + n) * 2 + i % 2] = to_half(x[(begin + n) * in + i]);
-        for (int64_t r = first; r < last; r += 2 * TILE) {
-            int blocks = last - r < 2 * TILE ? 1 : 2;
-            const uint16_t *a = w + r * in;
+    int64_t groups = (rows + TILE - 1) / TILE, size = in * TILE;
+    memset(paired, 0, groups * size * sizeof *paired);
+    for (int64_t n = 0; n < rows; n++)
+        for (int64_t i = 0; i < in; i++)
+            paired[n / TILE * size + (i / 2 * TILE + n % TILE) * 2 + i % 2] =
+                to_half(x[n * in + i]);
+    __asm__ volatile("" ::: "memory"); /* the loads below do not say that they read it */
+    for (int64_t r = first; r < last; r += 2 * TILE) {
+        int blocks = last - r < 2 * TILE ? 1 : 2;
+        const uint16_t *a = w + r * in;
+        for (int64_t g = 0; g < groups; g++) {
+            int64_t begin = g * TILE, count = rows - begin < TILE ? rows - begin : TILE;
             _tile_zero(0);
             _tile_zero(1);
             for (int64_t i = 0; i < in; i += STEP) {
-                for (int j = 0; j < blocks * TILE; j++)
+                for (int j = 0; g == 0 && j < blocks * TILE; j++)
                     __builtin_prefetch(a + (2 * TILE + j) * in + i);
-                _tile_loadd(2, paired + i * TILE, 64);
+                _tile_loadd(2, paired + g * size + i * TILE, 64);
                 _tile_loadd(3, a + i, in * 2);
                 _tile_dpbf16ps(0, 3, 2);
                 if (blocks == 1) continue;
@@ -217,7 +220,7 @@ static void tiled(const uint16_t *w, const float *x, uint16_t *paired, float *ou
 
 enum { FLOATS, HALVES, TILED }; /* how weights are multiplied */
 
-/* Columns [first, last) of x w^T; `paired` has room for TILE inputs in 16 bits. */
+/* Columns [first, last) of x w^T; `paired` has room for the inputs in 16 bits, of rows in TILEs. */
 static void product(int kind, const void *w, const float *x, uint16_t *paired, float *out,
                     int64_t rows, int64_t in, int64_t stride, int64_t first, int64_t last) {
     (void)paired;
