@@ -20,12 +20,11 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 import kernels
 from model.cache import Cache
-from model.lora_linear import LoraLinear
-from model.packed import PackedMistral, can_pack, merged
+from model.packed import PackedMistral, can_pack, is_plain, merged
 from model.ring import Ring
 from model.rotary import rotary_angles
 from model.transformer import Block, Mistral
@@ -72,23 +71,10 @@ class _Network(ctypes.Structure):
 
 
 def can_compile(model: Mistral) -> bool:
-    """Whether the step would work here, and has been built."""
-    weight = model.lm_head.weight
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    return (
-        weight.device.type == "cpu"
-        and weight.dtype in (torch.float32, torch.bfloat16)
-        and all(p.device.type == "cpu" for p in model.parameters())
-        and all(p.dtype == weight.dtype for p in model.parameters() if p.ndim > 1)
-        # Nobody has wrapped, sharded or replaced what the step goes round.
-        and all(type(layer) is Block for layer in model.model.layers)
-        and all(
-            # A small update would be lost in rounding the sum to bfloat16.
-            type(x) is nn.Linear or (type(x) is LoraLinear and weight.dtype == torch.float32)
-            for x in linears
-        )
-        and library() is not None
-    )
+    """Whether the step would work here, and can be built."""
+    dtype = model.lm_head.weight.dtype
+    alike = all(p.dtype == dtype for p in model.parameters() if p.ndim > 1)
+    return alike and is_plain(model) and library() is not None
 
 
 @cache

@@ -29,14 +29,18 @@ _HINT = 8
 
 def can_pack(model: Mistral) -> bool:
     """Whether a packed copy would work, and work faster, here."""
+    libraries = torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()
+    return libraries and is_plain(model)
+
+
+def is_plain(model: Mistral) -> bool:
+    """Whether a CPU's decode step of its own may go round the network's modules."""
     weight = model.lm_head.weight
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return (
-        weight.device.type == "cpu"
+        all(p.device.type == "cpu" for p in model.parameters())
         and weight.dtype in (torch.float32, torch.bfloat16)
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkl.is_available()
-        # Nobody has wrapped, sharded or replaced what the step below goes round.
+        # Nobody has wrapped, sharded or replaced what the step goes round.
         and all(type(layer) is Block for layer in model.model.layers)
         and all(
             # A small update would be lost in rounding the sum to bfloat16.
