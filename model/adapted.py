@@ -148,9 +148,11 @@ def _project_backward(
     return [*grad_a, *grad_b, *rest]
 
 
-@_project_backward.register_fake
-def _(grads, x, low, weights, a, b, scale, wanted):  # noqa: ANN001, ANN202, ARG001
+def _gradients_like(grads, x, kept, weights, a, b, scale, wanted):  # noqa: ANN001, ANN202, ARG001
     return [torch.empty_like(t) for t in (*a, *b, *([x] if wanted else []))]
+
+
+_project_backward.register_fake(_gradients_like)
 
 
 def _keep_project(ctx, inputs, output) -> None:  # noqa: ANN001
@@ -216,9 +218,7 @@ def _swiglu_backward(
     return [*grad_a, *grad_b, *rest]
 
 
-@_swiglu_backward.register_fake
-def _(grads, x, kept, weights, a, b, scale, wanted):  # noqa: ANN001, ANN202, ARG001
-    return [torch.empty_like(t) for t in (*a, *b, *([x] if wanted else []))]
+_swiglu_backward.register_fake(_gradients_like)
 
 
 def _keep_swiglu(ctx, inputs, output) -> None:  # noqa: ANN001
