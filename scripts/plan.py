@@ -134,6 +134,8 @@ def memories(config: PlanConfig, job: Job) -> Iterator[str]:
                 )
                 room = config.machine.memory_gib * GIB
                 needed = [fewest(job, room, others, options) for others in ("none", "selective")]
+                if needed[0] == "0":
+                    needed[1] = "-"  # nothing need be made again
                 fits = "yes" if memory.total <= room else "no"
                 yield (
                     f"{gpus:4}  {strategy:8} {job.micro_batches(gpus):6} {memory.states / GIB:7.1f}"
