@@ -75,7 +75,7 @@ def messages_of(record: Any) -> list[Message]:
 
 
 def _check(messages: list[Message]) -> None:
-    for role, content in messages:
+    for role, content, _ in messages:
         if role in _TOOL_ROLES:
             raise BadRecord("messages of tools are not supported")
         if not isinstance(content, str):

@@ -125,9 +125,10 @@ def text_of(messages: Iterable[Message]) -> str:
     return "\n".join(message.content for message in messages)
 
 
-def openai_record(messages: Iterable[Message]) -> dict[str, list[dict[str, str]]]:
+def openai_record(messages: Iterable[Message]) -> dict[str, list[dict[str, str | bool]]]:
     """A conversation as held_out.jsonl has it, which `data.messages` reads again."""
-    return {"messages": [message._asdict() for message in messages]}
+    marks = {True: {}, False: {"train": False}}
+    return {"messages": [message.as_dict() | marks[message.train] for message in messages]}
 
 
 def _fill(

@@ -66,7 +66,7 @@ def open_with_template(tokenizer, folder):
 
 
 def templated(hf, conversation):
-    as_dicts = [message._asdict() for message in conversation]
+    as_dicts = [message.as_dict() for message in conversation]
     return hf.apply_chat_template(as_dicts, tokenize=True, return_dict=False)
 
 
@@ -120,7 +120,7 @@ def by_mistral(shared):
 
     def encode(conversation):
         request = ChatCompletionRequest(
-            messages=[of_role[role](content=content) for role, content in conversation]
+            messages=[of_role[said.role](content=said.content) for said in conversation]
         )
         return modes[conversation[-1].role].encode_chat_completion(request).tokens
 
@@ -179,7 +179,7 @@ def test_answers_and_their_eos_are_supervised(toy):
         ("assistant", "What a glacier leaves."),
     )
     encoded = encode_conversation(toy, conversation)
-    answers = [content for role, content in conversation if role == "assistant"]
+    answers = [message.content for message in conversation if message.role == "assistant"]
     assert answers_of(toy, encoded) == answers
     everything = encode_conversation(toy, conversation, train_on="all")
     assert everything == Encoded(encoded.ids, [False] + [True] * (len(encoded.ids) - 1))
@@ -192,7 +192,7 @@ def test_answers_and_their_eos_are_supervised(toy):
 def test_supervised_ids_decode_to_the_answers(shared, real):
     for conversation in made_conversations(list(turns_of(shared)), 200):
         encoded = encode_conversation(real, conversation)
-        answers = [content for role, content in conversation if role == "assistant"]
+        answers = [message.content for message in conversation if message.role == "assistant"]
         # sentencepiece turns U+2581 into a space; the rest comes back as it was.
         assert answers_of(real, encoded) == [a.replace("▁", " ") for a in answers]
 
@@ -232,6 +232,34 @@ def test_a_text_without_the_space_before_it_is_encoded_as_the_template_says(tmp_
     tokenizer = Tokenizer.open(tmp_path)
     conversation = messages(("user", "a b"), ("assistant", "a b"), ("user", "b"))
     assert encode_conversation(tokenizer, conversation).ids == templated(hf, conversation)
+
+
+def test_a_message_that_is_not_to_be_learned_stays_and_is_not_predicted(toy):
+    conversation = messages(
+        ("system", "Be brief."),
+        ("user", "What is loess?"),
+        ("assistant", "A bad answer."),
+        ("user", "And till?"),
+        ("assistant", "What a glacier leaves."),
+    )
+    whole = encode_conversation(toy, conversation)
+    marked = [m._replace(train=m.content != "A bad answer.") for m in conversation]
+    encoded = encode_conversation(toy, marked)
+    assert encoded.ids == whole.ids
+    assert answers_of(toy, encoded) == ["What a glacier leaves."]
+    assert sum(whole.supervised) - sum(encoded.supervised) == len(toy.encode("A bad answer.")) + 1
+    nothing = [m._replace(train=False) for m in conversation]
+    for train_on in ("assistant", "all"):
+        assert not any(encode_conversation(toy, nothing, train_on=train_on).supervised)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_with_all_to_be_learned_a_marked_question_or_system_prompt_is_not(toy, place):
+    conversation = messages(("system", "s"), ("user", "why"), ("assistant", "so"))
+    conversation[place] = conversation[place]._replace(train=False)
+    encoded = encode_conversation(toy, conversation, train_on="all")
+    assert encoded.supervised == encode_conversation(toy, conversation).supervised
+    assert answers_of(toy, encoded) == ["so"]
 
 
 def test_a_truncated_conversation_has_no_eos(toy):

@@ -102,7 +102,7 @@ def test_conversations_are_stored_as_they_are_encoded(make):
         assert source.document(number).tolist() == expected.ids
         assert source.supervised(number).tolist() == expected.supervised
         assert source.lengths[number] == len(expected.ids)
-        said = [content for role, content in entry.messages if role == "assistant"]
+        said = [m.content for m in entry.messages if m.role == "assistant"]
         assert answers(source, tokenizer, number) == said
     assert source.tokens == manifest["tokens"] == source.lengths.sum()
     total = sum(int(source.supervised(n).sum()) for n in range(source.documents))
@@ -197,7 +197,7 @@ def test_the_longest_that_fits_and_the_shortest_that_does_not(make, sample, over
     tokenizer = Tokenizer.open(sample / "tokenizer")
     conversation = [Message("user", "Why?"), Message("assistant", "Since it is so and not so.")]
     size = len(encode_conversation(tokenizer, conversation).ids)
-    record = question_and_answer(*(content for _, content in conversation))
+    record = question_and_answer(*(message.content for message in conversation))
     prompt = len(encode_prompt(tokenizer, conversation[:1]))
     other = question_and_answer("Why?", "So.")
     for max_tokens in (size, size - 1, prompt + 1, prompt):

@@ -104,7 +104,7 @@ def test_transformers_applies_the_template_that_a_run_leaves(sample, straight, t
     for folder in (straight / "1" / "adapter", merged):
         theirs = AutoTokenizer.from_pretrained(folder)
         for messages in islice(Conversations(sample / "qa_geo_en").held_out(), 20):
-            records = [message._asdict() for message in messages]
+            records = [message.as_dict() for message in messages]
             found = theirs.apply_chat_template(records, return_dict=False)
             assert found == encode_conversation(tokenizer, messages).ids
 

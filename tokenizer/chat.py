@@ -53,6 +53,12 @@ class Message(NamedTuple):
     role: str
     """One of `ROLES`."""
     content: str
+    train: bool = True
+    """False: the message is context, and none of its tokens is to be predicted."""
+
+    def as_dict(self) -> dict[str, str]:
+        """Role and content, which is what chat templates and files of messages hold."""
+        return {"role": self.role, "content": self.content}
 
 
 class Encoded(NamedTuple):
@@ -101,6 +107,9 @@ def encode_conversation(
 ) -> Encoded:
     """The ids of a conversation, and which are to be predicted.
 
+    Messages with `train=False` are never supervised; a system message is part of the first
+    question, so that its mark counts for that question.
+
     Args:
         train_on: `assistant` supervises each answer and the EOS that ends it, `all` everything but
             BOS.
@@ -112,19 +121,20 @@ def encode_conversation(
         raise ValueError(f"train_on={train_on!r}: must be one of {', '.join(TRAIN_ON)}")
     check_conversation(messages)
     ids, supervised = [tokenizer.bos_id], [False]
-    preface = ""
+    preface, preface_train = "", True
     space = "" if _begins_with_space(tokenizer) else " "
-    for role, content in messages:
+    for role, content, train in messages:
         if role == "system":
-            preface = f"{content}\n\n"
+            preface, preface_train = f"{content}\n\n", train
             continue
         if role == "user":
             piece = tokenizer.encode(f"[INST] {preface}{content} [/INST]")
-            preface = ""
         else:
             piece = [*tokenizer.encode(f"{space}{content}"), tokenizer.eos_id]
         ids += piece
-        supervised += [train_on == "all" or role == "assistant"] * len(piece)
+        is_target = train and preface_train and (train_on == "all" or role == "assistant")
+        supervised += [is_target] * len(piece)
+        preface, preface_train = "", True
     return Encoded(ids, supervised)
 
 

@@ -91,7 +91,7 @@ class Conversation:
         """Write the conversation as one line of a .jsonl file, as instruction tuning reads it."""
         if not self.turns:
             raise ValueError("nothing has been said yet; there is nothing to save")
-        messages = [message._asdict() for message in self.messages()]
+        messages = [message.as_dict() for message in self.messages()]
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")

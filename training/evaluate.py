@@ -133,7 +133,9 @@ def build_answer_set(
         encoded = encode_conversation(tokenizer, messages, train_on=train_on)
         if len(encoded.ids) > settings["max_tokens"]:
             continue
-        predicted = [m for m in messages if train_on == "all" or m.role == "assistant"]
+        predicted = [
+            m for m in messages if m.train and (train_on == "all" or m.role == "assistant")
+        ]
         more = sum(len(message.content.encode()) for message in predicted)
         if size + more > config.max_bytes:
             break
