@@ -39,6 +39,9 @@ LAUNCH_FIELDS = (
     *("parallel.other_layers", "parallel.compile", "parallel.deterministic"),
 )
 
+RENAMED = {"tasks.data": "tasks.benchmarks"}
+"""Fields by an earlier name, under which the folders of older runs have them."""
+
 # Fields whose meaning depends on the machine. They enter the default name of a run, for when it is
 # made up nobody has looked; when a run is continued they may change, for what they come down to is
 # compared: the fingerprints of the data in environment.json, the precision in starts.jsonl.
@@ -206,13 +209,25 @@ def load_run(folder: Path | str) -> Config:
     if not path.is_file():
         raise ValueError(f"run={folder}: no config.yaml; name the folder of a run")
     try:
-        written = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
+        written = OmegaConf.merge(OmegaConf.structured(Config), _with_new_names(path))
         config = OmegaConf.to_object(written)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path}: {reason}; the run was begun by another version") from None
     assert isinstance(config, Config)
     return replace(config, runs_folder=str(path.parent.parent), name=path.parent.name)
+
+
+def _with_new_names(path: Path) -> DictConfig:
+    """A written configuration, its fields under the names that they have today."""
+    written = OmegaConf.load(path)
+    assert isinstance(written, DictConfig)
+    for old, new in RENAMED.items():
+        parent, _, name = old.rpartition(".")
+        holder = OmegaConf.select(written, parent)
+        if isinstance(holder, DictConfig) and name in holder:
+            OmegaConf.update(written, new, holder.pop(name))
+    return written
 
 
 def to_yaml(config: Config) -> str:

@@ -1,6 +1,8 @@
 """How questions are asked, and of which model."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from evaluation.items import Task
 from evaluation.scoring import BATCH_TOKENS
@@ -9,6 +11,8 @@ from training.parallelize import DTYPES
 
 SCORINGS = ("letters", "perplexity", "cloze")
 LANGUAGES = ("en", "zh")
+
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True)
@@ -26,8 +30,13 @@ class AskConfig:
     scoring: str = "letters"
     """`letters`: the likeliest letter; `perplexity`: the letter that makes the whole prompt
     likeliest per token; `cloze`: the option whose text is likeliest per byte, letters unseen."""
+    limit: int | None = None
+    """Questions per task at most, always the same ones: they are spaced evenly over the task, so
+    that its subjects are all represented; null asks all."""
 
     def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit={self.limit}: must be at least 1; null asks all questions")
         for name, shots in {"shots": self.shots, **self.shots_of}.items():
             if shots < 0:
                 field_name = "shots" if name == "shots" else f"shots_of.{name}"
@@ -63,14 +72,26 @@ def check_tasks(tasks: list[str], variant: str, shots_of: dict[str, int]) -> Non
         raise ValueError(f"variant={variant!r}: one of {', '.join(VARIANTS)}, both")
 
 
-def open_tasks(names: list[str], data: str | None, variant: str) -> list[Task]:
-    """Tasks by name, each in the variants asked for.
+def open_tasks(
+    names: list[str], benchmarks: str | None, variant: str, limit: int | None = None
+) -> list[Task]:
+    """Tasks by name, each in the variants asked for, with at most `limit` questions each.
 
     Raises:
         ValueError: files are missing or malformed.
     """
     variants = VARIANTS if variant == "both" else (variant,)
-    return [open_task(name, data, variant=one) for name in expand_names(names) for one in variants]
+    tasks = [
+        open_task(name, benchmarks, variant=one) for name in expand_names(names) for one in variants
+    ]
+    return [replace(task, items=tuple(spread(task.items, limit))) for task in tasks]
+
+
+def spread(items: Sequence[T], limit: int | None) -> Sequence[T]:
+    """At most `limit` items, evenly spaced; the first item is always among them."""
+    if limit is None or limit >= len(items):
+        return items
+    return [items[n * len(items) // limit] for n in range(limit)]
 
 
 @dataclass(kw_only=True)
@@ -81,7 +102,7 @@ class EvaluateConfig(AskConfig):
     """HF folder, finished run or adapter folder."""
     base: str | None = None
     """Of an adapter, where it does not lie where the adapter says."""
-    data: str | None = None
+    benchmarks: str | None = None
     """Folder of the benchmarks' files; the tasks of the embedded sample need none."""
     tasks: list[str]
     """Names of tasks, or of groups of them."""

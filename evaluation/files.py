@@ -112,10 +112,10 @@ def find(task: str, data: Path, folder: str, names: tuple[str, ...], origin: str
     if data.is_file():
         kinds = {Path(name).suffix for name in names} - {""}
         if data.suffix.lower() not in kinds:
-            raise ValueError(f"data={data}: {task} is read from {' or '.join(sorted(kinds))}")
+            raise ValueError(f"benchmarks={data}: {task} is read from {' or '.join(sorted(kinds))}")
         return data
     if not data.is_dir():
-        raise ValueError(f"data={data}: no such folder; give the one that holds {folder}/")
+        raise ValueError(f"benchmarks={data}: no such folder; give the one that holds {folder}/")
     places = [data, data / folder, *sorted(data.glob(f"*/{folder}"))]
     hits = [
         found
@@ -125,12 +125,12 @@ def find(task: str, data: Path, folder: str, names: tuple[str, ...], origin: str
     if not hits:
         looked = ", ".join(str(place) for place in (data, data / folder, data / "*" / folder))
         raise ValueError(
-            f"data={data}: nothing of {task} there; looked for {' or '.join(names)} in {looked}; "
-            f"put {origin} there"
+            f"benchmarks={data}: nothing of {task} there; looked for {' or '.join(names)} in "
+            f"{looked}; put {origin} there"
         )
     if len(hits) > 1:
         raise ValueError(
-            f"data={data}: {task} is there twice ({hits[0]} and {hits[1]}); name one of them"
+            f"benchmarks={data}: {task} is there twice ({hits[0]} and {hits[1]}); name one of them"
         )
     return hits[0]
 

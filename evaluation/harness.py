@@ -19,7 +19,7 @@ from evaluation.prompts import Prompt, write_prompts
 class HarnessConfig(AskConfig):
     """Which questions are written, and how they are asked."""
 
-    data: str | None = None
+    benchmarks: str | None = None
     """Folder of the benchmarks' files; the tasks of the embedded sample need none."""
     tasks: list[str]
     """Names of tasks, or of groups of them."""

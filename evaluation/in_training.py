@@ -16,14 +16,12 @@ class TasksConfig(AskConfig):
 
     names: list[str] = field(default_factory=list)
     """Tasks, or groups of them; none: nothing is asked."""
-    data: str | None = None
+    benchmarks: str | None = None
     """Folder of the benchmarks' files; the tasks of the embedded sample need none."""
     variant: str = "cleaned"
     """`released` or `cleaned` rows, or `both`."""
     every: int = 1000
     """Steps between two rounds; the start and the last step are always asked."""
-    limit: int | None = None
-    """Questions per task, spread evenly over it; null asks all."""
     batch_tokens: int = BATCH_TOKENS
     """Tokens of a forward pass."""
 
@@ -31,10 +29,9 @@ class TasksConfig(AskConfig):
         super().__post_init__()
         if self.names:
             check_tasks(self.names, self.variant, self.shots_of)
-        for name in ("every", "batch_tokens", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"tasks.{name}={value}: must be at least 1")
+        for name in ("every", "batch_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"tasks.{name}={getattr(self, name)}: must be at least 1")
 
 
 def prepare_tasks(
@@ -50,22 +47,15 @@ def prepare_tasks(
     several = config.variant == "both"
     try:
         return {
-            f"{task.name}.{task.variant}" if several else task.name: spread(
-                prepare(task, config, tokenizer, shape), config.limit
+            f"{task.name}.{task.variant}" if several else task.name: prepare(
+                task, config, tokenizer, shape
             )
-            for task in open_tasks(config.names, config.data, config.variant)
+            for task in open_tasks(config.names, config.benchmarks, config.variant, config.limit)
         }
     except ValueError as error:
         raise ValueError(
-            f"{error} (in a run these options are tasks.data, tasks.shots ...)"
+            f"{error} (in a run these options are tasks.benchmarks, tasks.shots ...)"
         ) from None
-
-
-def spread(questions: Sequence[Question], limit: int | None) -> Sequence[Question]:
-    """At most so many questions, evenly spaced."""
-    if limit is None or limit >= len(questions):
-        return questions
-    return [questions[n * len(questions) // limit] for n in range(limit)]
 
 
 def describe_scores(scores: Mapping[str, Mapping[str, float | None]]) -> str:

@@ -77,7 +77,7 @@ def evaluate_tasks(
             }
             moved = sum(q.encoded is not None and q.encoded.moved > 0 for q in questions)
             summary[file_stem(task)] = {
-                **{name: own[name] for name in ("task", "variant", "shots", "scoring")},
+                **{name: own[name] for name in ("task", "variant", "shots", "scoring", "limit")},
                 "moved_borders": moved,
                 "problems": len(task.problems),
                 **summarize(predictions, task.categories),
@@ -107,6 +107,7 @@ def task_settings(task: Task, questions: Sequence[Question], config: AskConfig) 
             task.language if config.prompt_language == "auto" else config.prompt_language
         ),
         "scoring": config.scoring,
+        "limit": config.limit,
         "questions": len(questions),
         "files": task.files,
         "categories": task.categories,

@@ -58,7 +58,7 @@ def _read(name: str, folder: str | Path | None) -> Task:
     if name in SAMPLE:
         return read_sample(name.removeprefix("sample_"))
     if folder is None:
-        raise ValueError(f"{name} needs data=<folder with its released files>")
+        raise ValueError(f"{name} needs benchmarks=<folder with its released files>")
     data = Path(folder)
     if name in TABLES:
         return read_geobench(name, data)

@@ -1,7 +1,7 @@
 """Put benchmarks to a model: a prediction per question, accuracies with intervals.
 
-    python -m scripts.evaluate folder=<HF folder | run | adapter> data=<benchmarks> \\
-        tasks='[mmlu, ceval, cmmlu]' out=<folder> [shots=5] [scoring=letters]
+    python -m scripts.evaluate folder=<HF folder | run | adapter> benchmarks=<folder> \\
+        tasks='[mmlu, ceval, cmmlu]' out=<folder> [shots=5] [scoring=letters] [limit=50]
     torchrun --nproc-per-node 8 -m scripts.evaluate ...
     python -m scripts.evaluate folder=... tasks='[sample]' shots=0 scoring=cloze out=<folder>
 
@@ -29,7 +29,7 @@ def main(composed: DictConfig) -> None:
         raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, EvaluateConfig)
-    tasks = open_tasks(config.tasks, config.data, config.variant)
+    tasks = open_tasks(config.tasks, config.benchmarks, config.variant, config.limit)
     for task in tasks:
         write_prompts(task, config)  # says what cannot be asked before a model is loaded
     with start_world(config.device) as world:
@@ -38,6 +38,8 @@ def main(composed: DictConfig) -> None:
         model.requires_grad_(False)
         summary = evaluate_tasks(config, tasks, model, tokenizer, world)
         world.say(table(summary))
+        if config.limit is not None:
+            world.say(f"limit={config.limit}: at most so many questions of each task were asked")
         for name, one in summary.items():
             if one["moved_borders"]:
                 world.say(

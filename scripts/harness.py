@@ -1,6 +1,6 @@
 """Write benchmarks for lm-evaluation-harness, asked exactly as `scripts.evaluate` asks them.
 
-    python -m scripts.harness data=<benchmarks> tasks='[mmlu, ceval]' shots=5 out=harness
+    python -m scripts.harness benchmarks=<folder> tasks='[mmlu, ceval]' shots=5 out=harness
     lm_eval run --model hf --model_args pretrained=<HF folder>,add_bos_token=True \\
         --include_path harness --tasks jiuzhou_mmlu_released
 """
@@ -21,7 +21,7 @@ def main(composed: DictConfig) -> None:
         raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, HarnessConfig)
-    tasks = open_tasks(config.tasks, config.data, config.variant)
+    tasks = open_tasks(config.tasks, config.benchmarks, config.variant, config.limit)
     print(f"{config.out}: {' '.join(export_harness(config, tasks))}")
 
 

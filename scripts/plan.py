@@ -18,7 +18,6 @@ from conf.command import command
 from conf.schema import BatchConfig
 from model.config import ModelConfig
 from model.lora import LoraConfig
-from scripts.benchmarks.step import VocabularyConfig
 from training.optim import OptimConfig
 from training.parallelize import ParallelConfig
 from training.planned_memory import STATES, count_weights, fewest_checkpointed, peak_memory
@@ -34,7 +33,6 @@ class PlanConfig:
 
     model: ModelConfig
     lora: LoraConfig | None = None
-    data: VocabularyConfig = field(default_factory=VocabularyConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Set by the model presets; changes nothing here."""

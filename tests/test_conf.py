@@ -1,14 +1,16 @@
 """Everything that conf/ offers composes, and what it does not offer is answered helpfully."""
 
+import importlib
 from dataclasses import replace
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from conf.command import _literal
-from conf.schema import check_same_run, register, to_yaml
+from conf.schema import check_same_run, load_run, register, to_yaml
 from conf.suggest import CONF, check_overrides
 from data.stages import TRAINS
 from model.transformer import Mistral
@@ -176,6 +178,31 @@ def test_a_run_of_an_older_version_is_continued_with_what_it_did(tmp_path):
     rounded = replace(config, optim=replace(config.optim, moment_dtype="bfloat16"))
     with pytest.raises(ValueError, match=r"optim.moment_dtype: float32 -> bfloat16"):
         check_same_run(path, rounded)
+
+
+def test_an_older_run_is_opened_by_the_names_it_was_written_with(tmp_path):
+    older = to_yaml(configure("tasks.benchmarks=exams", "name=old"))
+    assert "  benchmarks: exams" in older
+    (tmp_path / "config.yaml").write_text(older.replace("  benchmarks: exams", "  data: exams"))
+    assert load_run(tmp_path).tasks.benchmarks == "exams"
+
+
+PRIMARY = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "hydra_quiet")
+GROUPS = sorted(path.name for path in CONF.iterdir() if any(path.glob("*.yaml")))
+
+
+@pytest.mark.parametrize("name", PRIMARY)
+def test_no_field_has_the_name_of_a_group_that_its_command_does_not_use(name):
+    """Hydra would take such a field for the group, and no command line could set it."""
+    importlib.import_module("train" if name == "train" else f"scripts.{name}")
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose(name, return_hydra_config=True)
+    used = set(composed.hydra.runtime.choices)
+    if name == "train":
+        used.add("experiment")  # the field is the name of what +experiment= has chosen
+    assert used & set(GROUPS) or name not in ("train", "plan", "benchmark", "prepare_data")
+    assert not (set(GROUPS) - used) & set(composed)
 
 
 def test_the_readme_names_only_what_exists():

@@ -294,7 +294,7 @@ def test_a_missing_file_is_named_with_where_to_get_it(tmp_path, name):
         open_task(name, tmp_path)
     with pytest.raises(ValueError, match="no such folder"):
         open_task(name, tmp_path / "absent")
-    with pytest.raises(ValueError, match="needs data="):
+    with pytest.raises(ValueError, match="needs benchmarks="):
         open_task(name, None)
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -426,6 +427,32 @@ def test_answers_to_other_questions_are_not_compared(compared, opened, world):
         compare(compared)
 
 
+def test_a_limit_takes_the_same_questions_from_all_subjects_and_is_remembered(
+    opened, world, tmp_path
+):
+    from evaluation.config import open_tasks
+
+    whole = open_tasks(["sample_en"], None, "released")[0]
+    found = {n: open_tasks(["sample_en"], None, "released", n)[0] for n in (1, 10, 10**6)}
+    assert [len(task.items) for task in found.values()] == [1, 10, len(whole.items)]
+    ids = [item.id for item in whole.items]
+    places = [ids.index(item.id) for item in found[10].items]
+    steps = {after - before for before, after in pairwise(places)}
+    assert places[0] == 0
+    assert max(steps) - min(steps) <= 1
+    for bad in (0, -3):
+        with pytest.raises(ValueError, match=f"limit={bad}: must be at least 1"):
+            configure(tmp_path, limit=bad)
+
+    few = [replace(task, items=task.items[:2]) for task in TASKS]
+    summary = evaluate(tmp_path, opened, world, tasks=few, shots=0, limit=2)
+    assert {one["limit"] for one in summary.values()} == {2}
+    evaluate(tmp_path, opened, world, tasks=few, shots=0, limit=2)
+    for other in ({"limit": None, "tasks": TASKS}, {"limit": 3, "tasks": few}):
+        with pytest.raises(ValueError, match="begun with another limit"):
+            evaluate(tmp_path, opened, world, shots=0, **other)
+
+
 def run_script(monkeypatch, capsys, main, *arguments):
     """What a command prints; on a ValueError what it says of it."""
     monkeypatch.setattr("sys.argv", ["script", *arguments])
@@ -453,5 +480,5 @@ def test_the_commands(compared, monkeypatch, capsys):
     assert "did you mean shots" in run(evaluate_main, *given, "shot=0")
     assert "out: must be given" in run(evaluate_main, *given[:2], "shots=0")
     assert "shots_of={sample_en: 0}" in run(evaluate_main, *given)
-    assert "mmlu needs data=" in run(evaluate_main, "folder=none", "tasks=[mmlu]", given[2])
+    assert "mmlu needs benchmarks=" in run(evaluate_main, "folder=none", "tasks=[mmlu]", given[2])
     assert "jiuzhou_sample_en_released" in run(harness_main, *given[1:], "shots=0")

@@ -25,18 +25,10 @@ from training.parallelize import (
 
 
 @dataclass(kw_only=True)
-class VocabularyConfig:
-    """What the model presets ask of the data."""
-
-    vocab_size: int = 32000
-
-
-@dataclass(kw_only=True)
 class StepConfig:
     """What is timed, and where, without a suite."""
 
     model: ModelConfig
-    data: VocabularyConfig = field(default_factory=VocabularyConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
