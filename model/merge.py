@@ -4,8 +4,11 @@ Nothing is ever held but the rows that are asked for, so a merge costs no more m
 `model.weights.write_folder` turns one into a folder, a run starts from one without it.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -14,22 +17,32 @@ from torch import Tensor
 
 from model.adapter import AdapterFolder
 from model.config import ModelConfig
-from model.lora import SAVED_NAMES
+from model.lora import SAVED_NAMES, LoraConfig
 from model.transformer import Mistral
 from model.weights import PretrainedFolder, digest_of
 
+ADAPTED = "adapters:"
+"""Begins the digest of a base with adapters; no digest of a folder begins so."""
 _CHUNK = 2**21  # weights that are held in fp64 at a time
+_BLOCK_ROWS = 128  # rows that are merged together, at fixed places
+_TRAINING_ONLY = ("dropout", "lr_ratio")  # settings of an adapter that a merge does not read
+_PLAIN = asdict(LoraConfig(rank=1, alpha=1.0))
 
 
 class MergedAdapters:
     """A base with adapters merged into it: W + sum of weight * s * B A.
 
     What an adapter has trained whole (`modules_to_save`) counts as its difference to the base; a
-    single adapter of weight 1 gives its own rows, bit for bit.
+    single adapter of weight 1 gives its own rows, bit for bit. The bits of a matrix product depend
+    on the number of its rows, so rows are merged in blocks at fixed places: a row has the same bits
+    whichever other rows are read with it.
 
     Attributes:
         config, shapes, folder: of the base.
-        digest: as `PretrainedFolder.digest`, of the merged rows.
+        digest: sha256 over the digest of the base and, for each adapter, its weight, settings and
+            stored tensors (some rows, as in `PretrainedFolder.digest`), behind `ADAPTED`. No
+            product enters the digest, so the processor does not change it. A folder that the
+            merge is written to has another digest.
 
     Raises:
         ValueError: an adapter does not fit the base, or an adapter's digest names another one.
@@ -55,11 +68,36 @@ class MergedAdapters:
 
     @cached_property
     def digest(self) -> str:
-        return digest_of(self.read, self.shapes, self.config)
+        parts = [self._base.digest]
+        for adapter, weight in self._adapters:
+            # Without the default values, so that a new field changes no digest.
+            settings = {
+                name: value
+                for name, value in asdict(adapter.config).items()
+                if name not in _TRAINING_ONLY and value != _PLAIN[name]
+            }
+            tensors = digest_of(adapter.read, adapter.shapes, self.config)
+            parts.append(json.dumps([float(weight), settings, tensors], sort_keys=True))
+        return ADAPTED + hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @torch.no_grad()
     def read(self, name: str, rows: slice) -> Tensor:
         """Rows of one tensor; in fp32 where something is merged into them."""
+        height = self.shapes[name][0]
+        first, stop, _ = rows.indices(height)
+        changed = {name, f"{name.removesuffix('.weight')}.lora_A.weight"}
+        if first >= stop or not any(
+            changed & adapter.shapes.keys() for adapter, _ in self._adapters
+        ):
+            return self._base.read(name, rows)
+        start = first // _BLOCK_ROWS * _BLOCK_ROWS
+        blocks = [
+            self._merge(name, slice(place, min(place + _BLOCK_ROWS, height)))
+            for place in range(start, stop, _BLOCK_ROWS)
+        ]
+        return torch.cat(blocks)[first - start : stop - start]
+
+    def _merge(self, name: str, rows: slice) -> Tensor:
         base = self._base.read(name, rows)
         update = name.removesuffix(".weight")
         merged: Tensor | None = None
@@ -77,7 +115,7 @@ class MergedAdapters:
                 continue
             if merged is None:
                 merged = base.to(torch.float32, copy=True)  # `base` may be the mapped file itself
-            merged.add_(change, alpha=weight)
+            merged += weight * change
         return base if merged is None else merged
 
 
@@ -127,7 +165,8 @@ class ChatVector:
         if stop > first:
             shared = slice(first, stop)
             change = self._chat.read(name, shared).float() - self._base.read(name, shared).float()
-            ours[: stop - first].add_(change, alpha=self._scale)
+            # Not `alpha=`, which a vector unit may round once and the rest of a row twice.
+            ours[: stop - first] += self._scale * change
         return ours
 
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.shards import Source
-from model.merge import TaskArithmetic
+from model.adapter import AdapterFolder
+from model.merge import ADAPTED, ChatVector, MergedAdapters, TaskArithmetic
 from model.weights import PretrainedFolder, load_pretrained, save_pretrained, write_folder
 from tests.kills import kill_at_call
 from tests.ranks import start_ranks, wait_for_all
@@ -21,6 +22,7 @@ from tokenizer.candidates import read_model
 from tokenizer.tokenizer import Tokenizer
 from training.evaluate import cut_text
 from training.general_loss import GeneralLossConfig, general_loss
+from training.inputs import open_folder
 from training.line_search import largest_within, next_place
 
 GENERAL = ["general_en", "general_zh"]
@@ -116,7 +118,81 @@ def test_an_adapter_is_blended_as_if_merged(sample, tmp_path):
         json.loads((tmp_path / f"{name}-out/blend.json").read_text())["tuned"][0]["digest"]
         for name in ("adapter", "merged")
     ]
-    assert records[0] == records[1]
+    assert records == [open_folder(tmp_path / name).digest for name in ("adapter", "merged")]
+
+
+@pytest.fixture(scope="module")
+def merged_sources(sample, tmp_path_factory):
+    """Weights that are computed as they are read, of each kind."""
+    folder = tmp_path_factory.mktemp("sources")
+    paths = [base_folder(sample, folder / f"m{seed}", seed) for seed in range(3)]
+    adapters = [
+        AdapterFolder(save(adapted(paths[0], LORA, seed), folder / f"a{seed}", paths[0]))
+        for seed in (1, 2)
+    ]
+    adapters[0].base_digest = None  # so that another base can be tried
+    base, one, two = map(PretrainedFolder, paths)
+    merged = MergedAdapters(base, [(adapters[0], 1.0)])
+    return {
+        "adapter": merged,
+        "adapters": MergedAdapters(base, [(adapters[0], 0.3), (adapters[1], -1.7)]),
+        "chat vector": ChatVector(one, two, base, 0.37),
+        "task arithmetic": TaskArithmetic(base, [(one, 0.3), (two, 0.9)], shared_rows=2048),
+        "blend of an adapter": TaskArithmetic(base, [(merged, 0.4)], shared_rows=2048),
+    }
+
+
+def test_rows_have_the_same_bits_whichever_others_are_read_with_them(merged_sources, monkeypatch):
+    """Ranks read their own rows, a folder is written whole: the weights must not differ."""
+    monkeypatch.setattr("model.merge._BLOCK_ROWS", 7)
+    monkeypatch.setattr("model.merge._CHUNK", 500)
+    for source in merged_sources.values():
+        for name, (height, *_) in source.shapes.items():
+            if height > 100 and name != HEAD:
+                continue
+            whole = source.read(name, slice(None))
+            assert len(whole) == height
+            rows = [slice(n, n + 1) for n in range(0, height, 5)]
+            rows += [slice(6, 8), slice(3, 29), slice(14, None), slice(9, 9), slice(None, -1)]
+            for part in rows:
+                assert torch.equal(source.read(name, part), whole[part]), (name, part)
+
+
+def test_a_digest_of_adapters_reads_no_product(merged_sources, monkeypatch):
+    """And it differs with the base, with the weights of the adapters and their tensors."""
+    one, two = (merged_sources[name] for name in ("adapter", "adapters"))
+    ((adapter, _),) = one._adapters
+    other_base = merged_sources["chat vector"]._ours
+    again = [MergedAdapters(one._base, [(adapter, 1.0)]), MergedAdapters(one._base, two._adapters)]
+    others = [
+        MergedAdapters(other_base, [(adapter, 1.0)]),
+        MergedAdapters(one._base, [(adapter, 0.5)]),
+        MergedAdapters(one._base, [(two._adapters[1][0], 1.0)]),
+    ]
+    monkeypatch.setattr(MergedAdapters, "read", None)
+    assert [folder.digest for folder in again] == [one.digest, two.digest]
+    assert len({folder.digest for folder in (one, two, *others)}) == 5
+    assert all(folder.digest.startswith(ADAPTED) for folder in (one, two, *others))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "differs"),
+    [
+        ("lora_alpha", 9.0, True),
+        ("use_rslora", True, True),
+        ("lora_dropout", 0.1, False),
+        ("task_type", "SEQ_CLS", False),
+    ],
+)
+def test_a_digest_of_adapters_knows_the_settings_that_a_merge_reads(
+    sample, tmp_path, key, value, differs
+):
+    base = base_folder(sample, tmp_path / "base")
+    path = save(adapted(base, LORA), tmp_path / "adapter", base)
+    before = open_folder(path).digest
+    settings = json.loads((path / "adapter_config.json").read_text())
+    (path / "adapter_config.json").write_text(json.dumps(settings | {key: value}))
+    assert (open_folder(path).digest != before) == differs
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,16 @@
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from conf.schema import LAUNCH_FIELDS, MOVABLE_FIELDS
+from model.merge import ADAPTED
 from tests.runs import configure, losses, tiny
 from train import train
+from training.resume import check_same_data
 
 RUN = ["+experiment=tspt_stage1", "curriculum.stages.adaptation.tokens=4096", "name=run"]
 
@@ -135,6 +138,23 @@ def test_a_run_begun_without_a_record_of_the_held_out_text_goes_on_and_gets_one(
     environment.write_text(json.dumps(content))
     go_on(place)
     assert json.loads(environment.read_text())["data_fingerprints"] == recorded
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "refused"),
+    [
+        ("ab12", ADAPTED + "cd34", False),  # of the product, as earlier versions noted an adapter
+        (ADAPTED + "ab12", ADAPTED + "cd34", True),
+        (ADAPTED + "ab12", "cd34", True),
+        ("ab12", "cd34", True),
+        (None, ADAPTED + "cd34", True),
+    ],
+)
+def test_an_adapter_noted_by_an_earlier_version_is_not_compared(tmp_path, before, now, refused):
+    path = tmp_path / "environment.json"
+    path.write_text(json.dumps({"data_fingerprints": {"init_from": before} if before else {}}))
+    with pytest.raises(ValueError, match=r"^init_from changed") if refused else nullcontext():
+        check_same_data(path, {"init_from": now})
 
 
 @pytest.mark.parametrize(

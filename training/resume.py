@@ -6,6 +6,7 @@ Settings are compared in conf/schema.py, where they are known.
 import json
 from pathlib import Path
 
+from model.merge import ADAPTED
 from training.run_folder import json_row, read_starts
 
 HELD_OUT = "/held_out"
@@ -96,12 +97,10 @@ def check_same_data(path: Path, fingerprints: dict[str, str]) -> None:
     if not path.exists():
         return
     before = recorded_fingerprints(path)
-    # Runs begun by an earlier version have not noted the held-out text.
     changed = [
         name
         for name in fingerprints
-        if before.get(name) != fingerprints[name]
-        and (name in before or not name.endswith(HELD_OUT))
+        if before.get(name) != fingerprints[name] and not _not_noted(before, fingerprints, name)
     ]
     if changed:
         where = "" if changed == ["init_from"] else "data.sources "
@@ -109,6 +108,18 @@ def check_same_data(path: Path, fingerprints: dict[str, str]) -> None:
             f"{where}{', '.join(changed)} changed since {path.parent} was begun; restore them, or "
             "set another name"
         )
+
+
+def _not_noted(before: dict[str, str], now: dict[str, str], name: str) -> bool:
+    """Recognize what an earlier version did not note in a form that can be compared.
+
+    Earlier versions did not note the held-out text. They noted an adapter by the bits of its
+    product with the base, which depend on the processor; such a run continues from its checkpoints,
+    which hold all weights.
+    """
+    if name not in before:
+        return name.endswith(HELD_OUT)
+    return now[name].startswith(ADAPTED) and not str(before[name]).startswith(ADAPTED)
 
 
 def check_checkpoints_not_lost(folder: Path) -> None:
