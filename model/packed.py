@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from model.cache import Cache
+from model.guard import departure
 from model.lora_linear import LoraLinear
 from model.norm import RMSNorm
 from model.rotary import rotary_angles, rotate
@@ -35,18 +36,15 @@ def can_pack(model: Mistral) -> bool:
 
 def is_plain(model: Mistral) -> bool:
     """Whether a CPU's decode step of its own may go round the network's modules."""
-    weight = model.lm_head.weight
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if departure(model) is not None:
+        return False
+    dtype = model.lm_head.weight.dtype
+    adapted = any(isinstance(module, LoraLinear) for module in model.modules())
     return (
         all(p.device.type == "cpu" for p in model.parameters())
-        and weight.dtype in (torch.float32, torch.bfloat16)
-        # Nobody has wrapped, sharded or replaced what the step goes round.
-        and all(type(layer) is Block for layer in model.model.layers)
-        and all(
-            # A small update would be lost in rounding the sum to bfloat16.
-            type(x) is nn.Linear or (type(x) is LoraLinear and weight.dtype == torch.float32)
-            for x in linears
-        )
+        and dtype in (torch.float32, torch.bfloat16)
+        # A small update would be lost in rounding the sum to bfloat16.
+        and (dtype == torch.float32 or not adapted)
     )
 
 

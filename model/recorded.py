@@ -22,7 +22,7 @@ from kernels.gemv import gemv
 from kernels.launch import chosen
 from kernels.swiglu import swiglu_of_halves
 from model.cache import Cache
-from model.lora_linear import LoraLinear
+from model.guard import departure
 from model.ring import Ring
 from model.rotary import rotary_angles
 from model.transformer import Block, Mistral
@@ -32,17 +32,13 @@ Mix = Callable[[Tensor], Tensor]
 
 
 def can_record(model: Mistral) -> bool:
-    """Whether a step can be recorded here: a whole network on a CUDA device, and triton."""
+    """Whether a step can be recorded here: the stock network on a CUDA device, and triton."""
     size = model.config.head_size
     return (
         chosen(model.lm_head.weight)
         and size >= FEWEST_ROWS
         and size & (size - 1) == 0
-        # Nobody has wrapped, sharded or replaced what the step below goes round.
-        and all(type(layer) is Block for layer in model.model.layers)
-        and all(
-            type(x) in (nn.Linear, LoraLinear) for x in model.modules() if isinstance(x, nn.Linear)
-        )
+        and departure(model) is None
     )
 
 

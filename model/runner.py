@@ -8,6 +8,7 @@ from torch import Tensor
 
 from model.cache import Cache
 from model.documents import Documents
+from model.guard import Watch, departure
 from model.native import NativeMistral, can_compile
 from model.packed import PackedMistral, can_pack
 from model.recorded import RecordedMistral, can_record
@@ -26,27 +27,42 @@ class Runner:
             `model.native`, else with a copy of the weights that is read faster, see `model.packed`;
             on a CUDA device recorded, see `model.recorded`. None: where it can be had. In fp32 the
             copy is not made before two sequences are decoded at once, but of weights with an
-            adapter, which is merged into it.
+            adapter, which is merged into it. Such a step computes the stock network only: a network
+            that is changed, before or after the runner is made, decodes by its own forward pass.
 
     Raises:
-        ValueError: packing was asked for where it cannot be had.
+        ValueError: packing was asked for where it cannot be had; also by `prefill` and `decode`, if
+            the network was changed since.
     """
 
     def __init__(self, model: Mistral, *, pack: bool | None = None) -> None:
+        self.model, self.pack = model, pack
+        self.packed: NativeMistral | PackedMistral | RecordedMistral | None = None
+        self._choose()
+
+    def _choose(self) -> None:
+        """Set what decodes the network as it is now."""
+        model = self.model
+        self._watch = Watch(model)
+        self.packed = None
+        if self.pack is False:
+            return
         kinds = {
             NativeMistral: can_compile,
             PackedMistral: can_pack,
             RecordedMistral: can_record,
         }
-        fitting = [kind for kind, fits in kinds.items() if pack is not False and fits(model)]
-        if pack and not fitting:
+        fitting = [kind for kind, fits in kinds.items() if fits(model)]
+        if self.pack and not fitting:
+            changed = departure(model)
             raise ValueError(
-                "pack=true needs a whole, unwrapped network on a CPU, in float32 or bfloat16, and "
-                "a C compiler or a PyTorch with MKL and oneDNN, or one on a CUDA device with "
-                "triton; use "
-                "pack=false, or null to let it be decided"
+                f"pack=true: {changed}, and a decode step of its own computes the stock network "
+                "only; undo the change, or use pack=null or false"
+                if changed
+                else "pack=true needs a whole, unwrapped network on a CPU, in float32 or bfloat16 "
+                "(with an adapter in float32), and a C compiler or a PyTorch with MKL and oneDNN, "
+                "or one on a CUDA device with triton; use pack=false, or null to let it be decided"
             )
-        self.model = model
         self.packed = fitting[0](model) if fitting else None
 
     @property
@@ -70,6 +86,8 @@ class Runner:
         Args:
             pass_tokens: of one pass; several short prompts share one, a long one takes several.
         """
+        if self.pack is not False and self._watch.changed():
+            self._choose()
         logits: dict[int, Tensor] = {}
         for pieces in _passes([len(prompt) for prompt in prompts], pass_tokens):
             tokens: list[int] = []
@@ -99,6 +117,8 @@ class Runner:
     def decode(self, ids: Int[Tensor, " N"], cache: Cache) -> Float[Tensor, "N V"]:
         """Add one id to each sequence; returns the logits after it."""
         tokens = ids[:, None]
+        if self.packed is not None and self._watch.touched():
+            self._choose()
         if self.packed is not None:
             return self.packed(tokens, cache)[:, 0]
         return self.model(tokens, cache=cache)[:, 0]
