@@ -56,7 +56,7 @@ def promise(tensor, file):
         (promise("lm_head.weight", "model-2.safetensors"), "model-2.safetensors: .*missing"),
         (change_config(model_type="gpt2"), "model_type='gpt2'"),
         (change_config(attention_bias=True), "attention_bias=True"),
-        (change_config(rope_scaling={"type": "linear", "factor": 2.0}), "rope_scaling="),
+        (change_config(rope_scaling={"type": "linear", "factor": 2.0}), "rope_scaling.type="),
         (change_config(rope_parameters={"rope_type": "yarn", "rope_theta": 1e4}), "'yarn'"),
         (change_config(num_hidden_layers=3), "missing model.layers.2.input_layernorm.weight;"),
         (change_config(num_hidden_layers=1), "unexpected model.layers.1.input_layernorm.weight;"),
