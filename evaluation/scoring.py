@@ -43,7 +43,8 @@ def score(
     """Score requests; yields the index of a request and its scores, those of one prefix together.
 
     Padded ids of the vocabulary get no probability. Results depend on neither the order of the
-    requests nor `batch_tokens`, but for rounding.
+    requests nor `batch_tokens`, but for rounding. Endings of a request with the same ids are
+    computed once, so that their scores have the same bits.
 
     Args:
         batch_tokens: the most that are computed at once.
@@ -62,12 +63,13 @@ def score(
         raise ValueError(f"batch_tokens={batch_tokens}: must be at least 1")
     for index, request in enumerate(requests):
         _check(index, request, model)
-    rooted = [_rooted(request, batch_tokens) for request in requests]
+    rooted = [_rooted(_distinct(request), batch_tokens) for request in requests]
     shares = _deal(_batches(rooted, batch_tokens), batch_tokens, world.size if world else 1)
     mine = shares[world.rank if world else 0]
     passes = [sum(_passes(share, batch_tokens)) for share in shares]
     idle = max(passes) - sum(_passes(mine, batch_tokens))
-    return _score(_Plan(model, batch_tokens, context), rooted, mine, idle)
+    scores = _score(_Plan(model, batch_tokens, context), rooted, mine, idle)
+    return ((index, _for_each(requests[index], scored)) for index, scored in scores)
 
 
 def _check(index: int, request: Request, model: Mistral) -> None:
@@ -88,6 +90,19 @@ def _check(index: int, request: Request, model: Mistral) -> None:
             f"request {index} has {length:,} tokens; a model without a sliding window takes "
             f"max_position_embeddings={limit:,}: give fewer demonstrations, or shorten the text"
         )
+
+
+def _distinct(request: Request) -> Request:
+    """The same request, each ending once."""
+    return replace(request, endings=tuple(dict.fromkeys(request.endings)))
+
+
+def _for_each(request: Request, scored: Scored) -> Scored:
+    """The scores of all endings of a request, given those of each ending once."""
+    places = {ending: n for n, ending in enumerate(dict.fromkeys(request.endings))}
+    found = [places[ending] for ending in request.endings]
+    endings = tuple(scored.endings[n] for n in found)
+    return Scored(scored.context, endings, tuple(scored.greedy[n] for n in found))
 
 
 def _rooted(request: Request, batch_tokens: int) -> Request:

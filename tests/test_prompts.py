@@ -267,6 +267,19 @@ def test_letters_that_are_no_ids_are_refused(tmp_path, tokenizer):
         encode_prompts(prompts_of("en"), crippled)
 
 
+@pytest.mark.parametrize("options", [("A", "A"), ("B", "C", "B", "A"), ("D", "D", "D", "D")])
+def test_equal_options_of_a_cloze_are_spelled_alike(tokenizer, options):
+    """Also where they are letters ("Which mineral group is it?"): no letter is lost."""
+    tasks = make_task(items=(item(0, options=options, answer=1),))
+    (prompt,) = write_prompts(tasks, AskConfig(shots=0, scoring="cloze"))
+    assert prompt.choices == options
+    ((request, _),) = [(one.request, one.moved) for one in encode_prompts([prompt], tokenizer)]
+    assert len(set(request.endings)) == len(set(options))
+    for option, ending in zip(options, request.endings, strict=True):
+        ids = (*request.prefix, *request.body, *ending)
+        assert ids == whole_ids(tokenizer, f"{prompt.context} {option}")
+
+
 def test_prompts_that_are_too_long_are_refused(tokenizer):
     prompts = prompts_of("en", shots=5)
     encoded = encode_prompts(prompts, tokenizer)

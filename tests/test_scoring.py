@@ -173,6 +173,23 @@ def test_neither_order_nor_batches_matter():
             assert scored.greedy == expected[order[index]].greedy
 
 
+def test_endings_with_the_same_ids_are_computed_once():
+    """The bits of a product depend on the place of a row in it; equal choices must tie exactly."""
+    model, rng = MODELS[WINDOW], random.Random(13)
+    long, short = draw(rng, 9), draw(rng, 2)
+    endings = (long, short, long, short[:1], short, short[:1], long)
+    requests = [Request(draw(rng, 4), draw(rng, n + 1), endings) for n in range(5)]
+    results, tokens, _ = count_work(model, requests)
+    work = [len(r.prefix) + len(r.body) + len(long[1:]) + len(short[1:]) for r in requests]
+    assert sum(tokens) == sum(work)
+    for index, scored in results.items():
+        a, b, c, d, e, f, g = scored.endings
+        assert (a, b, d) == (c, e, f)
+        assert a == g
+        assert close(scored, plainly(model, requests[index]))
+        assert len(scored.greedy) == 7
+
+
 def test_greedy_says_what_greedy_decoding_gives():
     model, rng = MODELS[WINDOW], random.Random(9)
     requests, answers = [], []
