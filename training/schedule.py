@@ -25,7 +25,7 @@ class ScheduleConfig:
     cooldown_fraction: float = 0.2
     """Part of the span that wsd spends falling; only wsd has one."""
     floor: float = 0.1
-    """Where decay ends, as a fraction of the peak."""
+    """What decay comes to, as a fraction of the peak: the rate that would follow the last step."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -77,9 +77,10 @@ def learning_rate(step: int, spans: Sequence[Span], config: ScheduleConfig) -> f
 
 
 def multiplier(step: int, steps: int, config: ScheduleConfig) -> float:
-    """Fraction of the peak at a step of a span: positive from the first step on, if the floor is.
+    """Fraction of the peak at a step of a span: positive, whatever the floor.
 
-    Warm-up reaches the peak with its last step; decay reaches the floor with the span's last.
+    Warm-up reaches the peak with its last step. Decay is that of a span one step longer: the floor
+    is reached after the last step, so that every step, also the only one, moves the weights.
     """
     warmup = round(config.warmup_fraction * steps)
     if step < warmup:
@@ -88,8 +89,8 @@ def multiplier(step: int, steps: int, config: ScheduleConfig) -> float:
         return 1.0
     decay_steps = steps - warmup
     if config.kind == "wsd":
-        decay_steps = max(1, round(config.cooldown_fraction * steps))
-    done = max(0.0, (step + 1 - (steps - decay_steps)) / decay_steps)
+        decay_steps = round(config.cooldown_fraction * steps)
+    done = max(0.0, (step + 1 - (steps - decay_steps)) / (decay_steps + 1))
     fall = {
         "cosine": lambda: 0.5 * (1 - math.cos(math.pi * done)),
         "linear": lambda: done,
