@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.draws import register_profiles, seed_all
 from tests.runs import SAMPLE_SCALE
+
+register_profiles()
 
 LONGEST = (
     *("test_readme.py", "test_train.py", "test_resume.py", "test_verify.py", "test_prepare.py"),
@@ -17,6 +20,17 @@ LONGEST = (
 def pytest_collection_modifyitems(items):
     """The longest files first, so that no worker is left alone with one at the end."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_fixture_setup(fixturedef):
+    """What a fixture draws does not depend on the tests before it."""
+    seed_all()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    """What a test draws does not depend on its fixtures, which other tests may share."""
+    seed_all()
 
 
 @pytest.fixture(scope="session")

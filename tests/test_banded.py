@@ -2,16 +2,17 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.attention import attention
 from model.banded import banded_attention, banded_attention_backward
 from model.documents import Documents
+from tests.draws import examples
 from tests.toy import random_qkv, random_segments, small_bands
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     length=st.integers(1, 40),
     window=st.none() | st.integers(1, 45),

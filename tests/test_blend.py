@@ -6,7 +6,7 @@ import signal
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.shards import Source
@@ -368,7 +368,6 @@ def test_a_loss_that_is_not_finite_is_refused(sample, tmp_path, broken):
     assert {path.name for path in tmp_path.iterdir()} == {"head0", "head1"}
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(0, 5), min_size=9, max_size=9),
     st.floats(-1, 6),

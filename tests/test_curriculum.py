@@ -3,13 +3,14 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.chairman import chairman_assignment
 from data.curriculum import Plan, RowAddress
 from data.random import derive, permutation
 from data.stages import REPLAY, CurriculumConfig, LrMultipliers, Replay, Stage
+from tests.draws import examples
 
 ROW_LENGTH, ROWS_PER_STEP = 16, 4
 
@@ -36,7 +37,7 @@ def tspt(steps=(30, 20)):
     }
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     weights=st.lists(st.integers(1, 10**6), min_size=1, max_size=8)
     | st.lists(st.integers(1, 9), min_size=6, max_size=6),

@@ -5,12 +5,13 @@ from collections import Counter
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from transformers import AutoTokenizer
 
+from tests.draws import examples
 from tests.test_tokenizer import (
     CORPUS,
     LITERALS,
@@ -169,7 +170,7 @@ latin_mess = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(text=latin_mess)
 def test_text_without_han_is_unchanged(before, after, text):
     assert after.encode(text) == before.encode(text)
@@ -302,7 +303,7 @@ def test_a_fresh_process_gives_the_same_bytes(base, grown, tmp_path):
 # ---- sentencepiece, tokenizers and transformers agree
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(text=messy | st.lists(st.sampled_from([*WORDS, *ODD, "<|sym1|>", "越", "人"])).map("".join))
 def test_fast_agrees(after, fast, text):
     assert_agree(after, fast, text)
@@ -337,7 +338,7 @@ words = st.text(st.sampled_from(LETTERS), min_size=1, max_size=6)
 base_pieces = st.text(st.sampled_from("abc\u2581"), min_size=2, max_size=4)
 
 
-@settings(max_examples=400, deadline=None)
+@examples(400)
 @given(
     old=st.lists(base_pieces, unique=True, max_size=6),
     dummy_prefix=st.booleans(),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -16,6 +16,7 @@ from model.embeddings import EMBEDDING, HEAD, METHODS, GrownWeights, Init, NewPi
 from model.similarity import company, neighbours, sparsemax
 from model.transformer import Mistral
 from model.weights import PretrainedFolder, fill, load_pretrained, write_folder
+from tests.draws import examples
 from tests.runs import ROOT, configure, metrics, tiny
 from tests.toy import random_tokens, toy_config, toy_model
 from tokenizer.candidates import read_model
@@ -134,7 +135,7 @@ def test_eeve_is_a_mean_and_a_first():
 # ---- similarity
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=12))
 def test_sparsemax_is_the_nearest_distribution(scores):
     """Its optimality condition: p = max(z - t, 0) with one t, and sum 1."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.answer_questions import AnswerConfig, answer_questions
@@ -26,6 +26,7 @@ from evaluation.open_questions import OpenQuestion, read_open_questions
 from evaluation.statistics import paired_bootstrap
 from evaluation.verdicts import Malformed, parse_choices, parse_scores
 from model.weights import save_pretrained
+from tests.draws import examples
 from tests.toy import ROOT, toy_config, toy_model
 from tokenizer.tokenizer import Tokenizer
 
@@ -266,7 +267,7 @@ def test_a_judge_that_follows_the_place_finds_only_ties(files, tmp_path, place):
         assert found[f"{place}_in_both"] == 6
 
 
-@settings(deadline=None, max_examples=25)
+@examples(25)
 @given(st.lists(st.tuples(st.sampled_from(CHOICES), st.sampled_from(CHOICES)), max_size=6))
 def test_a_win_needs_both_orders(decided):
     verdicts = {}
@@ -703,7 +704,7 @@ hostile = st.text(max_size=60) | st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(question=hostile, reference=st.none() | hostile, one=hostile, two=st.none() | hostile)
 def test_no_text_can_leave_its_marks(question, reference, one, two):
     answers = (one,) if two is None else (one, two)

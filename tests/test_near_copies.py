@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import data.chunks
@@ -27,6 +27,7 @@ from data.near_copies import (
 from data.prepare import PrepareConfig, prepare
 from data.readers import Position, Record
 from data.shards import Source
+from tests.draws import examples
 from tests.test_prepare import arrays, contents, json_lines, make_texts, skipped
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.train import train_bpe
@@ -56,7 +57,7 @@ LETTERS = "abAß1٣иЯक한ﬁ岩石沉かカｶーㄅกำເກခក က�
 TEXTS = st.lists(st.sampled_from([*LETTERS, " ", "basalt ", "岩石"]), max_size=80).map("".join)
 
 
-@settings(max_examples=300, deadline=None)  # the first example builds a table
+@examples(300)  # the first example builds a table
 @given(TEXTS, TEXTS, TEXTS)
 def test_grams_are_those_of_the_definition(one, two, three):
     texts = [one + two + one, two + three, one.upper() + " " + three, three + one + two]
@@ -72,7 +73,6 @@ def test_grams_are_those_of_the_definition(one, two, three):
             assert len(np.intersect1d(hashes[a], hashes[b])) == len(slow[a] & slow[b])
 
 
-@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_grams_of_any_text(text):
     assert len(gram_hashes(normalize(text))) <= max(0, len(normalize(text)) - 12)

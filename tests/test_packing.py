@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.packing import IGNORED, cut_row, empty_row
 from data.stream import Stream
+from tests.draws import examples
 from tests.test_shards import BOS, EOS, make_documents, write_source
 
 
@@ -29,7 +30,7 @@ def naive_row(stream, n, row_length):
     return tokens, labels, segments, positions, documents
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=3),
     longest=st.sampled_from([0, 1, 12, 80]),

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import data.chunks
@@ -28,6 +28,7 @@ from data.held_out import fold, is_held_out
 from data.prepare import PrepareConfig, prepare
 from data.readers import BadRecord, Position, find_inputs, read_records, text_of
 from data.shards import Source, read_manifest, sha256_of
+from tests.draws import examples
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.train import train_bpe
 
@@ -267,7 +268,7 @@ def test_an_empty_txt_file_is_an_empty_document(make):
     }
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(st.text(), min_size=1, max_size=8), ascii=st.booleans())
 def test_texts_are_read_as_written(tmp_path, texts, ascii):
     path = tmp_path / "a.jsonl"

@@ -1,13 +1,14 @@
 """What a model reads of a question: the words, the solved questions before it, and the ids."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.config import AskConfig, EvaluateConfig
 from evaluation.encode import check_lengths, encode_prompts, keeps_lines_apart
 from evaluation.items import Item, Task
 from evaluation.prompts import Prompt, write_prompts
+from tests.draws import examples
 from tests.toy import toy_config
 from tokenizer.candidates import read_model
 from tokenizer.tokenizer import Tokenizer
@@ -303,7 +304,7 @@ texts = st.text(alphabet="Answer:. \n答案：ABC岩石 ", min_size=1, max_size=
 questions = st.tuples(texts, st.lists(texts, min_size=2, max_size=4))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(texts | texts.map("{}\n".format), st.lists(questions, max_size=4))
 def test_no_id_is_lost_whatever_the_texts(shared, questions):
     """Also where the shared text ends a line, behind which questions are spelled by themselves."""

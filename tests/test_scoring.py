@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation import reader
@@ -16,6 +16,7 @@ from model.lora import LoraConfig, add_lora
 from model.prefix import Branches, Prefix, Tree
 from model.transformer import Mistral
 from model.weights import fill
+from tests.draws import examples
 from tests.ranks import run_ranks
 from tests.toy import random_tokens, randomize, toy_config, toy_model
 from training.distributed import World, start_world
@@ -105,7 +106,7 @@ def test_scores_are_those_of_each_text_alone(window):
     window=st.sampled_from([None, 1, WINDOW]),
     batch_tokens=st.integers(3, 100),
 )
-@settings(max_examples=10, deadline=None)
+@examples(10)
 def test_any_shape(seed, prefixes, per_prefix, longest_body, longest_ending, window, batch_tokens):
     options = {"longest_body": longest_body, "longest_ending": longest_ending, "endings": 2}
     requests = make_requests(seed, prefixes, per_prefix, **options)

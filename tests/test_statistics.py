@@ -5,7 +5,7 @@ from itertools import chain, combinations, product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation.statistics import (
@@ -21,8 +21,9 @@ from evaluation.statistics import (
     student_t_within,
     wilson,
 )
+from tests.draws import examples
 
-FEW = settings(max_examples=25, deadline=None)
+FEW = examples(25)
 
 probabilities = st.floats(0, 1)
 numbers = st.lists(st.floats(-5, 5), min_size=1, max_size=8)

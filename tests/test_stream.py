@@ -5,11 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data.random import derive, permutation, splitmix64
 from data.stream import Stream
+from tests.draws import examples
 from tests.test_shards import BOS, EOS, make_documents, write_source
 
 
@@ -50,7 +51,7 @@ def pieces_of(span):
     return list(zip(span.documents.tolist(), span.lengths.tolist(), strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     sizes=st.lists(st.integers(1, 11), min_size=1, max_size=3),
     longest=st.sampled_from([0, 1, 9]),

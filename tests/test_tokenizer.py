@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 import tokenizers
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sentencepiece import SentencePieceProcessor
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from tokenizers.models import BPE, WordLevel
 from transformers import AutoTokenizer
 
+from tests.draws import examples
 from tokenizer.fast import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, fast_files
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.train import LINE_CHARACTERS, train_bpe
@@ -258,7 +259,7 @@ def test_save_writes_the_four_files(small, serialized, folder, tmp_path):
     assert Tokenizer.open(tmp_path / "new/folder").fingerprint == small.fingerprint
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(text=messy | messy_with_literals)
 def test_fast_agrees(small, small_fast, text):
     assert_agree(small, small_fast, text)
@@ -326,7 +327,7 @@ def test_fast_agrees_under_every_option(
 pieces = st.text(st.sampled_from("ab\u2581"), min_size=2, max_size=5)
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(
     scored=st.dictionaries(pieces, st.integers(-6, 0), max_size=12),
     dummy_prefix=st.booleans(),
