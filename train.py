@@ -38,7 +38,7 @@ from training.forgetting import log_evaluation
 from training.freeze import freeze, frozen_rows_held, zero_frozen_gradients
 from training.metrics import Meter, MetricsLog, measure_peak_flops
 from training.optim import build_optimizer, set_learning_rates
-from training.parallelize import materialize
+from training.parallelize import materialize, sum_over_replicas
 from training.plots import plot_forgetting, plot_run
 from training.profiler import profiler
 from training.resume import check_resume, check_same_state
@@ -231,7 +231,8 @@ def train_step(
     if supervised == 0:
         raise ValueError("a step without a supervised token; make batch.tokens_per_step larger")
     pairs, row_losses = 0, []
-    for batch in batches:
+    for number, batch in enumerate(batches, start=1):
+        sum_over_replicas(model, now=number == len(batches))
         seed_dropout(model, [derive(config.seed, "dropout", row) for row in batch.rows])
         documents = Documents.from_segments(batch.segments)
         pairs += documents.count_pairs(model.config.sliding_window)

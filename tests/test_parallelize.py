@@ -171,6 +171,69 @@ def relative(values, expected):
     return max(abs(one / other - 1) for one, other in zip(values, expected, strict=True))
 
 
+def sums_and_gradients(world: World, settings: dict, micro: int):
+    """Two steps: gradients of the second, and how often each summed tensors of gradients."""
+    import train
+    from training import simulation
+
+    model, optimizer, batches, run = one_split(world, toy_config(vocab_size=37), settings, micro)
+    found = {}
+    clip = train.clip_gradients
+
+    def noted(parameters, most):
+        for name, parameter in clean_named_parameters(model):
+            grad = parameter.grad
+            found[name] = (grad.full_tensor() if isinstance(grad, DTensor) else grad).clone()
+        return clip(parameters, most)
+
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "clip_gradients", noted)
+        for _ in range(2):
+            with simulation._Collectives() as seen:
+                train_step(model, optimizer, batches, run, world)
+            # `noted` gathers with another operation; what is left are sums of figures.
+            calls.append(seen.calls["allreduce"])
+    return {"micro_batches": len(batches), "calls": calls, "gradients": found}
+
+
+def sums_three_ways(world: World, settings: dict):
+    """Of one micro-batch, of several, and of several as it was: with a sum for each."""
+    import train
+
+    found = [sums_and_gradients(world, settings, micro) for micro in (6, 1)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "sum_over_replicas", lambda model, now: None)
+        return [*found, sums_and_gradients(world, settings, 1)]
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize(
+    ("ranks", "settings"),
+    [
+        (2, FP32 | {"strategy": "replicate"}),
+        (2, BF16 | {"strategy": "replicate"}),
+        (4, FP32 | {"strategy": "hsdp", "shard_ranks": 2}),
+    ],
+    ids=["replicate", "replicate in bfloat16", "hsdp"],
+)
+def test_replicas_sum_their_gradients_once_a_step(ranks, settings):
+    """Three or two micro-batches sum as often as one, and to the gradient of a sum for each."""
+    units = 2 + 1  # blocks, and the root
+    by_rank = run_ranks(sums_three_ways, ranks, settings)
+    for one, several, former in by_rank:
+        assert one["micro_batches"] == 1
+        assert several["micro_batches"] == former["micro_batches"] == -(-6 // ranks) > 1
+        assert several["calls"] == one["calls"]
+        more = (several["micro_batches"] - 1) * units
+        assert former["calls"] == [calls + more for calls in several["calls"]]
+        worst = largest(several["gradients"], former["gradients"], torch.norm)
+        print(f"largest relative difference of a gradient {worst:.1e}")
+        assert worst < 1e-5
+        for name, gradient in several["gradients"].items():  # replicas agree to the last bit
+            assert torch.equal(gradient, by_rank[0][1]["gradients"][name])
+
+
 def train_in_both_dtypes(world: World, shape: ModelConfig):
     return [train_a_little(world, shape, settings, 3) for settings in (FP32, BF16)]
 

@@ -226,6 +226,56 @@ def test_a_simulated_step_of_64_ranks(strategy, shards):
     assert found.peak_bytes == pytest.approx(planned.total - DRIVER_BYTES - spared, rel=0.2)
 
 
+@pytest.mark.parametrize("micro_batches", [1, 4])
+@pytest.mark.parametrize(
+    ("strategy", "shards"), [("fsdp", 8), ("hsdp", 2), ("replicate", 1)], ids=lambda x: str(x)
+)
+def test_gradients_are_summed_over_replicas_once_a_step(strategy, shards, micro_batches):
+    parallel = ParallelConfig(
+        strategy=strategy, shard_ranks=shards if strategy == "hsdp" else None, dtype="bfloat16"
+    )
+    batch = {"rows": 2, "row_length": 128, "micro_batches": micro_batches}
+    found = simulate(SMALL, parallel, ranks=8, **batch)
+    weights, units = count_weights(SMALL, None), SMALL.num_hidden_layers + 1
+    if strategy == "fsdp":
+        assert "allreduce" not in found.calls
+    else:
+        assert found.calls["allreduce"] == units
+        assert found.sizes["allreduce"] == 4 * weights.trained / shards
+    if shards > 1:
+        assert found.calls["reduce_scatter_base"] == micro_batches * units
+        assert found.sizes["reduce_scatter_base"] == micro_batches * 4 * weights.trained
+
+
+@pytest.mark.parametrize(("strategy", "shards"), [("hsdp", 8), ("replicate", 1)])
+def test_the_plan_charges_one_sum_over_replicas_a_step(strategy, shards):
+    """By hand: what a step of n micro-batches has more of links than n times gather and scatter."""
+    machine, gpus = MachineConfig(), 64
+    for micro_batches in (1, 4):
+        job = job_of(tokens_per_step=micro_batches * gpus * 8192)
+        assert job.micro_batches(gpus) == micro_batches
+        step = step_time(job, machine, gpus=gpus, strategy=strategy, shard_ranks=shards)
+        group, replicas = Ring(shards, 1), Ring(gpus // shards, min(8, gpus // shards))
+        weights = job.weights
+        each = sum(
+            count * pass_around_seconds(size, group, machine)
+            for count, size in (
+                (2 * weights.layers, 2 * weights.block),
+                (1, 2 * weights.root),
+                (weights.layers, 4 * weights.block_trained),
+                (1, 4 * weights.root_trained),
+            )
+        )
+        once = sum(
+            count * 2 * pass_around_seconds(4 * size / shards, replicas, machine)
+            for count, size in (
+                (weights.layers, weights.block_trained),
+                (1, weights.root_trained),
+            )
+        )
+        assert step.collectives == pytest.approx(micro_batches * each + once)
+
+
 def test_known_sizes():
     """docs/performance.md's table of states, in GiB."""
     weights = count_weights(MISTRAL, None)

@@ -236,35 +236,39 @@ def step_time(
     """A step of `tokens_per_step` tokens over all devices.
 
     Per micro-batch, as `parallelize` sets FSDP2 up: every block is gathered in bfloat16 for forward
-    and again for backward, the root once; gradients are scattered, and between replicas summed, in
-    fp32 each time. The optimizer moves 40 bytes per trained weight of the device: the norm and the
-    clipping of gradients 12, AdamW 28.
+    and again for backward, the root once; gradients are scattered in fp32 each time, and summed
+    between replicas with the last. The optimizer moves 40 bytes per trained weight of the device:
+    the norm and the clipping of gradients 12, AdamW 28.
     """
     shards, replicas = rings(strategy, gpus, shard_ranks, machine)
     weights, layers = job.weights, job.weights.layers
     gather = pass_around_seconds(2 * weights.block, shards, machine)
     gather_root = pass_around_seconds(2 * weights.root, shards, machine)
+    forward, backward = computing_seconds(job, machine)
 
-    def reduce(trained: int) -> float:
+    def reduce(trained: int, last: bool) -> float:
         scatter = pass_around_seconds(4 * trained, shards, machine)
         part = 4 * trained / shards.ranks
-        return scatter + 2 * pass_around_seconds(part, replicas, machine)
+        return scatter + (2 * pass_around_seconds(part, replicas, machine) if last else 0)
 
-    block, root = reduce(weights.block_trained), reduce(weights.root_trained)
-    forward, backward = computing_seconds(job, machine)
-    forward_links = gather_root + layers * gather
-    backward_links = layers * (gather + block) + root
-    exposed = gather_root + gather + root
-    micro = max(forward, forward_links) + max(backward, backward_links - root) + exposed
+    def micro_batch(last: bool) -> tuple[float, float]:
+        """Seconds of a micro-batch, and of its collectives."""
+        block, root = (reduce(x, last) for x in (weights.block_trained, weights.root_trained))
+        forward_links, backward_links = gather_root + layers * gather, layers * (gather + block)
+        exposed = gather_root + gather + root
+        seconds = max(forward, forward_links) + max(backward, backward_links) + exposed
+        return seconds, forward_links + backward_links + root
+
     count = job.micro_batches(gpus)
+    former, last = micro_batch(last=False), micro_batch(last=True)
     update = 40 * weights.trained / shards.ranks / (machine.memory_gb_s * 1e9)
-    seconds = count * micro + update
+    seconds = (count - 1) * former[0] + last[0] + update
     rate = job.tokens_per_step / seconds / gpus
     full = count * gpus * job.tokens
     return Step(
         seconds=seconds,
         computing=count * (forward + backward) + update,
-        collectives=count * (forward_links + backward_links),
+        collectives=(count - 1) * former[1] + last[1],
         tokens_per_second=rate,
         mfu=rate * model_flops(job, job.row_length) / job.row_length / machine.matrix_tflops / 1e12,
         idle=1 - job.tokens_per_step / full,

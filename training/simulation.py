@@ -22,12 +22,18 @@ from model.lora import LoraConfig, add_lora
 from model.transformer import Mistral
 from training.distributed import World
 from training.optim import OptimConfig, build_optimizer
-from training.parallelize import ParallelConfig, build_mesh, compute_dtype, parallelize
+from training.parallelize import (
+    ParallelConfig,
+    build_mesh,
+    compute_dtype,
+    parallelize,
+    sum_over_replicas,
+)
 
 
 @dataclass(frozen=True)
 class Simulated:
-    """What one optimizer step of one micro-batch asks for on rank 0.
+    """What one optimizer step asks for on rank 0.
 
     Attributes:
         calls: how often each collective was called.
@@ -53,8 +59,12 @@ def simulate(
     rows: int,
     row_length: int,
     lora: LoraConfig | None = None,
+    micro_batches: int = 1,
 ) -> Simulated:
     """One step: forward, loss of fully supervised rows, backward, AdamW; the second of two.
+
+    Args:
+        rows: of each micro-batch.
 
     Must be called where no process group exists; compilation is left out, for fake tensors cannot
     be compiled, and attention is the banded one.
@@ -65,7 +75,7 @@ def simulate(
     assert not dist.is_initialized()
     dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
     try:
-        return _second_step(shape, parallel, ranks, rows, row_length, lora)
+        return _second_step(shape, parallel, ranks, (micro_batches, rows, row_length), lora)
     finally:
         dist.destroy_process_group()
 
@@ -74,10 +84,10 @@ def _second_step(
     shape: ModelConfig,
     parallel: ParallelConfig,
     ranks: int,
-    rows: int,
-    row_length: int,
+    batch: tuple[int, int, int],
     lora: LoraConfig | None,
 ) -> Simulated:
+    micro_batches, rows, row_length = batch
     parallel = replace(parallel, compile=False)
     device = torch.device("cpu")
     mesh = build_mesh(parallel, World(rank=0, size=ranks, device=device, threads=1))
@@ -93,10 +103,12 @@ def _second_step(
         count = _Collectives()
         for _ in range(2):  # moments appear in the first
             count = _Collectives()
-            tracker.reset_mod_stats()
             with tracker, count:
-                losses: Any = model(tokens, labels=tokens, supervised=tokens.numel())
-                (losses.total * (ranks / tokens.numel())).backward()
+                for number in range(1, micro_batches + 1):
+                    tracker.reset_mod_stats()
+                    sum_over_replicas(model, now=number == micro_batches)
+                    losses: Any = model(tokens, labels=tokens, supervised=tokens.numel())
+                    (losses.total * (ranks / tokens.numel() / micro_batches)).backward()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
         (peak,) = tracker.get_tracker_snapshot("peak").values()
