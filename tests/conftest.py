@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -6,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.draws import register_profiles, seed_all
+# Threads that wait for each other do so asleep: a run shares out all cores, and on a busy machine
+# the waiting takes more time than the work. Read as torch is imported, in every process of a test.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
+
+from tests.draws import register_profiles, start_alike
 from tests.runs import SAMPLE_SCALE
 
 register_profiles()
@@ -23,14 +29,14 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_fixture_setup(fixturedef):
-    """What a fixture draws does not depend on the tests before it."""
-    seed_all()
+    """What a fixture draws and computes does not depend on the tests before it."""
+    start_alike()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item):
-    """What a test draws does not depend on its fixtures, which other tests may share."""
-    seed_all()
+    """What a test draws and computes does not depend on fixtures, which other tests may share."""
+    start_alike()
 
 
 @pytest.fixture(scope="session")

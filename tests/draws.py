@@ -12,6 +12,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture import providers
 
+from tests.toy import THREADS
+
 EXPLORE = "explore"
 _MORE = 20
 """As many times more inputs are drawn by `EXPLORE`."""
@@ -36,8 +38,9 @@ def examples(count: int, **options) -> settings:
     return settings(max_examples=count * more, **options)
 
 
-def seed_all() -> None:
-    """Seed what a test may draw from without a generator of its own."""
+def start_alike() -> None:
+    """Seed what a test may draw from, and undo what a run has made of the number of threads."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 for code that draws from it
     torch.default_generator.manual_seed(0)
+    torch.set_num_threads(THREADS)

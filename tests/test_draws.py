@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.draws import EXPLORE, examples
-from tests.toy import ROOT
+from tests.toy import ROOT, THREADS
 
 
 def draw():
@@ -39,6 +39,12 @@ def test_what_is_drawn_depends_on_no_module_that_other_tests_import(tmp_path, mo
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "imported_now", importlib.import_module("imported_now"))
     assert draw() == first
+
+
+@pytest.mark.parametrize("threads", [3, 5])
+def test_a_run_in_another_test_leaves_the_number_of_threads_as_it_was(threads):
+    assert torch.get_num_threads() == THREADS
+    torch.set_num_threads(threads)
 
 
 def test_a_test_without_a_generator_of_its_own_is_seeded():

@@ -1,5 +1,6 @@
 """Tiny networks, packed rows and transformers' twins of both, shared by the tests."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 
 # Toys are too small to split: several threads only wait for each other, long on a busy machine.
-torch.set_num_threads(1)
+THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
+torch.set_num_threads(THREADS)
 
 
 def toy_config(**changes: Any) -> ModelConfig:
