@@ -9,8 +9,8 @@ afterwards, and notes the outcome beside the manifest:
 
 Both are digests of content, so that what is known never goes out of date, and looking it up reads
 no text.
-A copy is what preparation takes for one: equal after folding, or sharing more than half of the
-13-grams of either. Sources of conversations are not compared.
+A copy is what preparation takes for one: equal after folding (`data.held_out.fold`), or sharing
+more than half of the 13-grams of either. Sources of conversations are not compared.
 """
 
 import json
@@ -28,7 +28,7 @@ from tqdm import tqdm
 from data.chunks import in_chunks
 from data.durable import write_durably
 from data.grams import gram_hashes
-from data.held_out import folded_hash, normalize
+from data.held_out import normalize, side_hash
 from data.near_copies import NearCopies, Protect, write_index
 from data.readers import Position, read_records
 from data.shards import Source, sha256_of
@@ -145,7 +145,9 @@ def preparation_of(source: Source, sources: Sequence[Source], tokenizer: str) ->
     manifest = source.manifest
     avoid = [entry["path"] for entry in manifest.get("avoid", [])]
     avoid += [str(x.folder / "held_out.jsonl") for x in sources if x is not source]
-    settings = {name: value for name, value in manifest["settings"].items() if name != "gram_units"}
+    settings = dict(manifest["settings"])
+    for name in ("gram_units", "fold_version"):  # what this code does, not what a user chooses
+        settings.pop(name, None)
     fields = {
         "name": manifest["name"],
         "inputs": _listed(entry["path"] for entry in manifest["inputs"]),
@@ -264,11 +266,12 @@ class _Comparison:
         copies = []
         for number in numbers:
             ids = self._source.document(number)[1:-1].tolist()
-            normalized = normalize(self._tokenizer.decode(ids))
-            grams, folded = gram_hashes(normalized), folded_hash(normalized)
+            text = self._tokenizer.decode(ids)
+            normalized = normalize(text)
+            grams, side = gram_hashes(normalized), side_hash(normalized)
             copies += [
                 (digest, number)
                 for digest, index in self._indexes.items()
-                if index.holds(grams, folded)
+                if index.holds(text, grams, side)
             ]
         return copies

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.held_out import folded_hash, normalize
+from data.held_out import normalize, side_hash
 from data.near_copies import REASONS, NearCopies
 from data.readers import BadRecord, Position, Record, text_of
 from data.shards import token_dtype
@@ -87,12 +87,12 @@ class Parser:
                 continue
             documents[file] += 1
             normalized = normalize(text)
-            number = folded_hash(normalized)
-            if number < self._limit and not self._held_out_is_fixed:
+            side = side_hash(normalized)
+            if side < self._limit and not self._held_out_is_fixed:
                 held_out.append(text)
-            elif number < self._limit:
+            elif side < self._limit:
                 skipped.append((file, line, HELD_OUT_IS_FIXED))
-            elif reason := self._near_copies.reason(normalized, number):
+            elif reason := self._near_copies.reason(text, normalized, side):
                 skipped.append((file, line, reason))
             else:
                 training.append(text)

@@ -26,6 +26,7 @@ import numpy as np
 from data.chunks import LEFT_OUT, Chunk
 from data.durable import fsync_folder, write_durably
 from data.growth import INDEX, clear_published, is_published, publish_into, work_of
+from data.held_out import FOLD_VERSION
 from data.readers import Position
 from data.shards import ShardWriter, fingerprint_of, read_manifest, sha256_of
 
@@ -76,7 +77,8 @@ class Draft:
             self._writer = self._open_shard((documents, tokens))
 
     def _adopt(self, manifest: dict) -> None:
-        if "appends" not in manifest:
+        version = work_of(manifest).settings.get("fold_version") if "appends" in manifest else None
+        if version != FOLD_VERSION:
             raise ValueError(
                 f"{self.folder} holds unfinished work of an earlier version; "
                 "remove it and run again"

@@ -4,8 +4,8 @@ A unit is a word, that is a run of letters and digits, or, in scripts written wi
 between words (Han, kana, bopomofo, Thai, Lao, Khmer, Myanmar, the Tai scripts, Javanese,
 Balinese, Tangut, Khitan, Nushu), a single letter or digit. Texts are compared after NFKC and case
 folding; combining marks and invisible format characters neither count nor end a word, everything
-else (spaces, punctuation, symbols) separates. So texts that `data.held_out.fold` makes equal by
-dropping marks have equal grams, unless a space or a hyphen was put inside a word.
+else (spaces, punctuation, symbols) separates. So texts that are equal by
+`data.held_out.fold` have equal grams, unless a space or a hyphen was put inside a word.
 """
 
 import functools

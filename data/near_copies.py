@@ -2,12 +2,13 @@
 
 A training document is a near copy if it shares more than half of its distinct 13-grams
 (`data.grams`) with one such document, or holds more than half of that document's; a text of fewer
-than 13 units has no gram and is protected by the folded comparison alone. The index is one file,
-complete or absent, that all processes map:
+than 13 units has no gram and is protected by the comparison of folds (`data.held_out.fold`) alone.
+The index is one file, complete or absent, that all processes map:
 
     int64 (3,)                    grams G, documents D, held-out documents H; the rest are avoided
     uint64 (G,)                   grams, sorted; one that stands in several documents, several times
-    uint64 (D - H,)               folded hashes of the avoided documents, sorted
+    uint64 (D - H,)               side hashes of the avoided documents, sorted
+    uint64 (D - H,)               fold hashes of the avoided documents, sorted
     uint32 (G,)                   the document that each gram stands in
     uint32 (D,)                   distinct grams of each document
 
@@ -24,7 +25,7 @@ from jaxtyping import UInt32, UInt64
 
 from data.durable import fsync_folder
 from data.grams import gram_hashes
-from data.held_out import folded_hash, normalize
+from data.held_out import fold_hash, normalize, side_hash
 from data.readers import BadRecord, Position, Record, text_of
 
 NEAR_HELD_OUT = "near copy of a held-out document"
@@ -39,8 +40,10 @@ class Protected(NamedTuple):
     grams: UInt64[np.ndarray, " grams"]
     """Distinct grams of each document, end to end."""
     sizes: UInt32[np.ndarray, " documents"]
-    hashes: UInt64[np.ndarray, " documents"]
-    """Folded hashes."""
+    sides: UInt64[np.ndarray, " documents"]
+    """Side hashes."""
+    folds: UInt64[np.ndarray, " documents"]
+    """Fold hashes."""
     bad: tuple[Position, str] | None
     """The first record without a text, and why it has none."""
     end: Position
@@ -58,21 +61,24 @@ class Protect:
         self._limit = held_out_fraction * 2**64
 
     def __call__(self, records: list[Record]) -> Protected:
-        grams, hashes, bad = [], [], None
+        grams, sides, folds, bad = [], [], [], None
         for record in records:
             try:
-                normalized = normalize(text_of(record, self._text_field))
+                text = text_of(record, self._text_field)
             except BadRecord as reason:
                 bad = bad or (record.position, str(reason))
                 continue
-            number = folded_hash(normalized)
-            if number < self._limit:
+            normalized = normalize(text)
+            side = side_hash(normalized)
+            if side < self._limit:
                 grams.append(gram_hashes(normalized))
-                hashes.append(number)
+                sides.append(side)
+                folds.append(fold_hash(text))
         return Protected(
             grams=np.concatenate([np.empty(0, np.uint64), *grams]),
             sizes=np.array([len(some) for some in grams], np.uint32),
-            hashes=np.array(hashes, np.uint64),
+            sides=np.array(sides, np.uint64),
+            folds=np.array(folds, np.uint64),
             bad=bad,
             end=records[-1].position,
         )
@@ -84,13 +90,14 @@ def write_index(path: Path, held_out: Iterable[Protected], avoided: Iterable[Pro
     parts = held_out + avoided
     grams = np.concatenate([np.empty(0, np.uint64), *(part.grams for part in parts)])
     sizes = np.concatenate([np.empty(0, np.uint32), *(part.sizes for part in parts)])
-    hashes = np.concatenate([np.empty(0, np.uint64), *(part.hashes for part in avoided)])
+    sides = np.concatenate([np.empty(0, np.uint64), *(part.sides for part in avoided)])
+    folds = np.concatenate([np.empty(0, np.uint64), *(part.folds for part in avoided)])
     order = np.argsort(grams, kind="stable")
     numbers = np.repeat(np.arange(len(sizes), dtype=np.uint32), sizes)[order]
-    header = np.array([len(grams), len(sizes), len(sizes) - len(hashes)], np.int64)
+    header = np.array([len(grams), len(sizes), len(sizes) - len(folds)], np.int64)
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
-        for part in (header, grams[order], np.sort(hashes), numbers, sizes):
+        for part in (header, grams[order], np.sort(sides), np.sort(folds), numbers, sizes):
             part.tofile(file)
         file.flush()
         os.fsync(file.fileno())
@@ -104,21 +111,22 @@ class NearCopies:
     def __init__(self, path: Path) -> None:
         pages = np.memmap(path, np.uint8, mode="r")
         grams, documents, self._held_out = pages[:24].view(np.int64).tolist()
-        counts = (grams, documents - self._held_out, grams, documents)
-        widths = (8, 8, 4, 4)
+        avoided = documents - self._held_out
+        counts = (grams, avoided, avoided, grams, documents)
+        widths = (8, 8, 8, 4, 4)
         stops = 24 + np.cumsum([width * count for width, count in zip(widths, counts, strict=True)])
         parts = np.split(np.asarray(pages), [24, *stops[:-1]])[1:]
-        self._grams, self._hashes = (part.view(np.uint64) for part in parts[:2])
-        self._numbers, self._sizes = (part.view(np.uint32) for part in parts[2:])
+        self._grams, self._sides, self._folds = (part.view(np.uint64) for part in parts[:3])
+        self._numbers, self._sizes = (part.view(np.uint32) for part in parts[3:])
 
-    def reason(self, normalized: str, number: int) -> str | None:
+    def reason(self, text: str, normalized: str, side: int) -> str | None:
         """Why a document must not be trained on; None if it may.
 
         Args:
-            normalized: its text, by `data.held_out.normalize`.
-            number: its folded hash.
+            normalized: the text, by `data.held_out.normalize`.
+            side: its side hash.
         """
-        if self._equals_avoided(number):
+        if self._equals_avoided(text, side):
             return SAME_AS_AVOIDED
         if not len(self._grams):
             return None
@@ -127,17 +135,18 @@ class NearCopies:
             return None
         return NEAR_HELD_OUT if copied[0] < self._held_out else NEAR_AVOIDED
 
-    def holds(self, grams: UInt64[np.ndarray, " grams"], number: int) -> bool:
-        """Whether a document is a near copy of any that is indexed, or equals one to avoid.
+    def holds(self, text: str, grams: UInt64[np.ndarray, " grams"], side: int) -> bool:
+        """Say if a document is a near copy of any that is indexed, or equals one to avoid.
 
         Args:
-            grams: of the document, by `data.grams.gram_hashes`.
-            number: its folded hash.
+            grams: of the text, by `data.grams.gram_hashes`.
+            side: its side hash.
         """
-        return self._equals_avoided(number) or len(self._nearly_copied(grams)) > 0
+        return self._equals_avoided(text, side) or len(self._nearly_copied(grams)) > 0
 
-    def _equals_avoided(self, number: int) -> bool:
-        return bool(_holds(self._hashes, np.array([number], np.uint64)).any())
+    def _equals_avoided(self, text: str, side: int) -> bool:
+        # Equal folds have equal side hashes, and a fold takes ten times as long to compute.
+        return _has(self._sides, side) and _has(self._folds, fold_hash(text))
 
     def _nearly_copied(
         self, grams: UInt64[np.ndarray, " grams"]
@@ -152,6 +161,10 @@ class NearCopies:
         numbers, shared = np.unique(self._numbers[places], return_counts=True)
         near = (2 * shared > len(grams)) | (2 * shared > self._sizes[numbers])
         return numbers[near]
+
+
+def _has(known: UInt64[np.ndarray, " known"], number: int) -> bool:
+    return bool(_holds(known, np.array([number], np.uint64)).any())
 
 
 def _holds(

@@ -6,7 +6,7 @@ main process appends the results in the order of the inputs to `<out>.tmp/`, whi
 and however often the work was cut off: `journal.json` says up to which record it can be trusted,
 and whatever lies beyond is cut away on restart.
 
-The inputs are read twice. A document is held out if the hash of its folded text says so
+The inputs are read twice. A document is held out if the hash of its letters and digits says so
 (`data.held_out`), so a first pass can find all that are, and index what they consist of; the second
 leaves near copies of them out of training (`data.near_copies`).
 """
@@ -27,6 +27,7 @@ from data.chunks import LEFT_OUT, Chunk, Parser, in_chunks
 from data.draft import Draft, open_draft, refuse_existing, settle
 from data.grams import GRAM_UNITS
 from data.growth import grown_plan, is_latest
+from data.held_out import FOLD_VERSION
 from data.near_copies import Protect, Protected, write_index
 from data.progress import ReadingBar
 from data.readers import Position, find_inputs, read_records
@@ -185,6 +186,7 @@ def _plan(
             "max_documents": config.max_documents,
             "shard_tokens": config.shard_tokens,
             "gram_units": GRAM_UNITS,
+            "fold_version": FOLD_VERSION,
         },
     }
 

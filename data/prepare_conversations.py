@@ -2,16 +2,19 @@
 
 One process reads, encodes and appends; the result is written to `<out>.tmp/` and renamed to `<out>`
 when all is durable. What was cut off is begun anew, so that the files follow from the inputs and
-the settings alone. A conversation is held out if the hash of its first question and answer says so
-(folded, as in `data.held_out`), so that no such pair begins conversations on both sides; of several
-with one folded text the first is kept. skipped.jsonl has {"file", "line", "reason"} for each record
+the settings alone. A conversation is held out if the side hash (`data.held_out`) of its first
+question and answer says so, so that no such pair begins conversations on both sides, however it was
+retyped. Of several conversations with the same messages, letter for letter, the first is kept.
+skipped.jsonl has {"file", "line", "reason"} for each record
 that was left out, where a line is counted from 1, but in an array (.json) an index from 0.
 """
 
+import hashlib
 import json
 import os
 import re
 import shutil
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -25,7 +28,7 @@ from tqdm import tqdm
 from data.conversations import KIND, STORED
 from data.draft import draft_folder, locked, refuse_existing
 from data.durable import fsync_folder, write_durably
-from data.held_out import folded_hash, normalize
+from data.held_out import normalize, side_hash
 from data.messages import FORMATS, Entry, read_conversations
 from data.readers import BadRecord, find_inputs
 from data.shards import FORMAT_VERSION, sha256_of, token_dtype
@@ -117,12 +120,26 @@ def side_of(messages: list[Message]) -> int:
     """The hash that decides whether a conversation is held out: of its first question and answer,
     so that they fall on one side whatever the system message is and whatever follows."""
     said = [message for message in messages if message.role != "system"]
-    return folded_hash(normalize(text_of(said[:2])))
+    return side_hash(normalize(text_of(said[:2])))
 
 
 def text_of(messages: Iterable[Message]) -> str:
-    """What decides whether two conversations are the same."""
+    """The contents of messages, a line break between them."""
     return "\n".join(message.content for message in messages)
+
+
+def digest_of(messages: Iterable[Message], train_on: str) -> bytes:
+    """A digest that is equal for equal conversations alone: roles, contents after NFC (the same
+    characters, however they are composed), and which messages are to be predicted."""
+    parts = [
+        (
+            role,
+            unicodedata.normalize("NFC", content),
+            train and (train_on == "all" or role == "assistant"),
+        )
+        for role, content, train in messages
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
 
 
 def openai_record(messages: Iterable[Message]) -> dict[str, list[dict[str, str | bool]]]:
@@ -183,7 +200,7 @@ class _Writer:
         self._config = config
         self._tokenizer = tokenizer
         self._dtype = token_dtype(tokenizer.vocab_size)
-        self._seen: set[int] = set()
+        self._seen: set[bytes] = set()
         self._counts = Counter[str]()
         self._rejected = Counter[str]()
         self._inputs = {
@@ -216,8 +233,8 @@ class _Writer:
             os.fsync(file.fileno())
 
     def _add(self, entry: Entry, messages: list[Message]) -> None:
-        number = folded_hash(normalize(text_of(messages)))
-        if number in self._seen:
+        digest = digest_of(messages, self._config.train_on)
+        if digest in self._seen:
             return self._reject(entry, SAME_TEXT)
         encoded = encode_conversation(self._tokenizer, messages, train_on=self._config.train_on)
         is_overlong = len(encoded.ids) > self._config.max_tokens
@@ -226,7 +243,7 @@ class _Writer:
         encoded = truncate(encoded, self._config.max_tokens)
         if not any(encoded.supervised):
             return self._reject(entry, NO_ANSWER_LEFT)
-        self._seen.add(number)
+        self._seen.add(digest)
         if side_of(messages) < self._config.held_out_fraction * 2**64:
             self._counts["held_out"] += 1
             self._files["held_out.jsonl"].write(_json_line(openai_record(messages)))

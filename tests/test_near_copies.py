@@ -15,7 +15,7 @@ import data.draft
 import data.prepare
 from data.draft import Draft
 from data.grams import gram_hashes
-from data.held_out import folded_hash, is_held_out, normalize
+from data.held_out import is_held_out, normalize, side_hash
 from data.near_copies import (
     NEAR_AVOIDED,
     NEAR_HELD_OUT,
@@ -125,7 +125,7 @@ def index_of(folder, held_out=(), avoided=()):
 
 def reason(index, text):
     normalized = normalize(text)
-    return index.reason(normalized, folded_hash(normalized))
+    return index.reason(text, normalized, side_hash(normalized))
 
 
 def words(first, last, kind="w"):
@@ -190,13 +190,32 @@ def test_short_documents_to_avoid_are_compared_folded(tmp_path):
     assert reason(index_of(tmp_path), "what is basalt") is None
 
 
+@pytest.mark.parametrize(
+    ("avoided", "ours"),
+    [
+        ("Is 3 < 5?", "Is 3 != 5?"),
+        ("7 + 3", "7 * 3"),
+        ("-196", "196"),
+        ("1.5", "15"),
+        ("कल", "काल"),
+        ("มา", "ม้า"),
+        ("😀", "😢"),
+        ("berlin -> Berlin", "Berlin -> berlin"),
+    ],
+)
+def test_a_document_is_no_copy_of_one_that_means_something_else(tmp_path, avoided, ours):
+    index = index_of(tmp_path, avoided=[avoided])
+    assert reason(index, ours) is None
+    assert reason(index, f"  {avoided} .") == SAME_AS_AVOIDED
+
+
 def test_the_index_is_mapped(tmp_path):
     index_of(tmp_path, [words(0, 200_000)])
     size = (tmp_path / "index").stat().st_size
     ours = normalize(words(10, 300))
     gram_hashes(ours)
     tracemalloc.start()
-    assert NearCopies(tmp_path / "index").reason(ours, 0) == NEAR_HELD_OUT
+    assert NearCopies(tmp_path / "index").reason(ours, ours, 0) == NEAR_HELD_OUT
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < size / 10

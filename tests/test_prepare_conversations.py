@@ -4,6 +4,7 @@ import fcntl
 import json
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from data.conversations import Conversations
-from data.held_out import is_held_out
+from data.held_out import is_held_out, letters_and_digits, normalize
 from data.messages import read_conversations
 from data.prepare_conversations import (
     NO_ANSWER_LEFT,
@@ -175,21 +176,84 @@ def test_the_hash_of_the_text_decides_what_is_held_out(make, tmp_path):
     assert run(again)["conversations"] == len(held_out)
 
 
-def test_of_several_with_one_folded_text_the_first_is_kept(make):
+def test_of_several_with_the_same_messages_the_first_is_kept(make):
     records = [
-        question_and_answer("Name it!", "Loess"),
-        question_and_answer("name  IT", "loess."),
+        question_and_answer("Name it!", "Caf\u00e9"),
         {
             "conversations": [
-                {"from": "human", "value": "Name it"},
-                {"from": "gpt", "value": "LOESS"},
+                {"from": "human", "value": "Name it!"},
+                {"from": "gpt", "value": "Cafe\u0301"},
             ]
         },
-        question_and_answer("Name it", "Loam"),
+        question_and_answer("Name", "it!\nCaf\u00e9"),
+        question_and_answer("Name it!", "Caf\u00e9", system="Be brief."),
+        question_and_answer("Name it!", "Caf\u00e9"),
     ]
     config = make(records)
+    assert run(config)["conversations"] == 3
+    assert skipped(config) == [(1, SAME_TEXT), (4, SAME_TEXT)]
+
+
+DIFFERENT = [
+    ("Is 3 < 5?", "Yes", "Is 3 != 5?", "Yes"),
+    ("Compute 7 + 3", "10", "Compute 7 * 3", "10"),
+    ("😀", "🙂", "😢", "🤗"),
+    ("Which operator is it?", "&", "Which operator is it?", "&&"),
+    ("Set x and 2 in LaTeX", "$x^2$", "Set x and 2 in LaTeX", "$x_2$"),
+    ("Half of 30?", "1.5", "Half of 30?", "15"),
+    ("Where does nitrogen boil?", "-196", "Where does nitrogen boil?", "196"),
+    ("Indent it", "if a:\n    b", "Indent it", "if a:\nb"),
+    ("Fix capitals: berlin", "Berlin", "Fix capitals: Berlin", "berlin"),
+    ("Fix punctuation: yes no", "Yes, no.", "Fix punctuation: yes no", "Yes. No."),
+    ("अर्थ बताओ: कल", "दिन", "अर्थ बताओ: काल", "दिन"),
+    ("แปล: มา", "come", "แปล: ม้า", "horse"),
+    ("ترجم: عَلِم", "know", "ترجم: عَلَم", "know"),
+    ("Name it!", "Loess", "name  it", "loess."),
+]
+
+
+@pytest.mark.parametrize(("question", "answer", "other_question", "other_answer"), DIFFERENT)
+def test_different_examples_are_all_kept(make, question, answer, other_question, other_answer):
+    records = [
+        question_and_answer(question, answer),
+        question_and_answer(other_question, other_answer),
+    ]
+    config = make([*records, *records])
     assert run(config)["conversations"] == 2
-    assert skipped(config) == [(1, SAME_TEXT), (2, SAME_TEXT)]
+    assert skipped(config) == [(2, SAME_TEXT), (3, SAME_TEXT)]
+
+
+def test_a_drill_of_operators_loses_nothing(make):
+    records = [
+        question_and_answer(f"Is {a} {op} {b}?", str(eval(f"{a} {op} {b}")))
+        for a in range(-2, 3)
+        for b in range(-2, 3)
+        for op in ("<", ">", "<=", ">=", "==", "!=")
+    ]
+    assert run(make(records))["conversations"] == len(records) == 150
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5])
+def test_copies_that_were_retyped_are_on_one_side(make, fraction):
+    copies = [
+        lambda text: text,
+        str.upper,
+        lambda text: text.replace(" ", "\n\n "),
+        lambda text: f"“{text.rstrip('.?')}” …",
+    ]
+    records = [
+        question_and_answer(copy(record["instruction"]), copy(record["output"]))
+        for record in many(60)
+        for copy in copies
+    ]
+    config = make(records, held_out_fraction=fraction)
+    assert run(config)["rejected"] == {}
+    held_out = Counter(
+        letters_and_digits(normalize(text_of(messages)))
+        for messages in Conversations(config.out).held_out()
+    )
+    assert len(held_out) > 2
+    assert set(held_out.values()) == {len(copies)}
 
 
 @pytest.mark.parametrize("overlong", ["reject", "truncate"])
