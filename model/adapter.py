@@ -1,13 +1,16 @@
 """Adapters on disk, in PEFT's own format: adapter_config.json and adapter_model.safetensors.
 
-PEFT's tensor names are ours behind a prefix. What PEFT can do and this network cannot (DoRA,
-biases, ranks by layer, ...) is refused by name. The digest of the base lies in the safetensors
+PEFT's tensor names are ours behind a prefix. An adapter that the network can hold unmerged (LoRA of
+one rank and scale on linears of the layers; embedding and head whole) is read and written; every
+other one can only be merged (`model.merge`). The digest of the base lies in the safetensors
 metadata, which other readers ignore, so that an adapter is not put on another base unnoticed.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,41 +20,49 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from model.adapter_config import CONFIG, read_config
+from model.adapter_update import LowRank, TokenRows, Update, Whole
+from model.config import ModelConfig
 from model.durable import new_folder
 from model.lora import EMBEDDING, HEAD, SAVED_NAMES, LoraConfig, add_lora
 from model.transformer import Mistral
-from model.weights import PretrainedFolder, SavedTokenizer
+from model.weights import PretrainedFolder, SavedTokenizer, digest_of
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
+PICKLED = "adapter_model.bin"
 PREFIX = "base_model.model."
 BASE_DIGEST = "base_digest"
+TABLES = tuple(SAVED_NAMES.values())
+"""Embedding and head."""
+_CHUNK = 4096  # rows that are compared at a time
 
-# Options of PEFT's LoraConfig that change what is computed, with the values that mean nothing.
-_UNUSED: dict[str, tuple[Any, ...]] = {
-    "bias": ("none",),
-    "use_dora": (False, None),
-    "use_qalora": (False, None),
-    "lora_bias": (False, None),
-    "fan_in_fan_out": (False, None),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "layer_replication": (None,),
-    "trainable_token_indices": (None,),
-    "target_parameters": (None, []),
-    "alora_invocation_tokens": (None,),
-    # Others change the base too, so that an adapter alone does not tell what it belongs to.
-    "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
-}
+# How the name of a tensor goes on behind that of its module; of two that fit the longer is first.
+_ENDS = (
+    *("lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B"),
+    *("lora_magnitude_vector", "lora_magnitude_vector.weight"),
+    *("token_adapter.trainable_tokens_delta", "token_adapter.base_layer.weight"),
+    *("base_layer.weight", "original_module.weight", "modules_to_save.weight", "weight"),
+)
+# What a whole module is saved with where `save_embedding_layers` is set: the module as it was, and
+# itself once more.
+_COPIES = {"original_module.weight", "modules_to_save.weight"}
+# The base as training found it, a vocabulary that was resized included.
+_STORED_BASE = {"base_layer.weight", "token_adapter.base_layer.weight"}
+# State of training that no forward pass reads (VeLoRA, MonteCLoRA).
+_TRAINING_ONLY = (".lora_velora_embed", ".lora_monteclora_sampler.")
 
 
 class AdapterFolder:
     """An adapter opened for reading; tensors stay on disk until they are read.
 
     Attributes:
-        config: rank, scale and what is adapted, as `add_lora` takes it.
+        settings: what adapter_config.json says.
         base: where the folder says its base model is; None if it does not.
         base_digest: `PretrainedFolder.digest` of the base that it was trained on, where known.
-        shapes: the shape of every tensor, by the name it has in the network.
+        updates: what becomes of a tensor of the base, by the tensor's name.
+        stored_base: tensors of the base that lie in the adapter: the name there of each.
+        shapes: the shape of every tensor of the adapter that counts, by the name it has in the
+            network.
 
     Raises:
         ValueError: a file is missing or damaged, or asks for what is not implemented.
@@ -59,123 +70,348 @@ class AdapterFolder:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        raw = _read_config(self.folder)
-        base = raw.get("base_model_name_or_path")
-        self.base: str | None = base if isinstance(base, str) else None
-        try:
-            self._file: Any = safe_open(self.folder / WEIGHTS, framework="pt")
-        except (SafetensorError, OSError) as error:
-            raise ValueError(
-                f"{self.folder / WEIGHTS}: {error}; the file is missing or damaged"
-            ) from None
+        self.settings = read_config(self.folder)
+        self.base = self.settings.base
+        self._file = _open_weights(self.folder)
         self.base_digest: str | None = (self._file.metadata() or {}).get(BASE_DIGEST)
-        self.shapes = {
-            key.removeprefix(PREFIX): torch.Size(self._file.get_slice(key).get_shape())
-            for key in self._file.keys()  # noqa: SIM118 it is no dict
-        }
-        self.config = self._read_lora(raw)
+        self.updates: dict[str, Update] = {}
+        self.stored_base: dict[str, str] = {}
+        stored = self._stored_shapes()
+        for module, ends in _by_module(self.folder, stored).items():
+            name = f"{module}.weight"
+            self.updates[name] = self._update(module, ends)
+            for end in ends & _STORED_BASE:
+                self.stored_base[name] = f"{module}.{end}"
+        if not self.updates:
+            raise ValueError(f"{self.folder / WEIGHTS} holds no tensor; there is nothing to merge")
+        counting = {name for update in self.updates.values() for name in update.names()}
+        counting |= set(self.stored_base.values())
+        self.shapes = {name: stored[name] for name in sorted(counting)}
+        for name, update in self.updates.items():
+            self._check_shapes(name.removesuffix(".weight"), update)
 
-    def _read_lora(self, raw: dict[str, Any]) -> LoraConfig:
-        """The configuration, with the targets that there are tensors for."""
-        targets = sorted(
-            name.removesuffix(".lora_A.weight")
-            for name in self.shapes
-            if name.endswith(".lora_A.weight")
-        )
-        saved = [name for name, tensor in SAVED_NAMES.items() if tensor in self.shapes]
-        self._tied = tied = bool(raw.get("ensure_weight_tying")) and EMBEDDING in saved
-        try:
-            config = LoraConfig(
-                rank=raw["r"],
-                alpha=float(raw["lora_alpha"]),
-                dropout=float(raw.get("lora_dropout", 0.0)),
-                rslora=bool(raw.get("use_rslora", False)),
-                targets=targets,
-                modules_to_save=[name for name in saved if not (tied and name == HEAD)],
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{self.folder / CONFIG}: {error!r}; the file is damaged") from None
-        if tied:
-            self.shapes.pop(SAVED_NAMES[HEAD], None)
-        wanted = {f"{name}.lora_{x}.weight" for name in targets for x in "AB"}
-        wanted |= {SAVED_NAMES[name] for name in config.modules_to_save}
-        if any(name.startswith(f"{HEAD}.lora_") for name in self.shapes):
-            raise ValueError(f"{self.folder} adapts lm_head, which only modules_to_save can train")
-        if different := sorted(wanted ^ self.shapes.keys()):
-            raise ValueError(
-                f"{self.folder / WEIGHTS}: {different[0]} is missing or not what a linear's update "
-                "consists of; the file is damaged, or adapts what is not a linear"
-            )
-        for name in targets:
-            ranks = {
-                self.shapes[f"{name}.lora_A.weight"][0],
-                self.shapes[f"{name}.lora_B.weight"][1],
-            }
-            if ranks != {config.rank}:
+    def _stored_shapes(self) -> dict[str, torch.Size]:
+        """Of all tensors but what only training reads, by their names without the prefix."""
+        shapes = {}
+        for key in self._file.keys():  # noqa: SIM118 it is no dict
+            if not key.startswith(PREFIX):
                 raise ValueError(
-                    f"{self.folder}: {CONFIG} says r={config.rank}, the tensors of {name} have "
-                    f"rank {', '.join(map(str, sorted(ranks)))}"
+                    f"{self.folder / WEIGHTS}: {key} does not begin with {PREFIX}, which PEFT does "
+                    "not read either; save the adapter from the model that PEFT returned"
                 )
-        return config
+            if not any(part in key for part in _TRAINING_ONLY):
+                size = torch.Size(self._file.get_slice(key).get_shape())
+                shapes[key.removeprefix(PREFIX)] = size
+        return shapes
 
-    def read(self, name: str, rows: slice) -> Tensor:
-        """Rows of one tensor; only they are read from disk."""
+    def _update(self, module: str, ends: set[str]) -> Update:
+        """What becomes of a module with these tensors."""
+        if ends - _COPIES == {"weight"}:
+            return Whole(f"{module}.weight")
+        if ends - _STORED_BASE == {"token_adapter.trainable_tokens_delta"}:
+            rows = self.settings.rows_of(module)
+            name = f"{module}.token_adapter.trainable_tokens_delta"
+            return TokenRows(name, None if rows is None else tuple(rows))
+        magnitude = next((end for end in sorted(ends) if "lora_magnitude_vector" in end), None)
+        factors = sorted(ends - _STORED_BASE - {magnitude})
+        embedding = factors == ["lora_embedding_A", "lora_embedding_B"]
+        if not embedding and factors != ["lora_A.weight", "lora_B.weight"]:
+            raise ValueError(
+                f"{self.folder / WEIGHTS} holds {', '.join(sorted(ends))} of {module}, which is no "
+                "whole update: a part is missing, or belongs to a kind of adapter that is not "
+                "implemented"
+            )
+        if (magnitude is not None) != self.settings.dora:
+            raise ValueError(
+                f"{self.folder}: {CONFIG} says use_dora={self.settings.dora}, but {module} has "
+                f"{'no' if magnitude is None else 'a'} lora_magnitude_vector"
+            )
+        if not self.settings.adapts(module):
+            raise ValueError(
+                f"{self.folder / WEIGHTS} holds an update of {module}, which {CONFIG} does not "
+                "name (target_modules, exclude_modules, layers_to_transform), so that PEFT passes "
+                "it over; remove the tensors, or correct the file"
+            )
+        return LowRank(
+            a=f"{module}.{factors[0]}",
+            b=f"{module}.{factors[1]}",
+            scale=self.settings.scale_of(module),
+            embedding=embedding,
+            magnitude=None if magnitude is None else f"{module}.{magnitude}",
+        )
+
+    def _check_shapes(self, module: str, update: Update) -> None:
+        """Compare the tensors of an update with each other and with the settings."""
+        if isinstance(update, TokenRows) and update.rows is not None:
+            (height, _), wanted = self.shapes[update.name], len(update.rows)
+            if height != wanted:
+                raise ValueError(
+                    f"{self.folder}: trainable_token_indices has {wanted} ids for {module}, and "
+                    f"there are {height} rows"
+                )
+        if isinstance(update, LowRank):
+            ranks = {self.shapes[update.a][0], self.shapes[update.b][-1]}
+            if ranks != {rank := self.settings.rank_of(module)}:
+                raise ValueError(
+                    f"{self.folder}: {CONFIG} says r={rank}, the tensors of {module} have rank "
+                    f"{', '.join(map(str, sorted(ranks)))}"
+                )
+
+    def read(self, name: str, rows: slice | tuple[slice, slice]) -> Tensor:
+        """Rows of one tensor, or a part of a matrix; only they are read from disk."""
         return self._file.get_slice(PREFIX + name)[rows]
 
-    def add_to(self, model: Mistral, dtype: torch.dtype = torch.float32) -> None:
-        """`add_lora` with this adapter's configuration.
-
-        Raises:
-            ValueError: the model is not one that it can have been trained on.
-        """
-        if model.config.tie_word_embeddings and self.config.modules_to_save and not self._tied:
-            raise ValueError(
-                f"{self.folder} has trained embedding or head of a tied model apart "
-                "(ensure_weight_tying is not set); no network of ours holds both"
-            )
-        try:
-            add_lora(model, self.config, dtype)
-        except ValueError as error:
-            raise ValueError(f"{self.folder} was trained on another base: {error}") from None
-
-    def check(self, model: Mistral, base: PretrainedFolder | None = None) -> None:
-        """Compare with the model that went through `add_lora(model, self.config)`.
+    def digest(self, config: ModelConfig) -> str:
+        """sha256 over what a merge reads: settings, and some rows of the tensors as stored.
 
         Args:
-            base: where the model's weights come from.
+            config: of the base, see `telling_rows`.
+        """
+        settings: list[Any] = [self.settings.weight_tying]
+        for name, update in sorted(self.updates.items()):
+            if isinstance(update, LowRank):
+                settings.append([name, update.scale])
+            elif isinstance(update, TokenRows):
+                settings.append([name, update.rows])
+        tensors = digest_of(self.read, self.shapes, config)
+        return hashlib.sha256(f"{json.dumps(settings)} {tensors}".encode()).hexdigest()
+
+    def vocabulary(self, config: ModelConfig) -> int:
+        """Rows of the vocabulary that the adapter is for; those of the base where it has none.
+
+        Raises:
+            ValueError: embedding and head have different ones.
+        """
+        heights = {name: height for name in TABLES if (height := self._height(name)) is not None}
+        if len(set(heights.values())) > 1:
+            raise ValueError(
+                f"{self.folder} has different numbers of rows of the vocabulary: "
+                + ", ".join(f"{height} of {name}" for name, height in heights.items())
+            )
+        return next(iter(heights.values()), config.vocab_size)
+
+    def _height(self, table: str) -> int | None:
+        if table in self.stored_base:
+            return self.shapes[self.stored_base[table]][0]
+        update = self.updates.get(table)
+        if isinstance(update, Whole):
+            return self.shapes[update.name][0]
+        if isinstance(update, LowRank):
+            return self.shapes[update.a][1] if update.embedding else self.shapes[update.b][0]
+        return None
+
+    def base_name(self, table: str, config: ModelConfig) -> str | None:
+        """The tensor of the adapter that takes the place of a table of the base, if there is one.
+
+        A tied model has one table, so that what is stored as that of the head is the embedding.
+        """
+        tied = TABLES if config.tie_word_embeddings else ()
+        found = (self.stored_base.get(name) for name in (table, *tied))
+        return next(filter(None, found), None)
+
+    @cached_property
+    def head_follows(self) -> bool:
+        """Whether the head of a tied model stays its embedding under this adapter.
+
+        PEFT adapts both apart unless it is told otherwise (`ensure_weight_tying`).
+        """
+        embedding, head = (self.updates.get(name) for name in TABLES)
+        if self.settings.weight_tying and embedding is not None:
+            return True
+        if head is None:
+            return embedding is None or isinstance(embedding, TokenRows)
+        if isinstance(head, TokenRows) and isinstance(embedding, TokenRows):
+            return head.rows in (None, embedding.rows)
+        if isinstance(head, Whole) and isinstance(embedding, Whole):
+            height = self.shapes[head.name][0]
+            parts = (slice(first, first + _CHUNK) for first in range(0, height, _CHUNK))
+            return self.shapes[head.name] == self.shapes[embedding.name] and all(
+                torch.equal(self.read(head.name, rows), self.read(embedding.name, rows))
+                for rows in parts
+            )
+        return False
+
+    def check(self, base: PretrainedFolder) -> None:
+        """Compare with the base that the adapter is to be used on.
 
         Raises:
             ValueError: another base, or shapes that do not fit.
         """
-        shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-        wrong = [
-            f"{name} has shape {tuple(shape)}, the base means {tuple(shapes[name])}"
-            for name, shape in self.shapes.items()
-            if shapes[name] != shape
-        ]
-        if wrong:
-            raise ValueError(f"{self.folder} was trained on another base: " + "; ".join(wrong[:3]))
-        if base is not None and self.base_digest not in (None, base.digest):
+        tied = base.config.tie_word_embeddings
+        rows = self._check_vocabulary(base)
+        for name, update in self.updates.items():
+            table = TABLES[0] if tied and name in TABLES else name
+            if table not in base.shapes:
+                raise ValueError(
+                    f"{self.folder} was trained on another base: it changes {name}, which "
+                    f"{base.folder} does not have"
+                )
+            shape = base.shapes[table]
+            if name in TABLES:
+                shape = torch.Size((rows, *shape[1:]))
+            for tensor, wanted in self._wanted_shapes(name, update, shape).items():
+                if self.shapes[tensor] != wanted:
+                    raise ValueError(
+                        f"{self.folder} was trained on another base: {tensor} has shape "
+                        f"{tuple(self.shapes[tensor])}, the base means {tuple(wanted)}"
+                    )
+            if isinstance(update, TokenRows):
+                self._check_token_rows(name, update, rows, follows=tied and self.head_follows)
+        if self.base_digest not in (None, base.digest):
             raise ValueError(
                 f"{self.folder} was trained on other weights than {base.folder} holds; name its "
                 f"base ({self.base})"
             )
 
+    def _check_vocabulary(self, base: PretrainedFolder) -> int:
+        """Rows of the vocabulary with this adapter; ValueError if some would be missing."""
+        config = base.config
+        rows = self.vocabulary(config)
+        alone = config.tie_word_embeddings and self.head_follows
+        for table in TABLES[:1] if alone else TABLES:
+            whole = isinstance(self.updates.get(table), Whole)
+            if rows != config.vocab_size and not whole and self.base_name(table, config) is None:
+                raise ValueError(
+                    f"{self.folder} has {rows} rows of the vocabulary against {config.vocab_size} "
+                    f"of {base.folder}, and does not hold {table} whole; resize the base as it was "
+                    "resized for training, or name one that was (base=)"
+                )
+        return rows
 
-def load_adapter(model: Mistral, adapter: AdapterFolder, base: PretrainedFolder | None) -> None:
+    def _wanted_shapes(
+        self, name: str, update: Update, shape: torch.Size
+    ) -> dict[str, tuple[int, ...]]:
+        """Of every tensor of an update, for the shape of what it changes."""
+        wanted: dict[str, tuple[int, ...]] = {}
+        if name in self.stored_base:
+            wanted[self.stored_base[name]] = tuple(shape)
+        if isinstance(update, Whole):
+            wanted[update.name] = tuple(shape)
+        elif isinstance(update, TokenRows):
+            wanted[update.name] = (self.shapes[update.name][0], *shape[1:])
+        elif isinstance(update, LowRank):
+            rank = self.settings.rank_of(name.removesuffix(".weight"))
+            outer, inner = shape if len(shape) == 2 else (0, 0)
+            if update.embedding:
+                outer, inner = inner, outer
+            wanted |= {update.a: (rank, inner), update.b: (outer, rank)}
+            if update.magnitude is not None:
+                wanted[update.magnitude] = (outer,)
+        return wanted
+
+    def _check_token_rows(self, name: str, update: TokenRows, rows: int, *, follows: bool) -> None:
+        if update.rows is None and not follows:
+            raise ValueError(
+                f"{self.folder} holds rows of {name}, for which {CONFIG} has no "
+                "trainable_token_indices"
+            )
+        if (largest := max(update.rows or (), default=0)) >= rows:
+            raise ValueError(
+                f"{self.folder}: trainable_token_indices names id {largest}, and the vocabulary "
+                f"has {rows} rows"
+            )
+
+    def obstacle(self, config: ModelConfig) -> str | None:
+        """Why the network cannot hold this adapter unmerged, nor training go on from it; None if
+        both can.
+
+        Args:
+            config: of the base.
+        """
+        settings, tied = self.settings, config.tie_word_embeddings
+        tables = [name for name in TABLES if name in self.updates]
+        linears = [n.removesuffix(".weight") for n in self.updates.keys() - {*TABLES}]
+        if settings.dora:
+            return "use_dora=true"
+        for name, update in self.updates.items():
+            if isinstance(update, TokenRows):
+                return "trainable_token_indices"
+            if isinstance(update, LowRank) == (name in TABLES):
+                return f"{name} is trained " + ("whole" if name not in TABLES else "by an update")
+        if self.vocabulary(config) != config.vocab_size:
+            return "a vocabulary of another size than that of the base"
+        if tied and tables and not self.head_follows:
+            return "embedding and head of a tied model are trained apart"
+        if not linears:
+            return "no linear is adapted"
+        if len({(settings.rank_of(name), settings.scale_of(name)) for name in linears}) > 1:
+            return "rank_pattern or alpha_pattern"
+        if settings.scale_of(linears[0]) <= 0:
+            return f"lora_alpha={settings.alpha}"
+        return None
+
+    def lora(self, config: ModelConfig) -> LoraConfig:
+        """The adapter as `add_lora` takes it.
+
+        Raises:
+            ValueError: the network cannot hold it unmerged.
+        """
+        if reason := self.obstacle(config):
+            raise ValueError(
+                f"{self.folder}: {reason}; such an adapter can only be merged (python -m "
+                "scripts.export folder=<it> out=<folder>)"
+            )
+        tables = [name for name, tensor in SAVED_NAMES.items() if tensor in self.updates]
+        modules = [name.removesuffix(".weight") for name in self.updates if name not in TABLES]
+        rank = self.settings.rank_of(modules[0])
+        return LoraConfig(
+            rank=rank,
+            alpha=self.settings.alpha_of(modules[0]),
+            dropout=self.settings.dropout,
+            rslora=self.settings.rslora,
+            targets=shortest(modules, config.num_hidden_layers),
+            modules_to_save=tables[:1] if config.tie_word_embeddings else tables,
+        )
+
+
+def _open_weights(folder: Path) -> Any:
+    path = folder / WEIGHTS
+    if not path.is_file() and (folder / PICKLED).is_file():
+        raise ValueError(
+            f"{folder} has its weights in {PICKLED}, and only {WEIGHTS} is read; convert it, in "
+            'that folder: python -c "import torch, safetensors.torch as s; s.save_file({k: '
+            f"v.clone() for k, v in torch.load('{PICKLED}', weights_only=True).items()}}, "
+            f"'{WEIGHTS}')\""
+        )
+    if not path.is_file():
+        raise ValueError(f"{folder}: no {WEIGHTS}; the adapter is incomplete, copy the file there")
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: {error}; the file is damaged") from None
+
+
+def _by_module(folder: Path, names: Iterable[str]) -> dict[str, set[str]]:
+    """Module -> the ends of the names of its tensors."""
+    modules: dict[str, set[str]] = {}
+    for name in sorted(names):
+        end = next((end for end in _ENDS if name.endswith(f".{end}")), None)
+        if end is None:
+            raise ValueError(
+                f"{folder / WEIGHTS}: {name} belongs to a kind of adapter that is not implemented; "
+                "where PEFT can merge this kind (merge_and_unload), give the merged folder"
+            )
+        modules.setdefault(name.removesuffix(f".{end}"), set()).add(end)
+    return modules
+
+
+def load_adapter(model: Mistral, adapter: AdapterFolder, base: PretrainedFolder) -> None:
     """Put an adapter on a loaded model, unmerged, in the dtype and on the device of the model.
 
+    Args:
+        base: where the model's weights come from.
+
     Raises:
-        ValueError: it does not fit.
+        ValueError: it does not fit, or the network cannot hold it unmerged.
     """
+    adapter.check(base)
     weight = model.lm_head.weight
     dtype, device = weight.dtype, weight.device
-    adapter.add_to(model, dtype)
-    adapter.check(model, base)
+    add_lora(model, adapter.lora(model.config), dtype)
     model.to(device=device, dtype=dtype).requires_grad_(False)
     parameters: Mapping[str, nn.Parameter] = dict(model.named_parameters())
     with torch.no_grad():
-        for name in adapter.shapes:
+        for name in adapter.shapes.keys() & parameters.keys():
             parameters[name].copy_(adapter.read(name, slice(None)))
 
 
@@ -229,7 +465,7 @@ def _peft_config(model: Mistral, base: Path | str) -> dict[str, Any]:
         "lora_alpha": lora.alpha,
         "lora_dropout": lora.dropout,
         "use_rslora": lora.rslora,
-        "target_modules": _shortest(adapted, model.config.num_hidden_layers),
+        "target_modules": shortest(adapted, model.config.num_hidden_layers),
         "modules_to_save": lora.modules_to_save or None,
         "ensure_weight_tying": model.config.tie_word_embeddings and bool(lora.modules_to_save),
         "bias": "none",
@@ -238,25 +474,9 @@ def _peft_config(model: Mistral, base: Path | str) -> dict[str, Any]:
     }
 
 
-def _shortest(names: list[str], layers: int) -> list[str]:
+def shortest(names: list[str], layers: int) -> list[str]:
     """Last parts of names where they stand for every layer, as servers expect them; else all."""
     leaves = Counter(name.rpartition(".")[2] for name in names)
     if all(count == layers for count in leaves.values()):
         return sorted(leaves)
     return names
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    if not path.is_file():
-        raise ValueError(f"{folder}: no {CONFIG}; give the folder of an adapter")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); the file is damaged") from None
-    if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
-        raise ValueError(f"{path}: peft_type is not LORA; only such adapters are read")
-    for name, allowed in _UNUSED.items():
-        if name in raw and raw[name] not in allowed:
-            raise ValueError(f"{path}: {name}={raw[name]!r} is not supported")
-    return raw

@@ -5,40 +5,47 @@ Nothing is ever held but the rows that are asked for, so a merge costs no more m
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from model.adapter import AdapterFolder
+from model.adapter import TABLES, AdapterFolder
+from model.adapter_update import Kept
 from model.config import ModelConfig
-from model.lora import SAVED_NAMES, LoraConfig
 from model.transformer import Mistral
-from model.weights import PretrainedFolder, digest_of
+from model.weights import PretrainedFolder
 
 ADAPTED = "adapters:"
 """Begins the digest of a base with adapters; no digest of a folder begins so."""
 _CHUNK = 2**21  # weights that are held in fp64 at a time
 _BLOCK_ROWS = 128  # rows that are merged together, at fixed places
-_TRAINING_ONLY = ("dropout", "lr_ratio")  # settings of an adapter that a merge does not read
-_PLAIN = asdict(LoraConfig(rank=1, alpha=1.0))
 
 
 class MergedAdapters:
-    """A base with adapters merged into it: W + sum of weight * s * B A.
+    """A base with adapters merged into it as PEFT merges each: W + sum of weight * (merged - W).
 
-    What an adapter has trained whole (`modules_to_save`) counts as its difference to the base; a
-    single adapter of weight 1 gives its own rows, bit for bit. The bits of a matrix product depend
-    on the number of its rows, so rows are merged in blocks at fixed places: a row has the same bits
-    whichever other rows are read with it.
+    An update of low rank counts as weight * s * B A; what an adapter has trained whole counts as
+    its difference to the base, and a single adapter of weight 1 gives its own rows, bit for bit.
+    The bits of a matrix product depend on the number of its rows, so rows are merged in blocks at
+    fixed places: a row has the same bits whichever other rows are read with it.
+
+    Where an adapter has trained embedding and head of a tied model apart, as PEFT does unless
+    `ensure_weight_tying` is set, the merged model is not tied. (PEFT's merge_and_unload puts an
+    update of low rank into the shared table, and then computes something else than the adapter
+    did.) One adapter that holds a resized embedding and head whole decides the size of the
+    vocabulary; rows that the base does not have are its own, whatever its weight.
 
     Attributes:
-        config, shapes, folder: of the base.
+        config, shapes: of the base, but for the size of the vocabulary and a head of its own.
+        folder: of the base.
+        base: what the adapters are merged into.
+        adapters: with the weight of each.
         digest: sha256 over the digest of the base and, for each adapter, its weight, settings and
             stored tensors (some rows, as in `PretrainedFolder.digest`), behind `ADAPTED`. No
             product enters the digest, so the processor does not change it. A folder that the
@@ -51,33 +58,34 @@ class MergedAdapters:
     def __init__(
         self, base: PretrainedFolder, adapters: Sequence[tuple[AdapterFolder, float]]
     ) -> None:
-        self.config: ModelConfig = base.config
-        self.shapes = base.shapes
-        self.folder: Path = base.folder
-        self._base, self._adapters = base, list(adapters)
+        self.base, self.adapters, self.folder = base, list(adapters), base.folder
         for adapter, _ in adapters:
-            check_fit(adapter, base)
+            adapter.check(base)
+        self.config: ModelConfig = _merged_config(base, [adapter for adapter, _ in adapters])
+        self.shapes = dict(base.shapes)
+        for table in TABLES:
+            width = base.shapes[TABLES[0]][1]
+            self.shapes[table] = torch.Size((self.config.vocab_size, width))
+        if self.config.tie_word_embeddings:
+            del self.shapes[TABLES[1]]
+        self._tuned = [(_Tuned(base, adapter), weight) for adapter, weight in adapters]
 
     def check(self, model: Mistral) -> None:
-        """Compare the base with a model's parameters; see `PretrainedFolder.check`."""
-        self._base.check(model)
+        """Compare the base with the network that it is for; see `PretrainedFolder.check`."""
+        if self.config != self.base.config:
+            with torch.device("meta"):
+                model = Mistral(self.base.config)
+        self.base.check(model)
 
     def dtype(self, name: str) -> torch.dtype:
         """What the base stores a tensor in."""
-        return self._base.dtype(name)
+        return self.base.dtype(_name_in(self.base, name))
 
     @cached_property
     def digest(self) -> str:
-        parts = [self._base.digest]
-        for adapter, weight in self._adapters:
-            # Without the default values, so that a new field changes no digest.
-            settings = {
-                name: value
-                for name, value in asdict(adapter.config).items()
-                if name not in _TRAINING_ONLY and value != _PLAIN[name]
-            }
-            tensors = digest_of(adapter.read, adapter.shapes, self.config)
-            parts.append(json.dumps([float(weight), settings, tensors], sort_keys=True))
+        parts = [self.base.digest]
+        for adapter, weight in self.adapters:
+            parts.append(f"{float(weight)} {adapter.digest(self.base.config)}")
         return ADAPTED + hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @torch.no_grad()
@@ -85,46 +93,100 @@ class MergedAdapters:
         """Rows of one tensor; in fp32 where something is merged into them."""
         height = self.shapes[name][0]
         first, stop, _ = rows.indices(height)
-        changed = {name, f"{name.removesuffix('.weight')}.lora_A.weight"}
-        if first >= stop or not any(
-            changed & adapter.shapes.keys() for adapter, _ in self._adapters
-        ):
-            return self._base.read(name, rows)
-        start = first // _BLOCK_ROWS * _BLOCK_ROWS
+        if first >= stop or not any(tuned.changes(name) for tuned, _ in self._tuned):
+            return self.base.read(_name_in(self.base, name), rows)
+        # A block ends too where the base has no more rows.
+        shared = min(height, self.base.shapes[_name_in(self.base, name)][0])
+        borders = sorted({*range(0, height, _BLOCK_ROWS), shared, height})
         blocks = [
-            self._merge(name, slice(place, min(place + _BLOCK_ROWS, height)))
-            for place in range(start, stop, _BLOCK_ROWS)
+            slice(begin, end) for begin, end in pairwise(borders) if begin < stop and end > first
         ]
-        return torch.cat(blocks)[first - start : stop - start]
+        merged = torch.cat([self._merge(name, block, shared) for block in blocks])
+        return merged[first - blocks[0].start : stop - blocks[0].start]
 
-    def _merge(self, name: str, rows: slice) -> Tensor:
-        base = self._base.read(name, rows)
-        update = name.removesuffix(".weight")
-        merged: Tensor | None = None
-        for adapter, weight in self._adapters:
-            if name in adapter.shapes:
-                saved = adapter.read(name, rows)
-                if weight == 1 and len(self._adapters) == 1:
-                    return saved
-                change = saved.float() - base.float()
-            elif f"{update}.lora_A.weight" in adapter.shapes:
-                a = adapter.read(f"{update}.lora_A.weight", slice(None)).float()  # (R, in)
-                b = adapter.read(f"{update}.lora_B.weight", rows).float()  # (rows, R)
-                change = adapter.config.scale * (b @ a)
-            else:
-                continue
-            if merged is None:
-                merged = base.to(torch.float32, copy=True)  # `base` may be the mapped file itself
-            merged += weight * change
-        return base if merged is None else merged
+    def _merge(self, name: str, rows: slice, shared: int) -> Tensor:
+        """A block of rows, which lie before or behind the last row that the base has."""
+        changing = [(tuned, weight) for tuned, weight in self._tuned if tuned.changes(name)]
+        if rows.start >= shared or (len(self._tuned) == 1 and changing[0][1] == 1):
+            ((tuned, _),) = changing
+            return tuned.merged(name, rows)
+        base = self.base.read(_name_in(self.base, name), rows)
+        merged = base.to(torch.float32, copy=True)  # `base` may be the mapped file itself
+        for tuned, weight in changing:
+            merged += weight * tuned.change(name, rows, base)
+        return merged
 
 
-def check_fit(adapter: AdapterFolder, base: PretrainedFolder) -> None:
-    """ValueError unless an adapter was trained on this base, as far as can be told."""
-    with torch.device("meta"):
-        model = Mistral(base.config)
-    adapter.add_to(model)
-    adapter.check(model, base)
+class _Tuned:
+    """A base with one adapter of weight 1."""
+
+    def __init__(self, base: PretrainedFolder, adapter: AdapterFolder) -> None:
+        self._base, self._adapter = base, adapter
+        self._kept: Kept = {}
+
+    def changes(self, name: str) -> bool:
+        """Whether a tensor is another than that of the base."""
+        return self._source(name) in self._adapter.updates or self._stored(name) is not None
+
+    def merged(self, name: str, rows: slice) -> Tensor:
+        """Rows of a tensor that the adapter changes."""
+        update = self._adapter.updates.get(self._source(name))
+        if update is None:
+            return self._before(name, rows)
+        before = partial(self._before, name)
+        return update.merged(self._adapter.read, before, rows, self._kept)
+
+    def change(self, name: str, rows: slice, base: Tensor) -> Tensor:
+        """The same less the rows of the base, in fp32."""
+        update = self._adapter.updates.get(self._source(name))
+        if update is None or self._stored(name) is not None:
+            return self.merged(name, rows).float() - base.float()
+        before = partial(self._before, name)
+        return update.change(self._adapter.read, before, rows, self._kept)
+
+    def _source(self, name: str) -> str:
+        """The tensor whose update counts; of a tied head that follows, the embedding."""
+        tied = self._base.config.tie_word_embeddings and self._adapter.head_follows
+        return TABLES[0] if tied and name == TABLES[1] else name
+
+    def _stored(self, name: str) -> str | None:
+        if name not in TABLES:
+            return None
+        return self._adapter.base_name(self._source(name), self._base.config)
+
+    def _before(self, name: str, rows: slice) -> Tensor:
+        """Rows of what the update is added to."""
+        if (stored := self._stored(name)) is not None:
+            return self._adapter.read(stored, rows)
+        return self._base.read(_name_in(self._base, name), rows)
+
+
+def _name_in(base: PretrainedFolder, name: str) -> str:
+    """Under which name a base has a tensor: where it is tied, the head is the embedding."""
+    return TABLES[0] if base.config.tie_word_embeddings and name == TABLES[1] else name
+
+
+def _merged_config(base: PretrainedFolder, adapters: Sequence[AdapterFolder]) -> ModelConfig:
+    """The shape of a base with adapters.
+
+    Raises:
+        ValueError: several adapters, of which one has another vocabulary than the base.
+    """
+    config = base.config
+    rows = {adapter.vocabulary(config) for adapter in adapters} | {config.vocab_size}
+    if len(rows) > 1:
+        if len(adapters) > 1:
+            raise ValueError(
+                f"{', '.join(str(adapter.folder) for adapter in adapters)} on {base.folder}: "
+                f"vocabularies of {' and '.join(map(str, sorted(rows)))} rows; an adapter that has "
+                "another one than its base can only be merged alone"
+            )
+        height = adapters[0].vocabulary(config)
+        new = None if (config.num_base_ids or 0) > height else config.num_base_ids
+        config = replace(config, vocab_size=height, num_padded_ids=0, num_base_ids=new)
+    if config.tie_word_embeddings and not all(adapter.head_follows for adapter in adapters):
+        config = replace(config, tie_word_embeddings=False)
+    return config
 
 
 class ChatVector:
@@ -160,7 +222,7 @@ class ChatVector:
         """Rows of one tensor, in fp32."""
         ours = self._ours.read(name, rows).to(torch.float32, copy=True)
         first, stop, _ = rows.indices(self.shapes[name][0])
-        if name in SAVED_NAMES.values():
+        if name in TABLES:
             stop = min(stop, self.shared_rows)
         if stop > first:
             shared = slice(first, stop)
@@ -231,7 +293,7 @@ class TaskArithmetic:
         height, *rest = self.shapes[name]
         first, stop, _ = rows.indices(height)
         shared = stop
-        if name in SAVED_NAMES.values():
+        if name in TABLES:
             shared = min(stop, max(first, self.shared_rows))
         mixed = torch.empty((max(0, stop - first), *rest))
         at_once = max(1, _CHUNK // math.prod(rest))
@@ -267,7 +329,7 @@ def _check_tuned_from(tuned: Folder, base: Folder) -> None:
 def _check_same_architecture(ours: Folder, other: Folder) -> None:
     for name in sorted(ours.shapes.keys() | other.shapes.keys()):
         one, two = (tuple(folder.shapes.get(name, ())) for folder in (ours, other))
-        if name in SAVED_NAMES.values() and one and two:
+        if name in TABLES and one and two:
             one, two = one[1:], two[1:]  # the number of rows may differ
         if one != two:
             raise ValueError(

@@ -39,6 +39,17 @@ class WeightSource(Protocol):
 
 
 @runtime_checkable
+class NetworkSource(WeightSource, Protocol):
+    """Where all weights of a network come from."""
+
+    config: ModelConfig
+
+    def check(self, model: Mistral) -> None:
+        """ValueError unless the tensors are those of this network."""
+        ...
+
+
+@runtime_checkable
 class SavedTokenizer(Protocol):
     """What `save_pretrained` asks of a tokenizer."""
 
@@ -164,7 +175,21 @@ def load_pretrained(
     Raises:
         ValueError: the folder is not readable, or does not fit its config.json.
     """
-    source = PretrainedFolder(folder)
+    return load_network(PretrainedFolder(folder), dtype=dtype, device=device, backend=backend)
+
+
+def load_network(
+    source: NetworkSource,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    backend: str = "banded",
+) -> Mistral:
+    """Read a network into one process, from a folder or from what is computed from several.
+
+    Raises:
+        ValueError: its tensors do not fit its shape.
+    """
     with torch.device("meta"):
         model = Mistral(source.config, backend=backend)
     source.check(model)

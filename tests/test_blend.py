@@ -161,13 +161,13 @@ def test_rows_have_the_same_bits_whichever_others_are_read_with_them(merged_sour
 def test_a_digest_of_adapters_reads_no_product(merged_sources, monkeypatch):
     """And it differs with the base, with the weights of the adapters and their tensors."""
     one, two = (merged_sources[name] for name in ("adapter", "adapters"))
-    ((adapter, _),) = one._adapters
+    ((adapter, _),) = one.adapters
     other_base = merged_sources["chat vector"]._ours
-    again = [MergedAdapters(one._base, [(adapter, 1.0)]), MergedAdapters(one._base, two._adapters)]
+    again = [MergedAdapters(one.base, [(adapter, 1.0)]), MergedAdapters(one.base, two.adapters)]
     others = [
         MergedAdapters(other_base, [(adapter, 1.0)]),
-        MergedAdapters(one._base, [(adapter, 0.5)]),
-        MergedAdapters(one._base, [(two._adapters[1][0], 1.0)]),
+        MergedAdapters(one.base, [(adapter, 0.5)]),
+        MergedAdapters(one.base, [(two.adapters[1][0], 1.0)]),
     ]
     monkeypatch.setattr(MergedAdapters, "read", None)
     assert [folder.digest for folder in again] == [one.digest, two.digest]

@@ -14,6 +14,7 @@ from tests.test_lora import adapted, save
 from tests.toy import random_tokens, run_without_hook, toy_config, toy_model
 from tokenizer.tokenizer import Tokenizer
 from training.merge_folders import ExportConfig, export_folder
+from training.open_model import open_model
 
 LORA = LoraConfig(rank=4, alpha=8.0, modules_to_save=["embed_tokens"])
 
@@ -193,6 +194,47 @@ def test_a_merge_holds_about_two_shards(sample, tmp_path):
     print(f"{total:.0f} MiB merged within {added:.0f} MiB")
     # About twice a shard of 31 MiB: what is collected, and what safetensors makes of it.
     assert added < 3 * 31 < total
+
+
+@pytest.mark.parametrize(
+    ("how", "rows"),
+    [
+        ({"use_dora": True}, None),
+        ({"target_modules": ["q_proj", "embed_tokens"]}, None),
+        ({"modules_to_save": ["embed_tokens", "lm_head"]}, 2056),
+    ],
+    ids=str,
+)
+def test_kinds_of_adapters_become_folders_that_transformers_opens(sample, tmp_path, how, rows):
+    """And chat opens the adapter itself, merged while it is loaded."""
+    from tests.test_adapters_of_peft import IDS, hf_model, logits_of, peft_writes
+
+    shape = {"sliding_window": None, "tie_word_embeddings": rows is None}
+    base = base_folder(sample, tmp_path / "base", **shape)
+    expected = peft_writes(base, tmp_path / "adapter", rows=rows, **how)
+    export(folder=str(tmp_path / "adapter"), out=str(tmp_path / "out"))
+    limit = 1e-5 * float(expected.abs().max())
+    found = logits_of(hf_model(tmp_path / "out"))
+    torch.testing.assert_close(found, expected, rtol=0, atol=limit)
+    model, _ = open_model(tmp_path / "adapter", torch.float32, "cpu")
+    with torch.no_grad():
+        torch.testing.assert_close(model(IDS), expected, rtol=0, atol=limit)
+    export(
+        folder=str(base),
+        merge="adapters",
+        adapters=[str(tmp_path / "adapter")],
+        weights=[0.5],
+        out=str(tmp_path / "half"),
+    )
+    options = {"blend": str(base), "blend_weight": 0.5}
+    if "target_modules" in how:  # which unties the head
+        with pytest.raises(ValueError, match="has another architecture than"):
+            export(folder=str(tmp_path / "adapter"), out=str(tmp_path / "blend"), **options)
+        return
+    export(folder=str(tmp_path / "adapter"), out=str(tmp_path / "blend"), **options)
+    one, other = (PretrainedFolder(tmp_path / name) for name in ("half", "blend"))
+    for name in one.shapes:
+        torch.testing.assert_close(one.read(name, slice(None)), other.read(name, slice(None)))
 
 
 def test_the_command(sample, tmp_path):

@@ -6,7 +6,8 @@ from pathlib import Path
 from data.apart import refuse_copies
 from data.shards import Source, sha256_of
 from data.sources import AnySource, open_source
-from model.adapter import CONFIG, AdapterFolder
+from model.adapter import AdapterFolder
+from model.adapter_config import is_adapter
 from model.config import ModelConfig
 from model.merge import MergedAdapters
 from model.weights import PretrainedFolder
@@ -95,7 +96,7 @@ def open_folder(path: Path | str, base: Path | str | None = None) -> Folder:
         ValueError: there are none, or they do not fit together.
     """
     folder = final_folder(path)
-    if not (folder / CONFIG).exists():
+    if not is_adapter(folder):
         if base is not None:
             raise ValueError(f"base={base}: {folder} is no adapter and has no base; leave it out")
         return PretrainedFolder(folder)

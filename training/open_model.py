@@ -5,10 +5,12 @@ from pathlib import Path
 
 import torch
 
-from model.adapter import CONFIG, AdapterFolder, load_adapter
+from model.adapter import AdapterFolder, load_adapter
+from model.adapter_config import is_adapter
 from model.attention import resolve_backend
+from model.merge import MergedAdapters
 from model.transformer import Mistral
-from model.weights import PretrainedFolder, load_pretrained, telling_rows
+from model.weights import NetworkSource, PretrainedFolder, load_network, telling_rows
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import keep_freed_memory
 from training.inputs import final_folder, open_base
@@ -21,7 +23,8 @@ def open_model(
     *,
     base: Path | str | None = None,
 ) -> tuple[Mistral, Tokenizer]:
-    """Load an HF folder, a finished run or an adapter folder; an adapter is applied, not merged.
+    """Load an HF folder, a finished run or an adapter folder; an adapter is applied without merging
+    where the network can hold it so (`AdapterFolder.obstacle`).
 
     Args:
         base: of an adapter, where it does not lie where the adapter says.
@@ -30,23 +33,25 @@ def open_model(
         ValueError: something does not exist, or does not fit.
     """
     folder = final_folder(path)
-    if not (folder / CONFIG).exists():
-        model = _load(folder, dtype, device)
+    if not is_adapter(folder):
+        model = _load(PretrainedFolder(folder), dtype, device)
         return _checked(model, open_tokenizer_of([folder]), folder)
     adapter = AdapterFolder(folder)
     source = open_base(adapter, base)
-    model = _load(source.folder, dtype, device)
-    load_adapter(model, adapter, source)
+    if adapter.obstacle(source.config) is None:
+        model = _load(source, dtype, device)
+        load_adapter(model, adapter, source)
+    else:
+        model = _load(MergedAdapters(source, [(adapter, 1.0)]), dtype, device)
     return _checked(model, open_tokenizer_of([folder, source.folder]), folder)
 
 
-def _load(folder: Path, dtype: torch.dtype, device: torch.device | str) -> Mistral:
+def _load(source: NetworkSource, dtype: torch.dtype, device: torch.device | str) -> Mistral:
     """The network, with the attention that suits the device."""
-    head_size = PretrainedFolder(folder).config.head_size
-    backend = resolve_backend("auto", torch.device(device), dtype, head_size)
+    backend = resolve_backend("auto", torch.device(device), dtype, source.config.head_size)
     if torch.device(device).type == "cpu":
         keep_freed_memory()
-    return load_pretrained(folder, dtype=dtype, device=device, backend=backend)
+    return load_network(source, dtype=dtype, device=device, backend=backend)
 
 
 def open_tokenizer_of(folders: list[Path]) -> Tokenizer:

@@ -4,7 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.adapter import CONFIG, AdapterFolder
+from model.adapter import AdapterFolder
+from model.adapter_config import is_adapter
 from model.runner import Runner
 from model.sampling import SamplingConfig
 from tokenizer.tokenizer import Tokenizer
@@ -65,7 +66,7 @@ def open_speaker(config: SpeakerConfig) -> Speaker:
     model.requires_grad_(False)
     runner = Runner(model, pack=config.pack)
     file = "generation_config.json"
-    if (folder / CONFIG).exists():  # an adapter has none of its own
+    if is_adapter(folder):  # an adapter has none of its own
         folder = open_base(AdapterFolder(folder), config.base).folder
     return Speaker(runner, tokenizer, _eos_ids(folder / file, tokenizer))
 
