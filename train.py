@@ -12,7 +12,7 @@ import json
 import math
 import time
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +21,14 @@ from omegaconf import DictConfig
 from conf.command import command
 from conf.description import describe_run, describe_start
 from conf.parts import Parts, assemble
-from conf.schema import Config, check_same_run, load, register, to_yaml
+from conf.schema import (
+    Config,
+    check_same_run,
+    load,
+    register,
+    to_yaml,
+    under_former_name,
+)
 from data.loader import Batch, Loader
 from data.random import derive
 from evaluation.ask import accuracies
@@ -56,12 +63,13 @@ from training.step import StepResult, loss_by_row, sum_by_source
 
 def train(config: Config) -> None:
     """Carry out one run, or continue it."""
-    run, batch = config.folder, config.batch
     with ExitStack() as stack:
         # 1. Processes and devices.
         world = stack.enter_context(start_world(config.device))
         stack.enter_context(fixed_order(config.parallel.deterministic))
         world.check_agreement("the resolved configuration", to_yaml(config))
+        config = replace(config, name=world.from_main(under_former_name(config).name))
+        run, batch = config.folder, config.batch
 
         # 2. Data and network; what can be refused is refused here, before anything is written.
         parts = assemble(config, world)

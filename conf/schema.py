@@ -4,9 +4,11 @@
 Field checks stand in the dataclasses, checks across them here.
 """
 
+import glob
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import suppress
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +164,12 @@ class Config:
     @property
     def folder(self) -> Path:
         """The run folder."""
-        return Path(self.runs_folder) / (self.name or f"{self.experiment}-{self.digest[:8]}")
+        return Path(self.runs_folder) / (self.name or self.default_name)
+
+    @property
+    def default_name(self) -> str:
+        """Name of the run where none is given."""
+        return f"{self.experiment}-{self.digest[:8]}"
 
     def plan(self) -> Plan:
         """The rows of the run."""
@@ -175,9 +182,48 @@ class Config:
 
     @property
     def digest(self) -> str:
-        """Hash of the fields that decide what the run computes."""
-        content = _without(LAUNCH_FIELDS, asdict(self))
+        """Hash of what decides what the run computes, as far as it differs from the defaults.
+
+        A field that is added with a default therefore changes no name. The order of the stages, and
+        of the sources in each, enters too: rows follow from it.
+        """
+        content = _without(LAUNCH_FIELDS, _departures(self, None)) | _orders(asdict(self))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _departures(value: Any, standard: Any) -> Any:
+    """A value as a tree without the fields of dataclasses that have their default values.
+
+    Args:
+        standard: the dataclass that stands in this place by default, if one does.
+    """
+    if isinstance(value, dict):
+        return {key: _departures(part, None) for key, part in value.items()}
+    if not is_dataclass(value):
+        return value
+    found: dict[str, Any] = {}
+    for part in fields(value):
+        mine, usual = getattr(value, part.name), _default(part)
+        if is_dataclass(standard):  # which may lack a field that has been added
+            usual = getattr(standard, part.name, usual)
+        if is_dataclass(mine) and is_dataclass(usual):
+            if below := _departures(mine, usual):
+                found[part.name] = below
+        elif mine != usual:
+            found[part.name] = _departures(mine, None)
+    return found
+
+
+def _default(part: Field[Any]) -> Any:
+    return part.default_factory() if part.default_factory is not MISSING else part.default
+
+
+def _orders(tree: dict[str, Any]) -> dict[str, str]:
+    """The orders from which rows follow: of the stages, and of the sources in each."""
+    stages = (tree.get("curriculum") or {}).get("stages") or {}
+    named = {"curriculum.stages (order)": stages}
+    named |= {f"curriculum.stages.{n}.weights (order)": x.get("weights") for n, x in stages.items()}
+    return {name: ", ".join(part or ()) for name, part in named.items()}
 
 
 def register() -> None:
@@ -247,21 +293,54 @@ def check_same_run(path: Path, config: Config) -> None:
     free = LAUNCH_FIELDS + MOVABLE_FIELDS
     if config.lora is not None:  # the digest in environment.json vouches for the base
         free += ("init_from",)
-    before = _without(free, _read_tree(path))
-    now = _without(free, OmegaConf.to_container(OmegaConf.create(asdict(config))))
-    # A field that the run's own version did not have: what it did is what the default means.
-    defaults = _flat(OmegaConf.to_container(OmegaConf.structured(Config)))
-    before = {key: before.get(key, defaults.get(key)) for key in before.keys() | now.keys()}
-    different = [
-        f"{key}: {value} -> {now.get(key)}"
-        for key, value in sorted(before.items())
-        if value != now.get(key)
-    ]
-    if different:
+    if different := _differences(path, config, free):
         raise ValueError(
             f"{path} was begun with other settings ({'; '.join(different)}); restore them, or set "
             "another name"
         )
+
+
+def under_former_name(config: Config) -> Config:
+    """The configuration with the name under which the same run was begun by an earlier version.
+
+    Default names depended on all fields once. A run without a name that has no folder is looked for
+    among those of its experiment that have a default name and equal settings.
+    """
+    if config.name is not None or config.folder.exists():
+        return config
+    found, free = [], LAUNCH_FIELDS
+    # What the written configuration has from the folder of the initial weights.
+    if config.model is None:
+        free += ("model",)
+    elif config.init_from is not None:
+        free += ("model.num_base_ids", "model.num_padded_ids")
+    pattern = f"{glob.escape(config.experiment)}-{'[0-9a-f]' * 8}/config.yaml"
+    for path in Path(config.runs_folder).glob(pattern):
+        with suppress(ValueError):  # a damaged one is no reason not to begin another run
+            if not _differences(path, config, free):
+                found.append((path.stat().st_mtime, path.parent.name))
+    return replace(config, name=max(found)[1]) if found else config
+
+
+def _differences(path: Path, config: Config, free: tuple[str, ...]) -> list[str]:
+    """Fields in which a written configuration differs from another one, with both values.
+
+    Args:
+        free: fields that may differ.
+    """
+    written, asked = _read_tree(path), OmegaConf.to_container(OmegaConf.create(asdict(config)))
+    assert isinstance(asked, dict)
+    before, now = _without(free, written) | _orders(written), _without(free, asked) | _orders(asked)
+    # A field that the run's own version did not have: what it did is what the default means.
+    defaults = _flat(OmegaConf.to_container(OmegaConf.structured(Config)))
+    chosen = _flat(_departures(config, None))
+    usual = {key: defaults.get(key) if key in chosen else value for key, value in now.items()}
+    before = {key: before.get(key, usual.get(key)) for key in before.keys() | now.keys()}
+    return [
+        f"{key}: {value} -> {now.get(key)}"
+        for key, value in sorted(before.items())
+        if value != now.get(key)
+    ]
 
 
 def _read_tree(path: Path) -> dict:
@@ -284,7 +363,7 @@ def _without(fields: tuple[str, ...], tree: Any) -> dict[str, Any]:
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(tree, dict):
+    if not isinstance(tree, dict) or (prefix and not tree):
         return {prefix[:-1]: tree}
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
