@@ -151,7 +151,8 @@ def train(config: Config) -> None:
 
         def save_export(target: Path) -> None:
             dtype = config.checkpoint.export_dtype
-            files = chat_files(parts.sources[name] for name in plan.sources)
+            trained_on = (parts.sources[name] for name in plan.sources)
+            files = chat_files(trained_on, parts.tokenizer)
             export(model, target, parts.tokenizer, dtype, world, base=parts.base, files=files)
 
         trace = stack.enter_context(profiler(run, config.logging.profile, world))

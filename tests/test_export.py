@@ -95,6 +95,7 @@ def test_a_chat_vector_folder(sample, tmp_path):
         changed.pieces[i].piece for i in (1001, 1000)
     )
     (other / "copy" / "tokenizer.model").write_bytes(changed.SerializeToString())
+    (other / "copy" / "tokenizer.json").unlink()  # of the pieces before the change
     options |= {"chat": str(other / "copy"), "out": str(tmp_path / "refused")}
     with pytest.raises(ValueError, match=rf"id 1000 is .* and '{model.piece(1000)}' here"):
         export(merge="chat_vector", **options)

@@ -1,25 +1,32 @@
-r"""Conversations <-> ids in the `[INST]` format of Mistral-7B-Instruct-v0.1.
+"""Conversations <-> ids, in the chat template that the tokenizer's folder has.
 
-    BOS  [INST] question [/INST]  answer  EOS  [INST] question [/INST]  answer  EOS
+A conversation is rendered to one text by the template (`tokenizer.template`), and the text is
+encoded once, as `apply_chat_template` of `transformers` does it. A literal control symbol in a
+message stays text, which is the one difference from `transformers`.
 
-Every question with its brackets, and every answer, is encoded as a text of its own, so that both
-begin with the space that sentencepiece puts before a text. A system prompt and a blank line go
-before the first question, inside its brackets. Contents are kept as they are, outer spaces
-included, and a literal `</s>` in one stays text. `[INST]` is no control symbol: it is five letters
-and brackets to the tokenizer, in a question as around it.
+Training predicts each answer. Where the answer k begins and ends follows from two shorter texts:
+P, of the messages before the answer, up to where the model answers, and Q, of the messages up to
+the answer. P must begin Q, Q must begin the whole text, and the ids of P must begin the ids of the
+whole; then the model is trained on exactly the prompt that it is asked with later. Predicted is
+what follows P, up to and with the first control symbol behind the content (the EOS, or what ends a
+turn). What the template writes after that, such as a line feed, is not predicted.
 
-These are the ids of mistral-common's v1 instruct tokenizer. The template that was first published
-with the HF folder of Mistral-7B-Instruct-v0.1 differs from it in two spaces: it has none between
-`[/INST]` and the answer, and one between EOS and `[INST]`; and it has no place for a system prompt.
-Here mistral-common is followed, and `CHAT_TEMPLATE` gives its ids in transformers, with the files
-that `Tokenizer.save` writes from a sentencepiece model (where only a literal `<s>` or `</s>` in a
-message, which transformers takes for the control symbol, makes a difference).
+A tokenizer without a template gets Mistral's `[INST]` format, in one of two forms:
+
+- `CHAT_TEMPLATE`, where `[INST]` is text: the ids of mistral-common's v1 tokenizer. The template
+  that was first published with Mistral-7B-Instruct-v0.1 differs from it in two spaces.
+- `CONTROL_TEMPLATE`, where the tokenizer has control ids for `[INST]` and `[/INST]` (Mistral v0.3,
+  Nemo and later): the ids of mistral-common's v3 and v3-tekken tokenizers. They put a system prompt
+  before the last question of several, which no training on several turns can follow; here the
+  system prompt stands before the first question.
 """
 
 from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from tokenizer.template import ChatTemplate
+from tokenizer.text import Span, check_text
 from tokenizer.tokenizer import Tokenizer
 
 ROLES = ("system", "user", "assistant")
@@ -44,7 +51,15 @@ CHAT_TEMPLATE = r"""{#- Mistral-7B-Instruct-v0.1, as mistral-common v1 encodes i
     {%- endif -%}
 {%- endfor -%}
 """
-"""What `apply_chat_template` needs to give the same ids: the content of chat_template.jinja."""
+"""Mistral's format with `[INST]` as text: the content of chat_template.jinja."""
+
+CONTROL_TEMPLATE = (
+    CHAT_TEMPLATE.replace("Mistral-7B-Instruct-v0.1, as mistral-common v1", "As mistral-common v3")
+    .replace("'[INST] '", "'[INST]'")
+    .replace("' [/INST]'", "'[/INST]'")
+    .replace("' ' + turn['content'] + eos_token", "turn['content'].rstrip(' ') + eos_token")
+)
+"""Mistral's format with `[INST]` and `[/INST]` as control ids."""
 
 
 class Message(NamedTuple):
@@ -102,6 +117,24 @@ def check_conversation(messages: Sequence[Message]) -> None:
         )
 
 
+def template_of(tokenizer: Tokenizer) -> ChatTemplate:
+    """The chat template that a tokenizer's conversations are written in.
+
+    Raises:
+        ValueError: the folder has several templates and none is the default.
+    """
+    templates = dict(tokenizer.templates)
+    if not templates:
+        control = {"[INST]", "[/INST]"} <= set(tokenizer.control_symbols())
+        templates["default"] = CONTROL_TEMPLATE if control else CHAT_TEMPLATE
+    if "default" not in templates:
+        raise ValueError(
+            f"{tokenizer.origin}: has chat templates named {', '.join(sorted(templates))}, but "
+            "none named default; name one of them default"
+        )
+    return ChatTemplate(templates["default"], tokenizer.special_tokens, str(tokenizer.origin))
+
+
 def encode_conversation(
     tokenizer: Tokenizer, messages: Sequence[Message], *, train_on: str = "assistant"
 ) -> Encoded:
@@ -111,30 +144,32 @@ def encode_conversation(
     question, so that its mark counts for that question.
 
     Args:
-        train_on: `assistant` supervises each answer and the EOS that ends it, `all` everything but
-            BOS.
+        train_on: `assistant` supervises each answer and the symbol that ends it, `all` everything
+            but BOS and the first id.
 
     Raises:
-        ValueError: this is no conversation, or a content has no UTF-8 form.
+        ValueError: the messages are not a conversation, the template refuses them or does not keep
+            an answer apart from its prompt, or a content has no UTF-8 form.
     """
     if train_on not in TRAIN_ON:
         raise ValueError(f"train_on={train_on!r}: must be one of {', '.join(TRAIN_ON)}")
     check_conversation(messages)
-    ids, supervised = [tokenizer.bos_id], [False]
-    preface, preface_train = "", True
-    space = "" if _begins_with_space(tokenizer) else " "
-    for role, content, train in messages:
-        if role == "system":
-            preface, preface_train = f"{content}\n\n", train
-            continue
-        if role == "user":
-            piece = tokenizer.encode(f"[INST] {preface}{content} [/INST]")
-        else:
-            piece = [*tokenizer.encode(f"{space}{content}"), tokenizer.eos_id]
-        ids += piece
-        is_target = train and preface_train and (train_on == "all" or role == "assistant")
-        supervised += [is_target] * len(piece)
-        preface, preface_train = "", True
+    text = _Text(tokenizer, messages)
+    ids, answers = text.ids, text.answers()
+    if train_on == "all":
+        supervised = [False, *(id != tokenizer.bos_id for id in ids[1:])]
+    else:
+        supervised = [False] * len(ids)
+        for start, stop in (span for spans in answers.values() for span in spans):
+            supervised[start:stop] = [True] * (stop - start)
+    start = first = 0
+    for place, spans in [*answers.items(), (len(messages), [(len(ids), len(ids))])]:
+        begin, end = spans[0][0], spans[-1][1]
+        if not all(message.train for message in messages[first:place]):
+            supervised[start:begin] = [False] * (begin - start)
+        if not all(message.train for message in messages[place : place + 1]):
+            supervised[begin:end] = [False] * (end - begin)
+        start, first = end, place + 1
     return Encoded(ids, supervised)
 
 
@@ -142,7 +177,8 @@ def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int
     """The ids after which a model answers: those before the answer in `encode_conversation`.
 
     Raises:
-        ValueError: this is no conversation, or the last word is not the user's.
+        ValueError: the messages are not a conversation, the last word is not the user's, or the
+            template refuses them.
     """
     check_conversation(messages)
     if messages[-1].role != "user":
@@ -150,7 +186,113 @@ def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int
             f"messages[{len(messages) - 1}].role={messages[-1].role!r}: there is nothing to "
             "answer; end with a user message"
         )
-    return encode_conversation(tokenizer, messages).ids
+    return _Text(tokenizer, messages, answer=True).ids
+
+
+class _Text:
+    """A conversation as its template writes it.
+
+    Attributes:
+        ids: of the whole text.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, messages: Sequence[Message], *, answer: bool = False
+    ) -> None:
+        for message in messages:
+            check_text(message.content)
+        self._tokenizer, self._messages = tokenizer, messages
+        self._template = template_of(tokenizer)
+        self._dicts = [message.as_dict() for message in messages]
+        self._rendered = self._template.locate(self._dicts, answer=answer)
+        self._spans = [span for spans in self._contents() for span in spans]
+        self.ids = self._encode(len(self._rendered.text))
+
+    def answers(self) -> dict[int, list[Span]]:
+        """For the place of each answer, the spans of ids that training predicts.
+
+        Raises:
+            ValueError: the template does not keep an answer apart from its prompt.
+        """
+        places = [n for n, message in enumerate(self._messages) if message.role == "assistant"]
+        blocks = {place: self._blocks(place) for place in places}
+        if unused := set(self._rendered.generated) - {b for some in blocks.values() for b in some}:
+            raise self._refusal(len(self._dicts) - 1, f"a generation block {unused} is no answer's")
+        return {
+            place: [(self._count(place, start), self._count(place, stop)) for start, stop in some]
+            for place, some in blocks.items()
+        }
+
+    def _blocks(self, place: int) -> list[Span]:
+        """The spans of characters that an answer's training predicts."""
+        text, contents = self._rendered.text, self._rendered.contents
+        prompt = self._template.render(self._dicts[:place], answer=True)
+        last = place == len(self._dicts) - 1
+        said = text if last else self._template.render(self._dicts[: place + 1])
+        if not (said.startswith(prompt) and text.startswith(said)):
+            raise self._refusal(
+                place,
+                "the text changes with the messages that follow, so that the prompt of this answer "
+                "is not what the model is asked with",
+            )
+        if self._rendered.generated:
+            inside = range(len(prompt), len(said) + 1)
+            blocks = [b for b in self._rendered.generated if b[0] in inside and b[1] in inside]
+            if blocks:
+                return blocks
+            raise self._refusal(place, "it has generation blocks, but none for this answer")
+        spans = contents[place] if contents is not None else []
+        if len(spans) != 1 or spans[0][0] < len(prompt) or spans[0][1] > len(said):
+            raise self._refusal(place, "it does not write the content exactly once, as it is")
+        return [(len(prompt), self._end(spans[0][1], len(said)))]
+
+    def _end(self, start: int, stop: int) -> int:
+        """The end of the first symbol in a part of the text that follows a content."""
+        text = self._rendered.text[start:stop]
+        found = [(at, -len(s)) for s in self._tokenizer.symbols() if (at := text.find(s)) >= 0]
+        if not found:
+            return stop
+        at, negative_length = min(found)
+        return start + at - negative_length
+
+    def _count(self, place: int, stop: int) -> int:
+        """How many ids the first characters of the text have."""
+        ids = self._encode(stop)
+        if self.ids[: len(ids)] != ids:
+            near = self._rendered.text[max(0, stop - 12) : stop + 12]
+            raise self._refusal(
+                place,
+                f"a token lies across the border of the answer, at character 12 of {near!r}"
+                if stop >= 12
+                else f"a token lies across the border of the answer in {near!r}",
+            )
+        return len(ids)
+
+    def _encode(self, stop: int) -> list[int]:
+        """The ids of the first characters of the text."""
+        spans = [(begin, min(end, stop)) for begin, end in self._spans if begin < stop]
+        return self._tokenizer.encode_rendered(self._rendered.text[:stop], spans)
+
+    def _contents(self) -> list[list[Span]]:
+        """Where the contents are; ValueError if that matters and cannot be told."""
+        if self._rendered.contents is not None:
+            return self._rendered.contents
+        for place, message in enumerate(self._messages):
+            for symbol in self._tokenizer.control_symbols():
+                if symbol in message.content:
+                    raise ValueError(
+                        f"messages[{place}] ({message.role}): holds {symbol!r}, and the chat "
+                        f"template of {self._template.origin} changes contents, so that the "
+                        "letters cannot be told from the control symbol; remove them"
+                    )
+        return []
+
+    def _refusal(self, place: int, reason: str) -> ValueError:
+        return ValueError(
+            f"messages[{place}] ({self._messages[place].role}): the chat template of "
+            f"{self._template.origin} cannot be trained on here: {reason}. It works for chat; for "
+            "training take another template"
+        )
 
 
 def truncate(encoded: Encoded, max_tokens: int) -> Encoded:
@@ -168,8 +310,3 @@ def transcript(tokenizer: Tokenizer, encoded: Encoded, opening: str, closing: st
             text += symbol or tokenizer.decode(list(ids))
         parts.append(f"{opening}{text}{closing}" if supervised else text)
     return " ".join(parts)
-
-
-def _begins_with_space(tokenizer: Tokenizer) -> bool:
-    """Whether a text is encoded as if a space stood before it, so that words look alike."""
-    return tokenizer.encode("a a") == 2 * tokenizer.encode("a")

@@ -76,6 +76,20 @@ def fast_files(model: ModelProto) -> dict[str, dict]:
     }
 
 
+def check_expressible(model: ModelProto) -> None:
+    """ValueError if `fast_files` could not agree with the model; fast where no scores tie."""
+    _check_expressible(model)
+    runs = {p.piece for p in model.pieces if len(set(p.piece)) == 1}
+    mergeable = [p for p in model.pieces if p.type in (NORMAL, UNUSED) and p.piece not in runs]
+    if len({p.score for p in mergeable}) < len(mergeable):
+        _merges(model)
+
+
+def text_steps(model: ModelProto) -> dict[str, dict | None]:
+    """`normalizer` and `pre_tokenizer` of the tokenizer.json that `fast_files` gives."""
+    return {"normalizer": _normalizer(model), "pre_tokenizer": _pre_tokenizer(model)}
+
+
 def _check_expressible(model: ModelProto) -> None:
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
     problems = {

@@ -1,16 +1,23 @@
-"""Text <-> ids, from a sentencepiece `.model` (the source of truth) or a folder's tokenizer.json.
+"""Text <-> ids, from a sentencepiece `.model` or a folder's tokenizer.json.
 
 `Tokenizer.open` is the entrance. `encode` adds neither BOS nor EOS, and text stays text: a literal
 `</s>` or `[INST]` in it never becomes a control id unless the caller says `control_symbols=True`.
 A tokenizer without BOS or EOS is refused, and so is text that has no UTF-8 form.
+
+A sentencepiece model is the source of truth where nothing in the folder goes beyond it. The ids
+come from tokenizer.json where the folder has no model, has tokens behind the model's pieces, or has
+a tokenizer.json that cuts text in another way than the model (ties in score, a prefix before the
+first text only). `tokenizer.model` is then kept and copied, and `second_opinion` compares.
 """
 
+import copy
 import hashlib
 import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +27,23 @@ from sentencepiece.sentencepiece_model_pb2 import (
     ModelProto,  # pyright: ignore[reportAttributeAccessIssue] protobuf makes it at run time
 )
 
-from tokenizer.fast import CONTROL, fast_files
-from tokenizer.text import check_text
-
-HF_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
+from tokenizer.fast import CONTROL, USER_DEFINED, fast_files
+from tokenizer.folder import (
+    ADDED,
+    CONFIG,
+    JSON,
+    MAP,
+    MODEL,
+    PLAIN_CLASSES,
+    FolderFiles,
+    as_json,
+    check_named,
+    check_same_ids,
+    description_of,
+    goes_beyond,
+    read_json,
 )
+from tokenizer.text import Span, check_text, matches_outside
 
 
 class Tokenizer(ABC):
@@ -39,8 +53,12 @@ class Tokenizer(ABC):
         vocab_size: ids are 0 .. vocab_size - 1.
         bos_id, eos_id: always there.
         unk_id, pad_id: None where the tokenizer has none.
-        fingerprint: sha256 over what decides the ids (pieces, scores, types, normaliser), not over
-            the file's bytes, which also carry paths and thread counts.
+        fingerprint: sha256 over what decides the ids (pieces, scores, types, normaliser, added
+            tokens), not over the file's bytes, which also carry paths and thread counts.
+        origin: the file or folder that was opened.
+        special_tokens: `bos_token`, `eos_token` and so on, as chat templates write them.
+        templates: the chat templates of the folder by name, a single one as "default"; may be
+            empty.
     """
 
     vocab_size: int
@@ -49,21 +67,70 @@ class Tokenizer(ABC):
     unk_id: int | None
     pad_id: int | None
     fingerprint: str
+    origin: Path
+    special_tokens: dict[str, str]
+    _folder: FolderFiles
+    _plain_symbols: tuple[str, ...]
 
     @staticmethod
     def open(path: Path | str) -> "Tokenizer":
-        """Open a `.model` file, or a folder with tokenizer.model or only tokenizer.json."""
+        """Open a `.model` file, or a folder with tokenizer.model, tokenizer.json or both.
+
+        Raises:
+            ValueError: there is no tokenizer, a file is damaged, or two files disagree.
+        """
         path = Path(path)
         if path.is_file():
-            return _SentencePiece(path)
-        if (path / "tokenizer.model").is_file():
-            return _SentencePiece(path / "tokenizer.model")
-        if (path / "tokenizer.json").is_file():
-            return _TokenizerJson(path)
+            return _SentencePiece(path, path.read_bytes(), FolderFiles.none(path))
+        files = FolderFiles.read(path)
+        if MODEL in files.raw:
+            model = _parse(path / MODEL, files.raw[MODEL])
+            check_same_ids(files, model)
+            if not goes_beyond(files, model):
+                return _SentencePiece(path, files.raw[MODEL], files)
+            return _TokenizerJson(files, model)
+        if files.description:
+            return _TokenizerJson(files, None)
+        hint = "; tekken.json is not read: add the tokenizer.json of the model"
         raise ValueError(
             f"{path} is no tokenizer: give a sentencepiece .model file, or a folder that has "
-            "tokenizer.model or tokenizer.json"
+            f"{MODEL} or {JSON}{hint if 'tekken.json' in files.raw else ''}"
         )
+
+    @property
+    def templates(self) -> Mapping[str, str]:
+        """The chat templates by name."""
+        return self._folder.templates
+
+    def with_templates(self, templates: Mapping[str, str]) -> "Tokenizer":
+        """The same tokenizer with other chat templates."""
+        other = copy.copy(self)
+        other._folder = self._folder.replaced(templates)
+        return other
+
+    def control_symbols(self) -> tuple[str, ...]:
+        """The literals that stand for control ids in a rendered chat template."""
+        return tuple(self._control)
+
+    def symbols(self) -> tuple[str, ...]:
+        """All literals that are cut out of a rendered chat template, white space left out."""
+        return tuple(s for s in (*self._control, *self._plain_symbols) if not s.isspace())
+
+    def encode_rendered(self, text: str, contents: Sequence[Span]) -> list[int]:
+        """The ids of a text that a chat template wrote, BOS and EOS as the template has them.
+
+        Args:
+            contents: the spans that come from messages; a control symbol there stays text.
+        """
+        check_text(text)
+        return self._encode_rendered(text, contents)
+
+    def second_opinion(self, texts: list[str]) -> int | None:  # noqa: ARG002
+        """On how many texts the folder's tokenizer.model gives other ids; None where none counts.
+
+        It counts where the ids come from tokenizer.json and the folder has a tokenizer.model too.
+        """
+        return None
 
     def _set_control(self, source: Path, control: dict[str, int]) -> None:
         """Take over the control symbols; ValueError if plain text could become one."""
@@ -84,7 +151,9 @@ class Tokenizer(ABC):
         if bos is None or eos is None:
             raise ValueError(
                 f"{source}: the tokenizer has no {'BOS' if bos is None else 'EOS'} id; name it in "
-                "tokenizer_config.json, or train the sentencepiece model with one"
+                "tokenizer_config.json, or train the sentencepiece model with one. Documents are "
+                "framed by BOS and EOS here; a tokenizer that has EOS alone (Qwen, OLMo) is not "
+                "supported"
             )
         self.bos_id, self.eos_id, self.unk_id, self.pad_id = bos, eos, unk, pad
 
@@ -139,11 +208,15 @@ class Tokenizer(ABC):
         """Write the tokenizer files of an HF folder, each of them whole or not at all."""
         files = self._files()
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
+        for name, content in (files | self._folder.template_files()).items():
+            (folder / name).parent.mkdir(exist_ok=True)
             _write(folder / name, content)
 
     @abstractmethod
     def _encode(self, text: str) -> list[int]: ...
+
+    @abstractmethod
+    def _encode_rendered(self, text: str, contents: Sequence[Span]) -> list[int]: ...
 
     @abstractmethod
     def _encode_batch(self, texts: list[str], threads: int | None) -> list[list[int]]: ...
@@ -159,37 +232,48 @@ class Tokenizer(ABC):
 
 
 class _SentencePiece(Tokenizer):
-    """A sentencepiece model file."""
+    """A sentencepiece model, alone or in a folder whose other files do not go beyond it."""
 
-    def __init__(self, path: Path) -> None:
-        self._serialized = path.read_bytes()
-        self._model = ModelProto()
-        self._processor = SentencePieceProcessor()
-        try:
-            self._model.ParseFromString(self._serialized)
-            self._processor.LoadFromSerializedProto(self._serialized)
-        except (DecodeError, RuntimeError) as error:
-            raise ValueError(f"{path} is not a sentencepiece model: {error}") from None
+    def __init__(self, origin: Path, serialized: bytes, files: FolderFiles) -> None:
+        path = origin if origin.is_file() else origin / MODEL
+        self.origin, self._serialized, self._folder = origin, serialized, files
+        self._model = _parse(path, serialized)
+        self._processor = _processor(path, serialized)
         self.vocab_size = len(self._model.pieces)
+        given = {
+            name: id
+            for name in ("bos", "eos", "unk", "pad")
+            if (id := getattr(self._processor, f"{name}_id")()) >= 0
+        }
+        places = {piece.piece: id for id, piece in enumerate(self._model.pieces)}
+        self.special_tokens = {
+            f"{name}_token": self._model.pieces[id].piece for name, id in given.items()
+        } | files.special_tokens()
+        check_named(files, places)
+        named = {key: places[token] for key, token in self.special_tokens.items()}
+        ids = [named.get(f"{name}_token") for name in ("bos", "eos", "unk", "pad")]
+        self._set_ids(path, *ids)
         self.fingerprint = _fingerprint(self._model)
+        if (given.get("bos"), given.get("eos")) != (self.bos_id, self.eos_id):
+            self.fingerprint = _sha256([self.fingerprint, self.bos_id, self.eos_id])
         pieces = enumerate(self._model.pieces)
-        bos, eos, unk, pad = (
-            id if id >= 0 else None
-            for id in (
-                self._processor.bos_id(),
-                self._processor.eos_id(),
-                self._processor.unk_id(),
-                self._processor.pad_id(),
-            )
-        )
-        self._set_ids(path, bos, eos, unk, pad)
         self._set_control(path, {p.piece: id for id, p in pieces if p.type == CONTROL})
+        user_defined = (p.piece for p in self._model.pieces if p.type == USER_DEFINED)
+        self._plain_symbols = tuple(piece for piece in user_defined if len(piece) > 1)
 
     def _encode(self, text: str) -> list[int]:
         return self._processor.encode(text)
 
     def _encode_batch(self, texts: list[str], threads: int | None) -> list[list[int]]:
         return self._processor.encode(texts, num_threads=threads or -1)
+
+    def _encode_rendered(self, text: str, contents: Sequence[Span]) -> list[int]:
+        ids, start = [], 0
+        for begin, stop in matches_outside(self._control_literal, text, contents):
+            ids += self._encode(text[start:begin]) if begin > start else []
+            ids.append(self._control[text[begin:stop]])
+            start = stop
+        return ids + (self._encode(text[start:]) if start < len(text) else [])
 
     def _decode(self, ids: list[int]) -> str:
         return self._processor.decode(ids)
@@ -198,48 +282,118 @@ class _SentencePiece(Tokenizer):
         return self._model.pieces[id].piece
 
     def _files(self) -> dict[str, bytes]:
-        files = {"tokenizer.model": self._serialized}
-        for name, value in fast_files(self._model).items():
-            files[name] = json.dumps(value, ensure_ascii=False, indent=2).encode() + b"\n"
-        return files
+        written = fast_files(self._model)
+        kept = {k: v for k, v in self._folder.config.items() if k != "auto_map"}
+        config = written[CONFIG] | kept | {"tokenizer_class": PLAIN_CLASSES[0]}
+        return {
+            MODEL: self._serialized,
+            JSON: as_json(written[JSON]),
+            CONFIG: as_json(config | {k: kept.get(k, v) for k, v in self.special_tokens.items()}),
+            MAP: self._folder.raw.get(MAP, as_json(self.special_tokens)),
+            **{name: self._folder.raw[name] for name in (ADDED,) if name in self._folder.raw},
+        }
 
 
 class _TokenizerJson(Tokenizer):
-    """A folder that has only a tokenizer.json: read through `tokenizers`, saved as a copy.
+    """A tokenizer.json, read through `tokenizers`; the files of its folder are saved as copies.
 
-    BOS and EOS come from the folder's tokenizer_config.json, generation_config.json or config.json.
+    BOS and EOS come from the folder's tokenizer_config.json and special_tokens_map.json, or where
+    they name none, from generation_config.json or config.json.
+
+    Args:
+        model: of the folder's tokenizer.model, if there is one.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, files: FolderFiles, model: ModelProto | None) -> None:
+        self.origin, self._folder, self._model = files.folder, files, model
+        self._description = description_of(files, model)
+        self._backend = self._build(self._description)
+        self._backend.encode_special_tokens = True  # a literal special token is plain text
+        self.vocab_size = 1 + max(self._backend.get_vocab().values())
+        added = files.added()
+        for id, token in added.items():
+            if self._backend.token_to_id(token.content) != id:
+                raise ValueError(
+                    f"{files.folder}: the added token {token.content!r} has the id {id} in the "
+                    f"files, but tokenizer.json gives it {self._backend.token_to_id(token.content)}"
+                    "; write it into model.vocab with its id"
+                )
+        check_named(files, self._backend.get_vocab())
+        self.special_tokens = files.special_tokens()
+        ids = {name: self._special_id(name) for name in ("bos", "eos", "unk", "pad")}
+        self._set_ids(files.folder, ids["bos"], ids["eos"], ids["unk"], ids["pad"])
+        for name, id in ids.items():
+            if id is not None:
+                self.special_tokens.setdefault(f"{name}_token", self._piece(id))
+        special = {token.content: id for id, token in added.items() if token.special}
+        self._plain_symbols = tuple(t.content for t in added.values() if not t.special)
+        self._set_control(files.folder, {c: id for c, id in special.items() if id != self.unk_id})
+        decisive = {
+            k: v for k, v in self._description.items() if k not in ("truncation", "padding")
+        }
+        self.fingerprint = _sha256([self.bos_id, self.eos_id, decisive])
+
+    def _build(self, description: Mapping[str, Any]) -> Any:
         try:
             import tokenizers
         except ImportError:
             raise ValueError(
-                f"{folder} has only a tokenizer.json: install the extra `hf` to read it"
+                f"{self.origin}: the ids come from tokenizer.json: install the extra `hf` to read "
+                "it"
             ) from None
-        self._folder = folder
-        self._backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self._backend.encode_special_tokens = True  # a literal special token is plain text
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        self.vocab_size = 1 + max(self._backend.get_vocab().values())
-        self._set_ids(folder, *(self._special_id(name) for name in ("bos", "eos", "unk", "pad")))
-        added = self._backend.get_added_tokens_decoder().items()
-        special = {token.content: id for id, token in added if token.special}
-        self._set_control(folder, {c: id for c, id in special.items() if id != self.unk_id})
-        description = _read_json(folder / "tokenizer.json")
-        decisive = {k: v for k, v in description.items() if k not in ("truncation", "padding")}
-        self.fingerprint = _sha256([self.bos_id, self.eos_id, decisive])
+        try:
+            backend = tokenizers.Tokenizer.from_str(json.dumps(description))
+        except BaseException as error:
+            if type(error) is not Exception:  # the class that `tokenizers` raises
+                raise
+            raise ValueError(f"{self.origin / JSON}: {error}; the file is damaged") from None
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
+
+    @cached_property
+    def _rendering(self) -> Any:
+        """The backend for what templates write: special tokens are ids."""
+        return self._build(self._description)
+
+    @cached_property
+    def _guarded(self) -> tuple[Any, dict[str, str]]:
+        """The backend with other names for control symbols, and these names.
+
+        The names are private characters, so that no symbol is found in a text.
+        """
+        names = {symbol: chr(0x100000 + number) for number, symbol in enumerate(self._control)}
+        model = dict(self._description["model"])
+        if isinstance(model["vocab"], dict):
+            model["vocab"] = {names.get(piece, piece): id for piece, id in model["vocab"].items()}
+        else:
+            model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
+        added = [
+            {**token, "content": names.get(token["content"], token["content"])}
+            for token in self._description["added_tokens"]
+        ]
+        renamed = {"model": model, "added_tokens": added, "post_processor": None}
+        return self._build({**self._description, **renamed}), names
 
     def _special_id(self, name: str) -> int | None:
-        token = _read_json(self._folder / "tokenizer_config.json").get(f"{name}_token")
+        token = self.special_tokens.get(f"{name}_token")
         if token is not None:
-            return self._backend.token_to_id(token if isinstance(token, str) else token["content"])
+            return self._backend.token_to_id(token)
+        if name == "bos" and self._folder.config.get("add_bos_token") is False:
+            return None  # the tokenizer says itself that it has none
         for file in ("generation_config.json", "config.json"):
-            id = _read_json(self._folder / file).get(f"{name}_token_id")
-            if id is not None:
-                return id[0] if isinstance(id, list) else id
+            id = read_json(self.origin / file).get(f"{name}_token_id")
+            id = id[0] if isinstance(id, list) and id else id
+            if isinstance(id, int) and self._backend.id_to_token(id) is not None:
+                return id
         return None
+
+    def second_opinion(self, texts: list[str]) -> int | None:
+        if self._model is None:
+            return None
+        processor = _processor(self.origin / MODEL, self._folder.raw[MODEL])
+        ours, theirs = self.encode_batch(texts), processor.encode(texts)
+        return sum(one != other for one, other in zip(ours, theirs, strict=True))
 
     def _encode(self, text: str) -> list[int]:
         return self._backend.encode(text, add_special_tokens=False).ids
@@ -250,6 +404,22 @@ class _TokenizerJson(Tokenizer):
         encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
+    def _encode_rendered(self, text: str, contents: Sequence[Span]) -> list[int]:
+        symbols = list(matches_outside(self._control_literal, text, contents))
+        if [match.span() for match in self._control_literal.finditer(text)] == symbols:
+            return self._rendering.encode(text, add_special_tokens=False).ids
+        backend, names = self._guarded
+        if used := [name for name in names.values() if name in text]:
+            raise ValueError(
+                f"a message holds the private character U+{ord(used[0]):X} and a control symbol; "
+                "remove one of them"
+            )
+        pieces, start = [], 0
+        for begin, stop in symbols:
+            pieces += [text[start:begin], names[text[begin:stop]]]
+            start = stop
+        return backend.encode("".join([*pieces, text[start:]]), add_special_tokens=False).ids
+
     def _decode(self, ids: list[int]) -> str:
         return self._backend.decode(ids, skip_special_tokens=True)
 
@@ -257,8 +427,35 @@ class _TokenizerJson(Tokenizer):
         return self._backend.id_to_token(id) or ""
 
     def _files(self) -> dict[str, bytes]:
-        paths = [self._folder / name for name in HF_FILES]
-        return {path.name: path.read_bytes() for path in paths if path.is_file()}
+        files = dict(self._folder.raw)
+        config = dict(self._folder.config)
+        if JSON not in files:
+            files[JSON] = as_json(self._description)
+        plain = config.get("tokenizer_class", PLAIN_CLASSES[0]) in PLAIN_CLASSES
+        if not plain or self.special_tokens != self._folder.special_tokens():
+            # Another class would rebuild parts of tokenizer.json in its own way.
+            config |= {"tokenizer_class": PLAIN_CLASSES[0]}
+            named = {k: v for k, v in self.special_tokens.items() if not config.get(k)}
+            files[CONFIG] = as_json(config | named)
+        return files
+
+
+def _parse(path: Path, serialized: bytes) -> ModelProto:
+    model = ModelProto()
+    try:
+        model.ParseFromString(serialized)
+    except DecodeError as error:
+        raise ValueError(f"{path} is not a sentencepiece model: {error}") from None
+    return model
+
+
+def _processor(path: Path, serialized: bytes) -> SentencePieceProcessor:
+    processor = SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(serialized)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is not a sentencepiece model: {error}") from None
+    return processor
 
 
 def _fingerprint(model: ModelProto) -> str:
@@ -280,15 +477,6 @@ def _fingerprint(model: ModelProto) -> str:
 
 def _sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _read_json(path: Path) -> dict:
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -14,12 +14,12 @@ from data.sources import AnySource
 from model.adapter import save_adapter
 from model.transformer import Mistral
 from model.weights import PretrainedFolder, SavedTokenizer, write_folder
-from tokenizer.chat import CHAT_TEMPLATE
+from tokenizer.chat import template_of
+from tokenizer.folder import TEMPLATE
+from tokenizer.tokenizer import Tokenizer
 from training.distributed import World
 from training.parallelize import DTYPES
 from training.state import state_parameters
-
-TEMPLATE_FILE = "chat_template.jinja"
 
 
 def export(
@@ -69,11 +69,14 @@ def export(
     world.barrier()
 
 
-def chat_files(sources: Iterable[AnySource]) -> dict[str, bytes]:
-    """The chat template, by its file name, for a model that was trained on conversations."""
-    if any(isinstance(source, Conversations) for source in sources):
-        return {TEMPLATE_FILE: CHAT_TEMPLATE.encode()}
-    return {}
+def chat_files(sources: Iterable[AnySource], tokenizer: Tokenizer) -> dict[str, bytes]:
+    """The chat template, by its file name, for a model that was trained on conversations.
+
+    Empty where the tokenizer has templates of its own, which it writes itself.
+    """
+    if tokenizer.templates or not any(isinstance(s, Conversations) for s in sources):
+        return {}
+    return {TEMPLATE: template_of(tokenizer).source.encode()}
 
 
 @torch.no_grad()

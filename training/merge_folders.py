@@ -6,7 +6,6 @@ at all. Memory peaks at about two shards, since weights are computed as they are
 budget of forgetting holds a whole network, in fp32, to measure it.
 """
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,9 +19,9 @@ from tqdm import tqdm
 from model.adapter import AdapterFolder
 from model.merge import ChatVector, Folder, MergedAdapters, TaskArithmetic
 from model.weights import PretrainedFolder, write_folder
+from tokenizer.folder import read_templates
 from tokenizer.tokenizer import Tokenizer
 from training.blend import RECORD, BlendConfig, describe_blend, fit_budget
-from training.export import TEMPLATE_FILE
 from training.general_loss import AsWritten
 from training.inputs import final_folder, open_folder
 from training.open_model import open_tokenizer_of
@@ -113,9 +112,11 @@ def export_folder(config: ExportConfig, *, progress: bool = True) -> None:
     places = [final_folder(folder) for folder in folders if folder is not None]
     # The tokenizer is ours, not that of the chat model.
     tokenizer = open_tokenizer_of(places[1 if config.chat else 0 :])
+    templates = next(filter(None, map(read_templates, places)), {})
+    if templates != tokenizer.templates:
+        tokenizer = tokenizer.with_templates(templates)
     tokenizer.check_exportable()
-    template = next(filter(None, map(_chat_template, places)), None)
-    files = {} if template is None else {TEMPLATE_FILE: template}
+    files = {}
     if isinstance(source, TaskArithmetic):
         fit = None
         if config.max_general_bits_per_byte is not None:
@@ -207,17 +208,6 @@ def _check_same_pieces(folders: Sequence[Folder]) -> None:
                     f"{theirs.piece(id)!r} there and {ours.piece(id)!r} here, so their rows "
                     "cannot be added"
                 )
-
-
-def _chat_template(folder: Path) -> bytes | None:
-    """The template of a folder, in the file of its own or in older folders' tokenizer_config."""
-    if (path := folder / TEMPLATE_FILE).is_file():
-        return path.read_bytes()
-    path = folder / "tokenizer_config.json"
-    if not path.is_file():
-        return None
-    template = json.loads(path.read_text(encoding="utf-8")).get("chat_template")
-    return template.encode() if isinstance(template, str) else None
 
 
 def _open_tokenizer(folder: Path) -> Tokenizer | None:

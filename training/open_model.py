@@ -11,6 +11,7 @@ from model.attention import resolve_backend
 from model.merge import MergedAdapters
 from model.transformer import Mistral
 from model.weights import NetworkSource, PretrainedFolder, load_network, telling_rows
+from tokenizer.folder import JSON, MODEL, read_templates
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import keep_freed_memory
 from training.inputs import final_folder, open_base
@@ -55,16 +56,20 @@ def _load(source: NetworkSource, dtype: torch.dtype, device: torch.device | str)
 
 
 def open_tokenizer_of(folders: list[Path]) -> Tokenizer:
-    """The tokenizer in the first of some folders that has one.
+    """The tokenizer in the first of some folders that has one, with the first chat templates.
 
     Raises:
-        ValueError: none has.
+        ValueError: none has a tokenizer that can be read.
     """
     for folder in folders:
-        if any((folder / name).is_file() for name in ("tokenizer.model", "tokenizer.json")):
-            return Tokenizer.open(folder)
+        if any((folder / name).is_file() for name in (MODEL, JSON)):
+            tokenizer = Tokenizer.open(folder)
+            templates = next(filter(None, map(read_templates, folders)), {})
+            same = templates == tokenizer.templates
+            return tokenizer if same else tokenizer.with_templates(templates)
     raise ValueError(
-        f"no tokenizer in {', '.join(map(str, folders))}; copy its tokenizer.model there"
+        f"no tokenizer in {', '.join(map(str, dict.fromkeys(folders)))}; copy the {MODEL} or the "
+        f"{JSON} of the model there (tekken.json is not read)"
     )
 
 
