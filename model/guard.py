@@ -24,7 +24,7 @@ _BOOKKEEPING = vars(nn.Module()).keys()
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 # The stock network is built from the config; decoders read the scale of each adapter, and the rate
 # of dropout is of no matter where no seeds are set.
-_FREE = {"config", "lora", "scale", "dropout"}
+_FREE = {"config", "lora", "scale", "dropout", "merged_digest"}
 
 
 def departure(model: nn.Module) -> str | None:

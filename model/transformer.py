@@ -183,6 +183,7 @@ class Mistral(nn.Module):
         self.config = config
         self.backend = backend
         self.lora: LoraConfig | None = None  # model.lora.add_lora sets it
+        self.merged_digest: str | None = None  # set where weights are merged as they are loaded
         self.model = Decoder(config, backend)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tie_weights()

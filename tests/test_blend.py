@@ -24,6 +24,7 @@ from training.evaluate import cut_text
 from training.general_loss import GeneralLossConfig, general_loss
 from training.inputs import open_folder
 from training.line_search import largest_within, next_place
+from training.open_model import model_digest, open_model
 
 GENERAL = ["general_en", "general_zh"]
 HEAD = "lm_head.weight"
@@ -193,6 +194,27 @@ def test_a_digest_of_adapters_knows_the_settings_that_a_merge_reads(
     settings = json.loads((path / "adapter_config.json").read_text())
     (path / "adapter_config.json").write_text(json.dumps(settings | {key: value}))
     assert (open_folder(path).digest != before) == differs
+
+
+def test_a_network_that_is_merged_as_it_is_loaded_has_the_digest_of_what_is_stored(
+    sample, tmp_path, monkeypatch
+):
+    """So that answers are continued on a processor that rounds the products otherwise."""
+    base = base_folder(sample, tmp_path / "base")
+    path = save(adapted(base, LORA), tmp_path / "adapter", base)
+    found = []
+    for alpha in (7, 9):
+        settings = json.loads((path / "adapter_config.json").read_text())
+        settings["alpha_pattern"] = {"layers.0.self_attn.q_proj": alpha}
+        (path / "adapter_config.json").write_text(json.dumps(settings))
+        found.append(model_digest(open_model(path, torch.float32, "cpu")[0]))
+        assert found[-1] == open_folder(path).digest
+    assert found[0] != found[1]
+    plain = MergedAdapters.read
+    monkeypatch.setattr(
+        MergedAdapters, "read", lambda *args: plain(*args).nextafter(torch.tensor(9.0))
+    )
+    assert model_digest(open_model(path, torch.float32, "cpu")[0]) == found[1]
 
 
 @pytest.mark.parametrize(

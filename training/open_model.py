@@ -43,7 +43,9 @@ def open_model(
         model = _load(source, dtype, device)
         load_adapter(model, adapter, source)
     else:
-        model = _load(MergedAdapters(source, [(adapter, 1.0)]), dtype, device)
+        merged = MergedAdapters(source, [(adapter, 1.0)])
+        model = _load(merged, dtype, device)
+        model.merged_digest = merged.digest
     return _checked(model, open_tokenizer_of([folder, source.folder]), folder)
 
 
@@ -86,7 +88,13 @@ def _checked(model: Mistral, tokenizer: Tokenizer, folder: Path) -> tuple[Mistra
 
 
 def model_digest(model: Mistral) -> str:
-    """sha256 over some rows of every tensor: tells one model from another."""
+    """sha256 over some rows of every tensor, which differs between models.
+
+    A network that was merged as it was loaded has the digest of what was merged: its weights are
+    sums of products, whose last bits depend on the processor.
+    """
+    if model.merged_digest is not None:
+        return model.merged_digest
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         rows = parameter.detach()[telling_rows(len(parameter), model.config)].float().cpu()
