@@ -16,9 +16,9 @@ import re
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,8 +29,10 @@ from data.conversations import KIND, STORED
 from data.draft import draft_folder, locked, refuse_existing
 from data.durable import fsync_folder, write_durably
 from data.held_out import normalize, side_hash
-from data.messages import FORMATS, Entry, read_conversations
+from data.messages import Conversation, Entry, read_conversations
 from data.readers import BadRecord, find_inputs
+from data.record_files import EMPTY_LINE, FORMATS
+from data.record_keys import columns_of
 from data.shards import FORMAT_VERSION, sha256_of, token_dtype
 from tokenizer.chat import TRAIN_ON, Encoded, Message, encode_conversation, truncate
 from tokenizer.tokenizer import Tokenizer
@@ -38,7 +40,8 @@ from tokenizer.tokenizer import Tokenizer
 SAME_TEXT = "same text as an earlier conversation"
 TOO_LONG = "longer than max_tokens"
 NO_ANSWER_LEFT = "longer than max_tokens before its first answer"
-LEFT_OUT = frozenset((SAME_TEXT, TOO_LONG, NO_ANSWER_LEFT))
+NOTHING_TO_LEARN = "all that could be predicted is marked as not to be learned"
+LEFT_OUT = frozenset((SAME_TEXT, TOO_LONG, NO_ANSWER_LEFT, NOTHING_TO_LEARN))
 """Reasons for which a conversation is left out although its record is good."""
 
 
@@ -49,7 +52,8 @@ class PrepareConversationsConfig:
     name: str
     """What curricula and reports call the source: letters, digits, `_`, `.` and `-`."""
     inputs: list[str]
-    """Files or globs; read in sorted order. Formats: .json, .jsonl[.gz|.zst]."""
+    """Files or globs; read in sorted order. Formats: .json, .jsonl, both also .gz or .zst,
+    and .parquet."""
     out: str
     """Folder to create. `<out>.tmp` holds unfinished work."""
     tokenizer: str
@@ -62,8 +66,18 @@ class PrepareConversationsConfig:
     """What is to be predicted: the answers of the `assistant`, or `all` of a conversation."""
     held_out_fraction: float = 0.02
     """Share of conversations that no training row touches, 0 <= fraction < 1."""
+    fields: dict[str, str] = field(default_factory=dict)
+    """Columns of records under other names than usual, by what they mean: messages, question,
+    input, answer, system, history; or role, content, train of each message. For example
+    `fields='{question: ask, answer: reply}'`; the usual names are in data/record_keys.py."""
+    ignore: list[str] = field(default_factory=list)
+    """Keys of records or messages to pass over although they mean something: tools,
+    reasoning_content, images, ..."""
     on_bad: str = "skip"
     """`skip` leaves bad records out, counts them and lists them in skipped.jsonl; `fail` stops."""
+    max_rejected: float = 1.0
+    """Share of all records that may be rejected, for whatever reason; beyond, nothing is written
+    and the command fails. 1: all but one."""
     show: int = 3
     """Conversations to print as training will see them."""
 
@@ -85,6 +99,9 @@ class PrepareConversationsConfig:
             raise ValueError(
                 f"held_out_fraction: {self.held_out_fraction}; it must be >= 0 and < 1"
             )
+        if not 0 <= self.max_rejected <= 1:
+            raise ValueError(f"max_rejected: {self.max_rejected}; it must be >= 0 and <= 1")
+        columns_of(self.fields, self.ignore)
         for name, least in (("max_tokens", 2), ("show", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: {getattr(self, name)}; it must be >= {least}")
@@ -94,13 +111,13 @@ def prepare_conversations(config: PrepareConversationsConfig, *, progress: bool 
     """Prepare a source of conversations and return its manifest.
 
     Raises:
-        ValueError: a bad input, a bad record under `on_bad=fail`, inputs that change while they are
-            read, no conversation left for training, a folder that exists or that another process is
-            filling.
+        ValueError: a bad input, a bad record under `on_bad=fail`, more than `max_rejected` of them,
+            inputs that change while they are read, no conversation left for training, a folder that
+            exists or that another process is filling.
     """
     out = Path(config.out)
     refuse_existing(out)
-    paths = find_inputs(config.inputs, "", FORMATS)
+    paths = find_inputs(config.inputs, None, FORMATS)
     tokenizer = Tokenizer.open(config.tokenizer)
     folder = draft_folder(out)
     with locked(out):
@@ -142,6 +159,16 @@ def digest_of(messages: Iterable[Message], train_on: str) -> bytes:
     return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
 
 
+def main_reasons(rejected: Mapping[str, int], most: int = 5) -> str:
+    """The most frequent reasons for which records were rejected, with their counts."""
+    reasons = Counter(rejected).most_common()
+    shown = [f"{count:,} x {reason}" for reason, count in reasons[:most]]
+    rest = (
+        f"{sum(count for _, count in reasons[most:]):,} x other reasons" if reasons[most:] else ""
+    )
+    return ", ".join(filter(None, [*shown, rest]))
+
+
 def openai_record(messages: Iterable[Message]) -> dict[str, list[dict[str, str | bool]]]:
     """A conversation as held_out.jsonl has it, which `data.messages` reads again."""
     marks = {True: {}, False: {"train": False}}
@@ -158,7 +185,7 @@ def _fill(
     """Write a whole source into a folder, and return its manifest."""
     digests = {path: sha256_of(Path(path)) for path in paths}
     with _Writer(folder, config, tokenizer, digests) as writer:
-        entries = read_conversations(paths)
+        entries = read_conversations(paths, columns_of(config.fields, config.ignore))
         for entry in tqdm(entries, config.name, unit="", disable=not progress):
             writer.add(entry)
         writer.flush()
@@ -203,8 +230,10 @@ class _Writer:
         self._seen: set[bytes] = set()
         self._counts = Counter[str]()
         self._rejected = Counter[str]()
+        self._left_off = Counter[str]()
+        self._passed_over = Counter[str]()
         self._inputs = {
-            path: {"path": path, "sha256": digest, "conversations": 0}
+            path: {"path": path, "sha256": digest, "records": 0, "conversations": 0}
             for path, digest in digests.items()
         }
         self._stack = ExitStack()
@@ -220,11 +249,12 @@ class _Writer:
 
     def add(self, entry: Entry) -> None:
         """Take the next record; ValueError at a bad one under `on_bad=fail`."""
-        if isinstance(entry.messages, BadRecord):
-            self._reject(entry, str(entry.messages))
+        self._inputs[entry.file]["records"] += 1
+        if isinstance(entry.conversation, BadRecord):
+            self._reject(entry, str(entry.conversation))
         else:
             self._inputs[entry.file]["conversations"] += 1
-            self._add(entry, entry.messages)
+            self._add(entry, entry.conversation)
 
     def flush(self) -> None:
         """Make everything durable."""
@@ -232,11 +262,14 @@ class _Writer:
             file.flush()
             os.fsync(file.fileno())
 
-    def _add(self, entry: Entry, messages: list[Message]) -> None:
+    def _add(self, entry: Entry, conversation: Conversation) -> None:
+        messages = conversation.messages
         digest = digest_of(messages, self._config.train_on)
         if digest in self._seen:
             return self._reject(entry, SAME_TEXT)
         encoded = encode_conversation(self._tokenizer, messages, train_on=self._config.train_on)
+        if not any(encoded.supervised):
+            return self._reject(entry, NOTHING_TO_LEARN)
         is_overlong = len(encoded.ids) > self._config.max_tokens
         if is_overlong and self._config.overlong == "reject":
             return self._reject(entry, TOO_LONG)
@@ -244,6 +277,8 @@ class _Writer:
         if not any(encoded.supervised):
             return self._reject(entry, NO_ANSWER_LEFT)
         self._seen.add(digest)
+        self._left_off.update(conversation.left_off)
+        self._passed_over.update(set(conversation.passed_over))
         if side_of(messages) < self._config.held_out_fraction * 2**64:
             self._counts["held_out"] += 1
             self._files["held_out.jsonl"].write(_json_line(openai_record(messages)))
@@ -262,8 +297,8 @@ class _Writer:
     def _reject(self, entry: Entry, reason: str) -> None:
         if self._config.on_bad == "fail" and reason not in LEFT_OUT:
             raise ValueError(
-                f"{entry.file}:{entry.line}: {reason}; mend it, or set on_bad=skip to leave such "
-                "records out"
+                f"{entry.file}:{entry.line}: {reason}; correct it, or set on_bad=skip to leave "
+                "such records out"
             )
         self._rejected[reason] += 1
         place = {"file": entry.file, "line": entry.line, "reason": reason}
@@ -272,11 +307,18 @@ class _Writer:
     def finish(self) -> dict:
         """The manifest; ValueError if there is nothing to train on."""
         config, counts = self._config, self._counts
+        rejected = self._rejected.total() - self._rejected[EMPTY_LINE]
+        records = counts["conversations"] + counts["held_out"] + rejected
+        if rejected > config.max_rejected * records:
+            raise ValueError(
+                f"max_rejected: {rejected:,} of {records:,} records were rejected, more than a "
+                f"share of {config.max_rejected}, and nothing was written: "
+                f"{main_reasons(self._rejected)}; correct them, or raise max_rejected"
+            )
         if not counts["conversations"]:
-            reasons = ", ".join(f"{n} x {reason}" for reason, n in self._rejected.items())
             raise ValueError(
                 f"inputs: no conversation is left for training; {counts['held_out']} held out, "
-                f"rejected: {reasons or 'none'}"
+                f"rejected: {main_reasons(self._rejected) or 'none'}"
             )
         return {
             "format_version": FORMAT_VERSION,
@@ -294,6 +336,8 @@ class _Writer:
                 for total in ("conversations", "tokens", "supervised_tokens", "truncated")
             },
             "rejected": dict(self._rejected),
+            "left_off": dict(self._left_off),
+            "passed_over": dict(self._passed_over),
             "held_out": {
                 "fraction": config.held_out_fraction,
                 "conversations": counts["held_out"],
@@ -305,6 +349,8 @@ class _Writer:
                 "max_tokens": config.max_tokens,
                 "overlong": config.overlong,
                 "train_on": config.train_on,
+                "fields": dict(config.fields),
+                "ignore": list(config.ignore),
             },
         }
 

@@ -6,6 +6,7 @@ it refuses becomes a `BadRecord`; what makes the rest of a file unreadable is a 
 
 Lines end at "\\n" only ("\\r\\n" in Windows files), so that U+2028 within a text is text; a UTF-8
 byte order mark is dropped from the start of a file. Otherwise texts are exactly what was written.
+Endings of file names count without regard to case. `read_rows` gives whole rows of Parquet files.
 """
 
 import glob
@@ -25,6 +26,7 @@ FORMATS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".txt", ".parquet")
 LONGEST_RECORD = 1 << 26
 """Bytes of a line, file or cell from which it is refused: no memory is reserved for a runaway."""
 
+_TABLES = (".csv", ".tsv", ".xls", ".xlsx")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -53,9 +55,13 @@ class Record(NamedTuple):
 
 
 def find_inputs(
-    patterns: list[str], text_field: str, formats: tuple[str, ...] = FORMATS
+    patterns: list[str], text_field: str | None, formats: tuple[str, ...] = FORMATS
 ) -> list[str]:
-    """The files that paths and globs stand for, sorted; ValueError before anything is read."""
+    """The files that paths and globs stand for, sorted; ValueError before anything is read.
+
+    Args:
+        text_field: column that a Parquet file must have; None: it may have any.
+    """
     paths = []
     for pattern in patterns:
         literal = Path(pattern).is_file()
@@ -73,14 +79,20 @@ def find_inputs(
                 f"inputs: {path!r} is matched twice (as {twin!r}); its documents would be read "
                 "twice, so narrow one of the patterns"
             )
-        if not path.endswith(formats):
+        if not has_ending(path, *formats):
+            table = "write the rows as .jsonl, an object each, or " * has_ending(path, *_TABLES)
             raise ValueError(
-                f"inputs: {path!r} is in no known format; the name must end in one of "
+                f"inputs: {path!r} is in no known format; {table}the name must end in one of "
                 + ", ".join(formats)
             )
-        if path.endswith(".parquet"):
+        if has_ending(path, ".parquet"):
             _check_parquet(path, text_field)
     return paths
+
+
+def has_ending(path: str, *endings: str) -> bool:
+    """Say if the name of a file ends in one of these, in capitals or not."""
+    return path.lower().endswith(endings)
 
 
 def read_records(
@@ -88,7 +100,7 @@ def read_records(
 ) -> Iterator[Record]:
     """The records of all files after a position, in order; ValueError where a file is damaged."""
     for file, path in enumerate(paths[after.file :], after.file):
-        is_json = not path.endswith((".txt", ".parquet"))
+        is_json = not has_ending(path, ".txt", ".parquet")
         pieces = _cut(path, text_field, txt_documents)
         for line, (payload, bytes_read) in enumerate(pieces, start=1):
             if file > after.file or line > after.line:
@@ -97,9 +109,9 @@ def read_records(
 
 def _cut(path: str, text_field: str, txt_documents: str) -> Iterator[tuple[bytes | None, int]]:
     """Raw documents of one file, with the bytes read so far."""
-    if path.endswith(".parquet"):
+    if has_ending(path, ".parquet"):
         return _rows(path, text_field)
-    if path.endswith(".txt") and txt_documents == "file":
+    if has_ending(path, ".txt") and txt_documents == "file":
         return _whole(path)
     return _lines(path)
 
@@ -161,6 +173,23 @@ def _lines(path: str) -> Iterator[tuple[bytes, int]]:
             ) from error
 
 
+def read_bytes(path: str, most: int = -1) -> bytes:
+    """The first bytes of a file as they are when unpacked; all, unless there are `most`.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    with ExitStack() as stack:
+        raw = stack.enter_context(Path(path).open("rb"))
+        content = stack.enter_context(_decompressed(path, raw))
+        try:
+            return content.read(most)
+        except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+            raise ValueError(
+                f"{path}: damaged ({error}); restore the file, or leave it out"
+            ) from error
+
+
 def _whole(path: str) -> Iterator[tuple[bytes, int]]:
     with Path(path).open("rb") as file:
         content = file.read(LONGEST_RECORD)
@@ -186,7 +215,33 @@ def _rows(path: str, text_field: str) -> Iterator[tuple[bytes | None, int]]:
         ) from error
 
 
-def _check_parquet(path: str, text_field: str) -> None:
+def read_rows(path: str) -> Iterator[dict[str, Any] | BadRecord]:
+    """The rows of a Parquet file as objects; a BadRecord where a text is not UTF-8.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    count = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=256):
+                for number in range(len(batch)):
+                    try:
+                        row = batch.slice(number, 1).to_pylist()[0]
+                    except UnicodeDecodeError:
+                        row = BadRecord("invalid UTF-8")
+                    count += 1
+                    yield row
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path}: damaged after row {count} ({error}); restore the file, or leave it out"
+        ) from error
+
+
+def _check_parquet(path: str, text_field: str | None) -> None:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -198,6 +253,8 @@ def _check_parquet(path: str, text_field: str) -> None:
         schema = pq.read_schema(path)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"inputs: {path!r} is not a Parquet file ({error})") from error
+    if text_field is None:
+        return
     if text_field not in schema.names:
         raise ValueError(
             f"{path}: no column {text_field!r}; set text_field to one of {', '.join(schema.names)}"
@@ -212,9 +269,9 @@ def _check_parquet(path: str, text_field: str) -> None:
 
 
 def _decompressed(path: str, raw: io.BufferedReader) -> io.BufferedIOBase:
-    if path.endswith(".gz"):
+    if has_ending(path, ".gz"):
         return gzip.GzipFile(fileobj=raw)
-    if path.endswith(".zst"):
+    if has_ending(path, ".zst"):
         return io.BufferedReader(_ZstdFrames(raw), 1 << 17)
     return raw
 

@@ -19,7 +19,9 @@ from scripts.conversation_summary import summarize_conversations
 from tokenizer.tokenizer import Tokenizer
 
 ConfigStore.instance().store("prepare_documents_schema", PrepareConfig)
-ConfigStore.instance().store("prepare_conversations_schema", PrepareConversationsConfig)
+_conversations = OmegaConf.structured(PrepareConversationsConfig)
+OmegaConf.set_struct(_conversations.fields, False)  # its keys are the user's own
+ConfigStore.instance().store("prepare_conversations_schema", _conversations)
 
 
 def main(composed: DictConfig) -> None:

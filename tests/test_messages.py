@@ -1,13 +1,13 @@
 """Records of instruction data become conversations, or are rejected with a reason."""
 
-import gzip
-import json
+import math
 
 import pytest
-import zstandard
 
-from data.messages import messages_of, read_conversations
+from data.messages import NO_ANSWER, NO_QUESTION, conversation_of, messages_of
+from data.prepare_conversations import openai_record
 from data.readers import BadRecord
+from data.record_keys import columns_of
 from tokenizer.chat import Message
 
 ALPACA = {"instruction": "Translate.", "input": "hola", "output": "hello"}
@@ -30,8 +30,22 @@ def sharegpt(*pairs, **fields):
     return {"conversations": [{"from": role, "value": text} for role, text in pairs], **fields}
 
 
-def openai(*pairs):
-    return {"messages": [{"role": role, "content": text} for role, text in pairs]}
+def openai(*pairs, **fields):
+    return {"messages": [{"role": role, "content": text} for role, text in pairs], **fields}
+
+
+def messages(*pairs):
+    return [Message(*pair) for pair in pairs]
+
+
+def refusal(record, **names):
+    """The reason why a record is no conversation."""
+    with pytest.raises(BadRecord) as error:
+        conversation_of(record, columns_of(**{"fields": {}, "ignore": []} | names))
+    return str(error.value)
+
+
+ASKED = messages(("user", "q"), ("assistant", "a"))
 
 
 @pytest.mark.parametrize("record", [ALPACA, SHAREGPT, OPENAI], ids=["alpaca", "sharegpt", "openai"])
@@ -74,13 +88,36 @@ def test_an_input_follows_its_instruction(fields, question):
     assert messages_of(record)[0] == Message("user", question)
 
 
-def test_a_system_prompt_stands_beside_or_among_the_turns():
+@pytest.mark.parametrize("key", ["system", "system_prompt", "system_message"])
+@pytest.mark.parametrize("form", ["messages", "conversations", "instruction", "pair"])
+def test_a_system_prompt_counts_beside_or_among_the_turns(key, form):
+    record = {
+        "messages": openai(("user", "q"), ("assistant", "a")),
+        "conversations": sharegpt(("human", "q"), ("gpt", "a")),
+        "instruction": {"instruction": "q", "output": "a"},
+        "pair": {"question": "q", "response": "a"},
+    }[form]
+    expected = [Message("system", "s"), *ASKED]
+    assert messages_of(record | {key: "s"}) == expected
+    for nothing in ("", None, " ", [], math.nan):
+        assert messages_of(record | {key: nothing}) == ASKED
+    assert messages_of(record | {"system": "s", "system_prompt": "s"}) == expected
+    assert refusal(record | {"system": "s", "system_prompt": "t"}) == "two different system prompts"
+
+
+def test_a_system_prompt_beside_the_turns_and_among_them():
     turns = [("user", "q"), ("assistant", "a")]
-    expected = [Message("system", "s"), Message("user", "q"), Message("assistant", "a")]
-    assert messages_of(sharegpt(*turns, system="s")) == expected
-    assert messages_of(sharegpt(("system", "s"), *turns)) == expected
-    assert messages_of(sharegpt(("system", "s"), *turns, system="")) == expected
-    assert messages_of(openai(("system", "s"), *turns)) == expected
+    expected = [Message("system", "s"), *ASKED]
+    for make in (openai, sharegpt):
+        assert messages_of(make(("system", "s"), *turns)) == expected
+        assert messages_of(make(("system", "s"), *turns, system="")) == expected
+        assert messages_of(make(("system", "s"), *turns, system="s")) == expected
+        assert messages_of(make(("system", None), *turns, system="s")) == expected
+        assert messages_of(make(("system", ""), *turns)) == ASKED
+        assert messages_of(make(("system", None), *turns)) == ASKED
+        reason = refusal(make(("system", "s"), *turns, system="t"))
+        assert reason == "two different system prompts"
+    assert "'system' is a number" in refusal(openai(*turns, system=4))
 
 
 def test_texts_are_kept_as_they_are():
@@ -88,135 +125,504 @@ def test_texts_are_kept_as_they_are():
     assert [message.content for message in messages_of(record)] == [" a\u2028 ", "\tb\r\n</s> "]
 
 
+# Marks
+
+
+MARKS = ["train", "training", "trainable", "loss", "loss_mask", "loss_scale", "weight"]
+
+
+def marked(**mark):
+    return {
+        "messages": [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": "bad", **mark},
+            {"role": "user", "content": "r"},
+            {"role": "assistant", "content": "good"},
+        ]
+    }
+
+
+MASKED = messages(("user", "q"), ("assistant", "bad", False), ("user", "r"), ("assistant", "good"))
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [{name: value} for name in MARKS for value in (False, 0, 0.0)]
+    + [{"mask": True}, {"mask": 1}, {"masked": True}, {"train": True, "weight": 0}],
+)
+def test_a_marked_message_is_context(mark):
+    assert messages_of(marked(**mark)) == MASKED
+    # What is held out is written as such a record and read again.
+    assert messages_of(openai_record(MASKED)) == MASKED
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [{name: value} for name in MARKS for value in (True, 1, 1.0, None, math.nan)]
+    + [{"mask": False}, {"mask": 0}, {"mask": None}, {"train": True, "loss": None}],
+)
+def test_marks_that_say_learn_or_nothing_change_nothing(mark):
+    conversation = conversation_of(marked(**mark))
+    assert all(message.train for message in conversation.messages)
+    assert conversation.passed_over == ()
+
+
+def test_marks_in_other_shapes():
+    agent = sharegpt(("human", "q"), ("gpt", "bad"), ("human", "r"), ("gpt", "good"))
+    for turn, loss in zip(agent["conversations"], (None, False, None, True), strict=True):
+        turn["loss"] = loss
+    assert messages_of(agent) == MASKED
+    xtuner = {
+        "conversation": [
+            {"system": "", "input": "q", "output": "bad", "output_with_loss": False},
+            {"input": "r", "output": "good", "output_with_loss": True},
+        ]
+    }
+    assert messages_of(xtuner) == MASKED
+    trl = {
+        "prompt": [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": "bad"},
+            {"role": "user", "content": "r"},
+        ],
+        "completion": [{"role": "assistant", "content": "good"}],
+    }
+    assert messages_of(trl) == MASKED
+    user = marked()
+    user["messages"][0]["weight"] = 0
+    assert messages_of(user)[0] == Message("user", "q", train=False)
+
+
+@pytest.mark.parametrize("name", [*MARKS, "mask"])
+@pytest.mark.parametrize("value", [0.5, 2, -1, "no", [1, 0], {}])
+def test_marks_that_are_neither_yes_nor_no_are_refused_by_name(name, value):
+    assert f"'{name}' is neither 0 nor 1" in refusal(marked(**{name: value}))
+
+
+def test_marks_of_parts_of_a_message_are_refused_by_name():
+    parts = [{"begin_offset": 0, "end_offset": 3, "train": False}]
+    assert "'train_detail'" in refusal(marked(train_detail=parts))
+    assert "'loss_mask' is a list" in refusal(ALPACA | {"loss_mask": [0, 1]})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kto_tag": False},
+        {"kto_tag": 0},
+        {"kto_tag": "false"},
+        {"label": False},
+        {"desirable": False},
+        {"rejected": True},
+        {"train": False},
+        {"weight": 0},
+        {"loss": False},
+        {"trainable": "False"},
+        {"mask": True},
+    ],
+)
+def test_a_record_that_is_not_to_be_learned_is_refused_by_name(fields):
+    assert f"{next(iter(fields))!r} marks a" in refusal(ALPACA | fields)
+    assert f"{next(iter(fields))!r} marks a" in refusal(OPENAI | fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kto_tag": True},
+        {"label": True},
+        {"label": None},
+        {"train": True},
+        {"weight": 1},
+        {"label": 0},
+    ],
+)
+def test_a_record_that_is_to_be_learned_is(fields):
+    assert messages_of(ALPACA | fields) == TRANSLATED
+
+
+def test_preferences():
+    chosen = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    assert "'chosen', 'rejected'" in refusal(chosen)
+    assert messages_of(chosen, columns_of({"answer": "chosen"}, [])) == ASKED
+    assert "('rejected')" in refusal({"prompt": "q", "rejected": "b"})
+    turns = openai(("user", "q"), ("assistant", "a"))
+    assert "'chosen'" in refusal({"chosen": turns["messages"], "rejected": turns["messages"]})
+    listed = {"chosen": turns["messages"], "rejected": turns["messages"]}
+    assert messages_of(listed, columns_of({"messages": "chosen"}, [])) == ASKED
+    # Of LLaMA-Factory: the answers are beside the turns.
+    beside = sharegpt(("human", "q"), ("gpt", "a"), ("human", "r"))
+    answers = {name: {"from": "gpt", "value": name} for name in ("chosen", "rejected")}
+    assert "'chosen', 'rejected'" in refusal(beside | answers)
+    # Of ms-swift and UltraFeedback: the turns end with the better answer.
+    conversation = conversation_of(turns | {"rejected_response": "b"})
+    assert conversation == (ASKED, (), ("rejected_response",))
+
+
+# Nulls, contents and roles
+
+
+@pytest.mark.parametrize("record", [ALPACA, SHAREGPT, OPENAI], ids=["alpaca", "sharegpt", "openai"])
+@pytest.mark.parametrize("nothing", [None, math.nan])
+def test_null_columns_are_absent(record, nothing):
+    columns = "instruction input output history system system_prompt messages conversations tools"
+    columns += " conversation prompt completion chosen rejected images kto_tag label weight"
+    conversation = conversation_of(dict.fromkeys(columns.split(), nothing) | record)
+    assert conversation == (TRANSLATED, (), ())
+
+
+def test_empty_columns_of_another_format_are_absent():
+    nothing = {"instruction": "", "input": "", "output": "", "conversations": []}
+    assert messages_of(nothing | OPENAI) == TRANSLATED
+    assert messages_of({"messages": [], "conversations": []} | ALPACA) == TRANSLATED
+
+
+def test_null_keys_of_turns_are_absent():
+    turns = [
+        {"role": "user", "content": "q", "tool_calls": None, "weight": None, "name": None},
+        {
+            "role": "assistant",
+            "content": "a",
+            "tool_calls": [],
+            "function_call": None,
+            "loss": None,
+        },
+        {"role": None, "from": "human", "content": None, "value": "r"},
+        {"from": "gpt", "value": "b", "reasoning_content": "", "images": []},
+    ]
+    expected = [*ASKED, *messages(("user", "r"), ("assistant", "b"))]
+    assert conversation_of({"messages": turns}) == (expected, (), ())
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ([{"type": "text", "text": "one"}], "one"),
+        ([{"type": "text", "text": "one "}, {"type": "text", "text": "two"}], "one two"),
+        ([{"text": "one"}, "two"], "onetwo"),
+        ([{"type": "input_text", "text": "one"}, {"type": "output_text", "text": "2"}], "one2"),
+        ([{"type": "text", "text": "one", "image_url": None, "index": 0}], "one"),
+    ],
+)
+def test_text_parts_are_joined(content, text):
+    assert messages_of(openai(("user", content), ("assistant", "a")))[0] == Message("user", text)
+    assert messages_of(openai(("user", "q"), ("assistant", content)))[1].content == text
+    assert messages_of(openai(("system", content), ("user", "q"), ("assistant", "a")))[
+        0
+    ] == Message("system", text)
+
+
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [
+        ({"type": "image"}, "image"),
+        ({"type": "image", "text": None}, "image"),
+        ({"type": "image_url", "image_url": {"url": "x.png"}}, "image_url"),
+        ({"type": "input_audio", "input_audio": {"data": "x"}}, "input_audio"),
+        ({"type": "video", "video": "x.mp4"}, "video"),
+        ({"type": "thinking", "thinking": "so"}, "thinking"),
+        ({"type": "tool_use", "name": "f"}, "tool_use"),
+        ({"type": "text", "text": "see", "image": "x.png"}, "image"),
+        ({"image_url": "x.png"}, "image_url"),
+        (7, "a number"),
+    ],
+)
+def test_other_parts_are_refused_by_their_type(part, named):
+    content = [{"type": "text", "text": "See"}, part]
+    assert named in refusal(openai(("user", content), ("assistant", "a")))
+
+
+USERS = ["user", "User", "USER", "human", "Human", " human ", "prompter", "用户"]
+ASSISTANTS = ["assistant", "Assistant", "gpt", "GPT", "chatgpt", "bot", "model", "bing", "助手"]
+
+
+@pytest.mark.parametrize("keys", [("role", "content"), ("from", "value"), ("from", "content")])
+@pytest.mark.parametrize(
+    "under", ["messages", "conversations", "conversation", "dialog", "Dialogue"]
+)
+def test_names_of_roles_and_keys(keys, under):
+    for system in ("system", "System", "developer"):
+        for place in range(max(len(USERS), len(ASSISTANTS))):
+            said = [
+                (system, "s"),
+                (USERS[place % len(USERS)], "q"),
+                (ASSISTANTS[place % len(ASSISTANTS)], "a"),
+            ]
+            record = {under: [dict(zip(keys, turn, strict=True)) for turn in said]}
+            assert messages_of(record) == [Message("system", "s"), *ASKED]
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"prompt": "q", "completion": "a"}, ASKED),
+        ({"question": "q", "answer": "a"}, ASKED),
+        ({"query": "q", "response": "a"}, ASKED),
+        ({"Question": "q", "Answer": "a"}, ASKED),
+        ({"input": "q", "output": "a"}, ASKED),
+        ({"id": "1", "system_prompt": "", "question": "q", "response": "a"}, ASKED),  # OpenOrca
+        ({"kind": "NLI", "input": "q", "target": "a"}, ASKED),  # Firefly
+        ({"inputs": "q", "targets": "a", "task": "t"}, ASKED),  # FLAN
+        (
+            {"instruction": "q", "context": "c", "response": "a", "category": "qa"},  # Dolly
+            messages(("user", "q\nc"), ("assistant", "a")),
+        ),
+        ({"conversations": ["q", "a"], "source": "x"}, ASKED),  # LIMA
+        ({"id": "0", "data": ["q", "a", "q", "a"]}, ASKED * 2),  # UltraChat
+        ({"prompt": "q", "prompt_id": "7", **openai(("user", "q"), ("assistant", "a"))}, ASKED),
+        ({"conversation": [{"human": "q", "assistant": "a"}] * 2}, ASKED * 2),  # MOSS
+        ({"conversation": [{"input": "q", "output": "a"}], "source": "x"}, ASKED),  # Capybara
+        ({"conversation": [["q", "a"], ["q", "a"]]}, ASKED * 2),
+        ({"query": "q", "response": "a", "history": [["q", "a"]]}, ASKED * 2),  # ms-swift
+        ([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], ASKED),
+        (
+            {"input": [{"role": "user", "content": "q"}], "output": "a", "reasoning": "off"},
+            ASKED,  # Nemotron
+        ),
+        ({"instruction": "q", "input": "", "output": "a", "prompt": "Below is ... q"}, ASKED),
+        ({"human": "q", "assistant": "a"}, ASKED),
+        ({"user": "ann", "prompt": "q", "response": "a", "target": 1}, ASKED),
+        (
+            {"instruction": "q", "response": "a", **sharegpt(("human", "q"), ("gpt", "a"))},
+            ASKED,  # Magpie
+        ),
+        (SHAREGPT | OPENAI | ALPACA, TRANSLATED),
+        (
+            {"question": "x or y?", "choices": {"text": ["x", "y"]}, "answer": "x"},
+            messages(("user", "x or y?"), ("assistant", "x")),
+        ),
+        ({"problem": "q", "solution": "a", **openai(("user", "q"), ("assistant", "a"))}, ASKED),
+    ],
+)
+def test_shapes_of_real_data_sets(record, expected):
+    assert messages_of(record) == expected
+
+
+# What is left off, passed over or refused
+
+
+def test_a_last_question_and_a_first_answer_are_left_off_and_counted():
+    turns = [("human", "q"), ("gpt", "a")]
+    greeting, thanks = ("gpt", "Welcome!"), ("human", "Thanks!")
+    assert conversation_of(sharegpt(*turns)) == (ASKED, (), ())
+    assert conversation_of(sharegpt(*turns, thanks)) == (ASKED, (NO_ANSWER,), ())
+    assert conversation_of(sharegpt(greeting, *turns)) == (ASKED, (NO_QUESTION,), ())
+    both = conversation_of(sharegpt(("system", "s"), greeting, *turns, thanks))
+    assert both == ([Message("system", "s"), *ASKED], (NO_QUESTION, NO_ANSWER), ())
+    for record in (sharegpt(thanks), sharegpt(greeting, thanks), sharegpt(greeting)):
+        assert refusal(record) == "no question with an answer"
+
+
+def test_what_is_passed_over_is_named():
+    record = {"id": 7, "Source": "survey", "tags": [], "note": "", "none": None, **OPENAI}
+    record["messages"] = [turn | {"name": "Ann"} for turn in record["messages"]]
+    record["messages"][0]["lang"] = "en"
+    found = conversation_of(record)
+    assert found.messages == TRANSLATED
+    assert sorted(set(found.passed_over)) == [
+        *("Source", "id", "lang (of messages)", "name (of messages)"),
+    ]
+
+
+UNUSABLE = [
+    ("images", ["map.png"]),
+    ("image", "a.jpg"),
+    ("image", {"bytes": "x", "path": None}),
+    ("Image_Path", "a.jpg"),
+    ("videos", ["a.mp4"]),
+    ("video_url", "http://x"),
+    ("audios", ["a.wav"]),
+    ("audio", "a.wav"),
+    ("tools", [{"name": "w"}]),
+    ("tools", '[{"name": "w"}]'),
+    ("functions", [{"name": "w"}]),
+    ("reasoning_content", "17*20"),
+    ("thinking", "17*20"),
+    ("reasoning", "17*20"),
+    ("Complex_CoT", "17*20"),
+]
+OF_TURNS = [("tool_calls", [{"id": 1}]), ("function_call", {"name": "w"}), ("thought", "so")]
+
+
+@pytest.mark.parametrize(("key", "value"), UNUSABLE)
+@pytest.mark.parametrize("record", [ALPACA, SHAREGPT, OPENAI], ids=["alpaca", "sharegpt", "openai"])
+def test_media_tools_and_reasoning_are_refused_by_name_or_passed_over_if_asked(record, key, value):
+    assert repr(key) in refusal(record | {key: value})
+    found = conversation_of(record | {key: value}, columns_of({}, [key.lower()]))
+    assert found == (TRANSLATED, (), (key,))
+
+
+@pytest.mark.parametrize(("key", "value"), UNUSABLE + OF_TURNS)
+def test_the_same_of_messages(key, value):
+    turns = [dict(turn) for turn in OPENAI["messages"]]
+    turns[1][key] = value
+    assert repr(key) in refusal({"messages": turns})
+    found = conversation_of({"messages": turns}, columns_of({}, [key]))
+    assert found == (TRANSLATED, (), (f"{key} (of messages)",))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"images": nothing} for nothing in ([], None, "", "[]", [None], {"bytes": None})),
+        *({"tools": nothing} for nothing in ("[]", "null", [], {}, "")),
+        {"reasoning": "off", "thinking": True},
+        {"image_id": 7, "lang": "en", "category": "image"},
+    ],
+)
+def test_fields_that_hold_nothing_of_that_kind_are_no_reason(fields):
+    assert messages_of(ALPACA | fields) == TRANSLATED
+
+
+def test_names_of_media_and_reasoning_in_texts_are_texts():
+    texts = [("user", "<image> <video> what?"), ("assistant", "<think>17*26</think>442")]
+    assert messages_of(openai(*texts)) == messages(*texts)
+
+
+def test_a_context_beside_the_turns_is_refused_unless_they_contain_it():
+    turns = openai(("user", "Passage: c. Which?"), ("assistant", "a"))
+    assert messages_of(turns | {"context": "c."})
+    assert "'context' beside the messages" in refusal(turns | {"context": "another passage"})
+    assert "'instruction' beside" in refusal(turns | {"instruction": "Be brief."})
+    ignored = columns_of({}, ["instruction"])
+    assert conversation_of(turns | {"instruction": "Be brief."}, ignored).passed_over == (
+        "instruction",
+    )
+
+
 BAD = [
     ("text", "not a JSON object"),
     ([ALPACA], "not a JSON object"),
-    ({}, "no instruction, conversations or messages"),
-    ({"text": "a document"}, "no instruction, conversations or messages"),
-    ({"prompt": "q", "completion": "a"}, "no instruction, conversations or messages"),
-    (ALPACA | OPENAI, "keys of several formats"),
-    ({"instruction": "q"}, "an instruction without output"),
-    ({"instruction": 3, "output": "a"}, "the content of a message is not a string"),
-    (ALPACA | {"input": ["x"]}, "the content of a message is not a string"),
-    (ALPACA | {"output": None}, "the content of a message is not a string"),
-    (ALPACA | {"system": 4}, "the content of a message is not a string"),
+    ([], "not a JSON object"),
+    ({}, "no conversation under the keys ; fields= names its columns"),
+    ({"text": "x", "id": 1}, "no conversation under the keys 'text', 'id'; fields= names"),
+    ({"data": [ALPACA]}, "no conversation under the keys 'data'"),
+    ({"ask": "q", "reply": "a"}, "under the keys 'ask', 'reply'; fields= names its columns"),
+    (ALPACA | openai(("user", "q"), ("assistant", "a")), "several formats: 'messages', 'instr"),
+    (
+        OPENAI | {"question": "q", "answer": "hello"},
+        "several formats: 'messages', 'question'",
+    ),
+    (OPENAI | sharegpt(("human", "q"), ("gpt", "a")), "several conversations: 'messages', 'conver"),
+    (
+        {"question": "q", "choices": ["x", "y"], "answer": "A"},
+        "'choices' beside the messages",
+    ),
+    (
+        {"question": "q", "passage": "p", "answer": "a"},
+        "'passage' beside the messages",
+    ),
+    ({"instruction": "q"}, "'instruction' without an answer under a known key"),
+    ({"answer": "a"}, "'answer' without a question under a known key"),
+    ({"instruction": 3, "output": "a"}, "'instruction' is a number, not a text"),
+    (ALPACA | {"input": ["x"]}, "'input' is a list, not a text"),
+    (ALPACA | {"output": None}, "'instruction' without an answer"),
+    (ALPACA | {"output": 42}, "'output' is a number, not a text"),
+    (ALPACA | {"output": True}, "'output' is a truth value, not a text"),
+    ({"question": "q", "answer": {"text": ["a"]}}, "'answer' is an object, not a text"),
     (ALPACA | {"output": ""}, "empty assistant message"),
     (ALPACA | {"output": " \n"}, "empty assistant message"),
     (ALPACA | {"instruction": "", "input": ""}, "empty user message"),
-    (ALPACA | {"history": "q"}, "history is not a list of pairs"),
-    (ALPACA | {"history": [["q"]]}, "history is not a list of pairs"),
+    (ALPACA | {"context": "c"}, "several columns could be the input: 'input', 'context'"),
+    (
+        {"question": "q", "prompt": "p", "answer": "a"},
+        "could be the question: 'prompt', 'question'",
+    ),
+    ({"question": "q", "answer": "a", "response": "b"}, "be the answer: 'response', 'answer'"),
+    ({"output": "a", "Output": "b", "instruction": "q"}, "keys 'output' and 'Output' with"),
+    (ALPACA | {"history": "q"}, "'history' is not a list of pairs"),
+    (ALPACA | {"history": [["q"]]}, "'history' is not a list of pairs"),
     (ALPACA | {"history": [["q", ""]]}, "empty assistant message"),
     (ALPACA | {"output": "half \ud83d"}, "lone surrogate"),
-    ({"conversations": "q"}, "the messages are not a list"),
+    ({"conversations": "q"}, "'conversations' is a text, not a list of messages"),
     ({"conversations": []}, "no messages"),
-    ({"conversations": ["q"]}, "a message without 'from'"),
-    ({"conversations": [{"role": "user", "content": "q"}]}, "a message without 'from'"),
-    ({"conversations": [{"from": "human"}]}, "a message without 'value'"),
-    (sharegpt(("human", "q")), "the last message has no answer"),
-    (sharegpt(("human", "q"), ("gpt", "a"), ("human", "r")), "the last message has no answer"),
-    (sharegpt(("gpt", "a")), "user and assistant do not take turns, user first"),
+    ({"conversations": ["q"]}, "no question with an answer"),
+    ({"conversations": [["q"]]}, "a message that is a list"),
+    ({"conversations": [None]}, "a message that is null"),
+    ({"conversations": [{"value": "q"}]}, "a message without 'role' or 'from'"),
+    ({"conversations": [{"from": "human"}]}, "a message of the user without a content"),
+    (sharegpt(("human", "q"), ("gpt", None)), "a message of the assistant without a content"),
     (
-        sharegpt(("human", "q"), ("human", "r"), ("gpt", "a")),
-        "user and assistant do not take turns, user first",
+        {"messages": [{"role": "user", "content": "q", "text": "r"}]},
+        "a message with several contents: 'content', 'text'",
     ),
-    (sharegpt(("human", "q"), ("bing", "a")), "unknown role"),
+    (sharegpt(("human", "q"), ("human", "r"), ("gpt", "a")), "two messages of the user in a row"),
     (
-        sharegpt(("human", "q"), ("system", "s"), ("gpt", "a")),
+        sharegpt(("human", "q"), ("gpt", "r"), ("gpt", "a")),
+        "two messages of the assistant in a row",
+    ),
+    (sharegpt(("human", "q"), ("narrator", "a")), "unknown role 'narrator'"),
+    (sharegpt(("human", "q"), ("gpt-9000", "a")), "unknown role 'gpt-9000'"),
+    (
+        sharegpt(("human", "q"), ("gpt", "a"), ("system", "s"), ("human", "r"), ("gpt", "b")),
         "a system message that is not the first",
     ),
-    (sharegpt(("system", "s"), system="t"), "two system prompts"),
     (sharegpt(system="s"), "no message but the system's"),
     (sharegpt(("human", "q"), ("function_call", "f()")), "messages of tools are not supported"),
     (sharegpt(("human", "q"), ("observation", "o")), "messages of tools are not supported"),
     (openai(("user", "q"), ("tool", "o")), "messages of tools are not supported"),
     (
-        {"messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": 1}]}]},
-        "messages of tools are not supported",
+        {"messages": [{"role": "assistant", "content": None, "refusal": "I cannot."}]},
+        "a message of the assistant without a content but with 'refusal'",
     ),
-    (openai(("user", [{"type": "text"}])), "the content of a message is not a string"),
-    (openai(("user", "q"), ("assistant", None)), "the content of a message is not a string"),
-    ({"messages": [{"content": "q"}]}, "a message without 'role'"),
-    ({"messages": [{"role": 3, "content": "q"}]}, "a message without 'role'"),
+    ({"messages": [{"content": "q"}]}, "a message without 'role' or 'from'"),
+    ({"messages": [{"role": 3, "content": "q"}]}, "a role that is a number, not a text"),
     (
-        {"messages": [{"role": "assistant", "content": "q", "weight": 0}]},
-        "weights of messages are not supported",
+        {"prompt": [{"role": "user", "content": "q"}], "data_source": "verl", "ability": "math"},
+        "'prompt' without an answer",
+    ),
+    (
+        {"message_id": "1", "parent_id": None, "text": "q", "role": "prompter"},
+        "no conversation under the keys 'message_id', 'text', 'role'",
     ),
 ]
 
 
 @pytest.mark.parametrize(("record", "reason"), BAD)
 def test_bad_records(record, reason):
-    with pytest.raises(BadRecord) as error:
-        messages_of(record)
-    assert str(error.value) == reason
+    assert reason in refusal(record)
 
 
-def lines_of(*records):
-    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+# A user's own columns
 
 
-FORMS = {
-    "a.json": lambda records: json.dumps(records).encode(),
-    "bom.json": lambda records: b"\xef\xbb\xbf" + json.dumps(records).encode(),
-    "a.jsonl": lambda records: lines_of(*records),
-    "windows.jsonl": lambda records: lines_of(*records).replace(b"\n", b"\r\n"),
-    "a.jsonl.gz": lambda records: gzip.compress(lines_of(*records)),
-    "a.jsonl.zst": lambda records: zstandard.compress(lines_of(*records)),
-}
-
-
-@pytest.mark.parametrize("name", FORMS)
-def test_files_give_the_same_records(tmp_path, name):
-    path = tmp_path / name
-    path.write_bytes(FORMS[name]([ALPACA, {"x": 1}, SHAREGPT, OPENAI]))
-    entries = list(read_conversations([str(path)]))
-    first = 0 if name.endswith(".json") else 1
-    assert [entry.line for entry in entries] == list(range(first, first + 4))
-    assert {entry.file for entry in entries} == {str(path)}
-    assert isinstance(entries[1].messages, BadRecord)
-    assert [entries[i].messages for i in (0, 2, 3)] == [TRANSLATED] * 3
-
-
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        (b"{", "invalid JSON"),
-        (b"[" * 100_000, "invalid JSON"),
-        (b'{"instruction": "\xff"}', "invalid UTF-8"),
-        (b"  ", "empty line"),
-        (b"", "empty line"),
-        (b"null", "not a JSON object"),
-        (b'{"instruction": "a", "output": "\\ud800"}', "lone surrogate"),
-    ],
-)
-def test_bad_lines_are_reported_and_the_others_read(tmp_path, line, reason):
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(lines_of(ALPACA) + line + b"\n" + lines_of(OPENAI))
-    before, bad, after = read_conversations([str(path)])
-    assert before.messages == after.messages == TRANSLATED
-    assert (bad.line, str(bad.messages)) == (2, reason)
+def test_columns_of_a_user():
+    record = {"frage": "q", "antwort": "a", "prompt": "p", "hinweis": "s", "id": 1}
+    columns = columns_of({"prompt": "frage", "answer": "antwort", "system": "hinweis"}, [])
+    expected = ([Message("system", "s"), *ASKED], (), ("prompt", "id"))
+    assert conversation_of(record, columns) == expected
+    assert messages_of({"问": "q", "答": "a"}, columns_of({"question": "问", "output": "答"}, []))
+    turns = {"chat": [{"who": "user", "says": "q", "ok": 1}, {"who": "bot", "says": "a", "ok": 0}]}
+    columns = columns_of({"messages": "chat", "role": "who", "content": "says", "train": "ok"}, [])
+    assert messages_of(turns, columns) == messages(("user", "q"), ("assistant", "a", False))
+    # A column that is named says which of several it is.
+    assert (
+        messages_of(
+            openai(("user", "q"), ("assistant", "a")) | ALPACA,
+            columns_of({"messages": "messages"}, []),
+        )
+        == ASKED
+    )
+    several = {"question": "q", "answer": "no", "response": "a"}
+    assert messages_of(several, columns_of({"answer": "response"}, [])) == ASKED
+    assert "no column 'antwort'" in refusal(
+        {"frage": "q"}, fields={"prompt": "frage", "answer": "antwort"}
+    )
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    ("fields", "ignore", "message"),
     [
-        (b"", "not JSON"),
-        (b"[1, 2", "not JSON"),
-        (b'["\xff"]', "not JSON"),
-        (lines_of(ALPACA, ALPACA), "name it .jsonl"),
-        (b'{"instruction": "a"}', "not an array"),
+        ({"frage": "prompt"}, [], "fields: 'frage' is no part of a record; use messages, question"),
+        ({"prompt": ""}, [], "fields: prompt=''"),
+        ({"prompt": 3}, [], "fields: prompt=3"),
+        ({"prompt": "a", "question": "b"}, [], "'question' is the question, which is given twice"),
+        ({"question": "a", "answer": "A"}, [], "fields: 'A' is named twice"),
+        ({"messages": "a", "answer": "b"}, [], "messages hold whole conversations"),
+        ({}, [""], "ignore: "),
+        ({"answer": "a"}, ["a"], "ignore: 'a' is named in fields"),
     ],
 )
-def test_a_file_that_is_no_array_is_fatal(tmp_path, content, reason):
-    path = tmp_path / "a.json"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=reason) as error:
-        list(read_conversations([str(path)]))
-    assert str(path) in str(error.value)
-
-
-def test_files_without_records_give_none(tmp_path):
-    (tmp_path / "a.json").write_text("[]")
-    (tmp_path / "b.jsonl").touch()
-    paths = [str(tmp_path / name) for name in ("a.json", "b.jsonl")]
-    assert list(read_conversations(paths)) == []
+def test_bad_columns_are_refused(fields, ignore, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        columns_of(fields, ignore)

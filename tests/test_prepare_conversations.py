@@ -13,9 +13,10 @@ import pytest
 
 from data.conversations import Conversations
 from data.held_out import is_held_out, letters_and_digits, normalize
-from data.messages import read_conversations
+from data.messages import NO_ANSWER, Conversation, read_conversations
 from data.prepare_conversations import (
     NO_ANSWER_LEFT,
+    NOTHING_TO_LEARN,
     SAME_TEXT,
     TOO_LONG,
     PrepareConversationsConfig,
@@ -27,6 +28,8 @@ from data.sources import open_source
 from tests.runs import ROOT
 from tokenizer.chat import Message, encode_conversation, encode_prompt
 from tokenizer.tokenizer import Tokenizer
+
+NO_CONVERSATION = "no conversation under the keys 'x'; fields= names its columns"
 
 
 def question_and_answer(question, answer, **fields):
@@ -65,6 +68,11 @@ def make(tmp_path, sample):
     return make
 
 
+def messages_in(entry):
+    assert isinstance(entry.conversation, Conversation)
+    return entry.conversation.messages
+
+
 def run(config):
     return prepare_conversations(config, progress=False)
 
@@ -99,11 +107,11 @@ def test_conversations_are_stored_as_they_are_encoded(make):
     entries = list(read_conversations(config.inputs))
     assert source.documents == manifest["conversations"] == len(entries) == 21
     for number, entry in enumerate(entries):
-        expected = encode_conversation(tokenizer, entry.messages)
+        expected = encode_conversation(tokenizer, messages_in(entry))
         assert source.document(number).tolist() == expected.ids
         assert source.supervised(number).tolist() == expected.supervised
         assert source.lengths[number] == len(expected.ids)
-        said = [m.content for m in entry.messages if m.role == "assistant"]
+        said = [m.content for m in messages_in(entry) if m.role == "assistant"]
         assert answers(source, tokenizer, number) == said
     assert source.tokens == manifest["tokens"] == source.lengths.sum()
     total = sum(int(source.supervised(n).sum()) for n in range(source.documents))
@@ -129,16 +137,16 @@ def test_the_manifest_says_what_was_made(make):
     held_out = manifest["held_out"]["conversations"]
     assert manifest["conversations"] + held_out == 200
     assert manifest["rejected"] == {
-        "no instruction, conversations or messages": 1,
+        NO_CONVERSATION: 1,
         SAME_TEXT: 1,
     }
     assert skipped(config) == [
-        (201, "no instruction, conversations or messages"),
+        (201, NO_CONVERSATION),
         (202, SAME_TEXT),
     ]
     path = config.inputs[0]
     assert manifest["inputs"] == [
-        {"path": path, "sha256": sha256_of(Path(path)), "conversations": 201}
+        {"path": path, "sha256": sha256_of(Path(path)), "records": 202, "conversations": 201}
     ]
     assert manifest["files"] == {
         name: sha256_of(out / name) for name in ("tokens", "supervised", "stops")
@@ -164,7 +172,7 @@ def test_the_hash_of_the_text_decides_what_is_held_out(make, tmp_path):
     held_out = list(source.held_out())
     assert 10 < len(held_out) < 60
     assert all(isinstance(message, Message) for messages in held_out for message in messages)
-    everything = [entry.messages for entry in read_conversations(config.inputs)]
+    everything = [messages_in(entry) for entry in read_conversations(config.inputs)]
     assert held_out == [m for m in everything if is_held_out(text_of(m[:2]), 0.1)]
     # The file can be prepared in turn, and holds the same.
     again = replace(
@@ -294,18 +302,99 @@ def test_bad_records_are_fatal_if_asked_and_what_is_left_out_is_not(make):
     manifest = run(make(fine, on_bad="fail"))
     assert manifest["rejected"] == {SAME_TEXT: 1, TOO_LONG: 1}
     bad = make([*many(3), {"x": 1}], on_bad="fail", out=f"{make([]).out}2")
-    with pytest.raises(ValueError, match=r"a\.json:3: no instruction.*; mend it"):
+    with pytest.raises(ValueError, match=r"a\.json:3: no conversation.*; correct it"):
         run(bad)
     assert not Path(bad.out).exists()
 
 
+def test_marked_answers_are_context_in_training_and_in_held_out_text(make):
+    records = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is {n} plus {n}?"},
+                {"role": "assistant", "content": "Nobody knows.", "train": False},
+                {"role": "user", "content": "Think!"},
+                {"role": "assistant", "content": f"It is {2 * n}."},
+            ]
+        }
+        for n in range(40)
+    ]
+    config = make(records, held_out_fraction=0.3)
+    run(config)
+    source, tokenizer = Conversations(config.out), Tokenizer.open(config.tokenizer)
+    for number in range(source.documents):
+        (answer,) = answers(source, tokenizer, number)
+        assert answer.startswith("It is ")
+    held_out = list(source.held_out())
+    assert len(held_out) > 4
+    assert all([m.train for m in messages] == [True, False, True, True] for messages in held_out)
+    for messages, encoded in zip(held_out, source.encode_held_out(tokenizer), strict=True):
+        assert encoded == encode_conversation(tokenizer, messages)
+        assert sum(encoded.supervised) == len(tokenizer.encode(messages[3].content)) + 1
+
+
+@pytest.mark.parametrize("train_on", ["assistant", "all"])
+def test_a_conversation_without_anything_to_learn_is_left_out(make, train_on):
+    marked = [
+        {"role": role, "content": content, "weight": 0}
+        for role, content in (("user", "Why?"), ("assistant", "So."))
+    ]
+    config = make([{"messages": marked}, *many(3)], on_bad="fail", train_on=train_on)
+    manifest = run(config)
+    assert manifest["rejected"] == {NOTHING_TO_LEARN: 1}
+    # What differs in its marks is another example.
+    marked[0].pop("weight")
+    other = make([{"messages": marked}, question_and_answer("Why?", "So.")], train_on="all")
+    assert run(replace(other, out=f"{other.out}2"))["conversations"] == 2
+
+
+def test_what_was_left_off_or_passed_over_is_counted(make):
+    said = [("user", "q"), ("assistant", "a"), ("user", "Thanks!")]
+    turns = [{"role": role, "content": text, "name": "x"} for role, text in said]
+    records = [{"messages": turns, "id": 1}, question_and_answer("r", "b", id=2), {"x": 1}]
+    manifest = run(make(records))
+    assert manifest["left_off"] == {NO_ANSWER: 1}
+    assert manifest["passed_over"] == {"id": 2, "name (of messages)": 1}
+
+
+def test_columns_of_a_user_and_keys_to_pass_over(make):
+    records = [{"frage": "q", "antwort": "a", "bild": "x", "images": ["x"]}]
+    fields = {"prompt": "frage", "answer": "antwort"}
+    manifest = run(make(records, fields=fields, ignore=["images"]))
+    assert manifest["conversations"] == 1
+    assert manifest["passed_over"] == {"bild": 1, "images": 1}
+    assert manifest["settings"]["fields"] == fields
+    assert manifest["settings"]["ignore"] == ["images"]
+
+
+@pytest.mark.parametrize(
+    ("share", "fails"), [(0.0, True), (0.49, True), (0.5, False), (1.0, False)]
+)
+def test_more_rejected_records_than_allowed_are_an_error(make, share, fails):
+    bad = [{"x": 1}, {"x": 2}, question_and_answer("q", ""), question_and_answer("q", "so " * 300)]
+    config = make([*many(4), *bad], max_rejected=share)
+    if not fails:
+        assert run(config)["conversations"] == 4
+        return
+    with pytest.raises(ValueError, match=r"^max_rejected: 4 of 8 records .*: 2 x no conversation"):
+        run(config)
+    assert not list(Path(config.out).parent.glob("out*"))
+
+
+def test_empty_lines_are_no_rejected_records(make):
+    config = make(b'{"prompt": "q", "completion": "a"}\n\n\n\n', "a.jsonl", max_rejected=0.0)
+    assert run(config)["conversations"] == 1
+
+
 BAD = [
     (b"", "a.jsonl", {}, "no conversation is left for training; 0 held out, rejected: none"),
-    (b"{}\n", "a.jsonl", {}, "rejected: 1 x no instruction, conversations or messages"),
+    (b"{}\n", "a.jsonl", {}, "rejected: 1 x no conversation under the keys"),
     ([], "a.json", {}, "no conversation is left"),
     (b"{}", "a.json", {}, r"a\.json: not an array"),
     (b"", "a.json", {}, r"a\.json: not JSON"),
-    (b"x", "a.txt", {}, r"a\.txt' is in no known format; .*\.json, \.jsonl"),
+    (b"x", "a.txt", {}, r"a\.txt' is in no known format; .*\.json, .*\.jsonl, "),
+    (json.dumps(many(4)).encode(), "a.jsonl", {}, r"one array of records.*name it \.json"),
+    (b"a,b\n", "a.csv", {}, r"write the rows as \.jsonl"),
     (many(4), "a.json", {"inputs": ["nothing-*.json"]}, "matches no file"),
     (many(4), "a.json", {"held_out_fraction": 0.999999}, "4 held out"),
     (many(4), "a.json", {"tokenizer": "nowhere"}, "nowhere is no tokenizer"),
@@ -333,6 +422,10 @@ def test_bad_inputs(make, content, name, fields, message):
         ("train_on", "user"),
         ("held_out_fraction", 1.0),
         ("on_bad", "warn"),
+        ("max_rejected", 1.5),
+        ("max_rejected", float("nan")),
+        ("fields", {"frage": "prompt"}),
+        ("ignore", [""]),
         ("show", -1),
     ],
 )
@@ -378,8 +471,8 @@ def test_one_process_at_a_time(make):
 def test_inputs_that_change_while_they_are_read_are_refused(make, monkeypatch):
     config = make(many(5))
 
-    def changing(paths):
-        yield from read_conversations(paths)
+    def changing(paths, columns):
+        yield from read_conversations(paths, columns)
         Path(paths[0]).write_text("[]")
 
     monkeypatch.setattr("data.prepare_conversations.read_conversations", changing)
@@ -516,7 +609,7 @@ def command(*overrides):
 
 def test_the_command_reports(make):
     long = question_and_answer("q", "so " * 300)
-    config = make([question_and_answer("Say x.", "x y z"), {"x": 1}, long, *many(9)])
+    config = make([question_and_answer("Say x.", "x y z", lang="en"), {"x": 1}, long, *many(9)])
     given = [
         "kind=conversations",
         "name=sft",
@@ -531,13 +624,60 @@ def test_the_command_reports(make):
         f"{manifest['tokens']:,}, BOS and EOS included",
         f"{manifest['supervised_tokens']:,} tokens",
         "[BOS][INST] Say x. [/INST] «x y z[EOS]»",
-        "no instruction, conversations or messages         1 (a.json:1)",
+        f"{NO_CONVERSATION} 1 (a.json:1)",
+        "passed over: lang 1",
         "longer than max_tokens                            1 (a.json:2)",
         "warning: nothing was held out",
         "conversation 1,",
     ):
         assert shown in ended.stdout
     assert "conversation 2," not in ended.stdout
+
+
+def test_the_command_warns_of_a_file_of_which_most_is_rejected(make):
+    bad = [question_and_answer("q", "", images=["x"]), *({"x": n} for n in range(3))]
+    config = make([*many(2), *bad], "a b.jsonl")
+    other = make(many(5), "good.jsonl")
+    config = replace(config, inputs=[*config.inputs, *other.inputs])
+    given = [
+        *("kind=conversations", "name=sft", "max_tokens=120", "held_out_fraction=0", "show=1"),
+        f"inputs={json.dumps(config.inputs)}",
+        f"tokenizer={config.tokenizer}",
+        f"out={config.out}",
+    ]
+    ended = command(*given)
+    assert ended.returncode == 0, ended.stderr
+    last = ended.stdout.splitlines()[-1]
+    assert last.startswith("warning: 4 of 6 records of ")
+    assert last.endswith(
+        f"a b.jsonl were rejected: 3 x {NO_CONVERSATION}, 1 x 'images' holds media; "
+        "only texts are supported, or ignore='[images]'"
+    )
+    ended = command(*given, f"out={config.out}2", "max_rejected=0.3")
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith(
+        "error: max_rejected: 6 of 11 records were rejected"
+    )
+    assert not list(Path(config.out).parent.glob("out2*"))
+
+
+def test_the_command_takes_columns_of_the_users(make):
+    config = make([{"问题": "Say x.", "Reply text": "x y z", "tools": [1]}])
+    given = [
+        *("kind=conversations", "name=sft", "max_tokens=120", "held_out_fraction=0"),
+        f"inputs=[{config.inputs[0]}]",
+        f"tokenizer={config.tokenizer}",
+        f"out={config.out}",
+        "fields={prompt: '问题', answer: 'Reply text'}",
+        "ignore=[tools]",
+    ]
+    ended = command(*given)
+    assert ended.returncode == 0, ended.stderr
+    assert "[BOS][INST] Say x. [/INST] «x y z[EOS]»" in ended.stdout
+    assert "passed over: tools 1" in ended.stdout
+    ended = command(*given, f"out={config.out}2", "fields={frage: '问题'}")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: fields: 'frage' is no part of a record; use messages")
 
 
 @pytest.mark.parametrize(
