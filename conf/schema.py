@@ -18,7 +18,7 @@ from yaml import YAMLError
 
 from conf.command import register_schema
 from data.curriculum import Plan
-from data.stages import CurriculumConfig
+from data.stages import CurriculumConfig, check_weights, weights_of_sources
 from evaluation.in_training import TasksConfig
 from model.config import ModelConfig
 from model.lora import LoraConfig
@@ -63,9 +63,9 @@ class DataConfig:
     sources: dict[str, str]
     """Name of each source and its folder under `root`."""
     general: dict[str, float]
-    """Weights of the general mixture, which curricula refer to."""
+    """Weights of the general mixture, to which stages refer by the name `general`."""
     domain: dict[str, float]
-    """Weights of the domain mixture."""
+    """Weights of the domain mixture, `domain` for stages."""
     sample_scale: float | None = None
     """Size of the embedded sample corpus, written under `root` at first use; null for others."""
 
@@ -149,17 +149,25 @@ class Config:
                 f"curriculum.run begins with {order[first]}, which follows {order[first - 1]}; "
                 f"name the weights after {order[first - 1]} with init_from=<run or HF folder>"
             )
-        mixtures = [("data.general", self.data.general), ("data.domain", self.data.domain)]
-        mixtures += [
-            (f"curriculum.stages.{name}.weights", stage.weights)
-            for name, stage in self.curriculum.stages.items()
-        ]
-        for key, weights in mixtures:
+        mixtures = {"general": self.data.general, "domain": self.data.domain}
+        for name, weights in mixtures.items():
+            check_weights(f"data.{name}", weights)
             for source in weights.keys() - self.data.sources.keys():
                 raise ValueError(
-                    f"{key}.{source}: no such source; data.sources has "
+                    f"data.{name}.{source}: no such source; data.sources has "
                     f"{', '.join(self.data.sources)}"
                 )
+        stages = {
+            name: replace(
+                stage,
+                weights=weights_of_sources(
+                    f"curriculum.stages.{name}.weights", stage.weights, self.data.sources, mixtures
+                ),
+            )
+            for name, stage in self.curriculum.stages.items()
+        }
+        # From here on, every stage has the weights of sources.
+        self.curriculum = replace(self.curriculum, stages=stages)
 
     @property
     def folder(self) -> Path:
@@ -328,8 +336,8 @@ def _differences(path: Path, config: Config, free: tuple[str, ...]) -> list[str]
     Args:
         free: fields that may differ.
     """
-    written, asked = _read_tree(path), OmegaConf.to_container(OmegaConf.create(asdict(config)))
-    assert isinstance(asked, dict)
+    written = _read_tree(path)
+    asked: Any = OmegaConf.to_container(OmegaConf.create(asdict(config)))
     before, now = _without(free, written) | _orders(written), _without(free, asked) | _orders(asked)
     # A field that the run's own version did not have: what it did is what the default means.
     defaults = _flat(OmegaConf.to_container(OmegaConf.structured(Config)))

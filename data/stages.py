@@ -1,8 +1,11 @@
 """The stages of a run, as its configuration states them: data, learning rate, what is trained."""
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 TRAINS = ("new_rows", "embeddings", "all")
 """What a stage can train, from the least to the most."""
@@ -38,8 +41,10 @@ class LrMultipliers:
 class Stage:
     tokens: int
     """Length of the stage, rounded to whole steps."""
-    weights: dict[str, float]
-    """Share of each source in the rows that are not replayed, up to a common factor."""
+    weights: Any
+    """Mixture of the rows that are not replayed: shares by name, up to a common factor, as in
+    `{general: 0.9, geo_en: 0.1}`, or one name alone. A name is that of a source, or `general` or
+    `domain` for a mixture of the data set. What is given replaces what the curriculum has."""
     replay: Replay = field(default_factory=Replay)
     """What to read again from an earlier stage."""
     lr: str = "restart"
@@ -100,6 +105,71 @@ class CurriculumConfig:
             )
 
 
+def check_weights(key: str, weights: Any) -> None:
+    """Compare weights by name with what weights can be.
+
+    Raises:
+        ValueError: names what is no weight.
+    """
+    if not isinstance(weights, Mapping):
+        raise ValueError(
+            f"{key}: {weights!r}; give shares by name, as in {key}='{{general: 0.9, geo_en: 0.1}}'"
+        )
+    for name, weight in weights.items():
+        if not isinstance(name, str) or name in ("", REPLAY):
+            raise ValueError(f"{key}: a source cannot be named {name!r}; rename it")
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise ValueError(f"{key}.{name}: {weight!r}; must be a number")
+        if not math.isfinite(weight) or weight < 0:
+            raise ValueError(f"{key}.{name}: {weight}; must be finite, 0 or more")
+
+
+def weights_of_sources(
+    key: str,
+    weights: str | Mapping[str, int | float],
+    sources: Collection[str],
+    mixtures: Mapping[str, Mapping[str, float]],
+) -> dict[str, float]:
+    """Weights of sources, from weights that may refer to mixtures by name.
+
+    A mixture with weight w has the part w of the rows, in the proportions of its sources; one
+    mixture alone keeps its weights as they are. A source that has the name of a mixture is meant
+    by that name.
+
+    Args:
+        key: of the field, for errors.
+
+    Raises:
+        ValueError: a name is neither that of a source nor of a mixture.
+    """
+    named = {weights: 1.0} if isinstance(weights, str) else dict(weights)
+    for name in named:
+        if name not in sources and name not in mixtures:
+            raise ValueError(
+                f"{key}.{name}: no such source; data.sources has {', '.join(sources)}, and there "
+                f"are the mixtures {', '.join(mixtures)}"
+            )
+    referred = [name for name in named if name not in sources]
+    for name in referred:
+        if not any(mixtures[name].values()):
+            raise ValueError(
+                f"{key}.{name}: nothing in data.{name}={dict(mixtures[name])} is positive; give it "
+                "sources, or name sources here"
+            )
+    if not referred:
+        return {source: float(weight) for source, weight in named.items()}
+    if len(named) == 1:
+        return {source: float(part) for source, part in mixtures[referred[0]].items()}
+    found: dict[str, Fraction] = {}
+    for name, weight in named.items():
+        parts = mixtures[name] if name in referred else {name: 1.0}
+        # Fractions of the decimals as written: 0.1 and 0.9 sum to one.
+        unit = Fraction(str(weight)) / sum(Fraction(str(part)) for part in parts.values())
+        for source, part in parts.items():
+            found[source] = found.get(source, Fraction(0)) + unit * Fraction(str(part))
+    return {source: float(weight) for source, weight in found.items()}
+
+
 def _check_alike(order: str, stages: dict[str, Stage]) -> None:
     """Rows can change places only between stages that treat them alike."""
     settings = [
@@ -125,13 +195,10 @@ def _check_border(previous: str, name: str, stages: dict[str, Stage]) -> None:
 def _check_stage(key: str, stage: Stage, earlier: list[str]) -> None:
     if stage.tokens <= 0:
         raise ValueError(f"{key}.tokens: {stage.tokens}; must be positive")
-    for source, weight in stage.weights.items():
-        if source in ("", REPLAY):
-            raise ValueError(f"{key}.weights: a source cannot be named {source!r}; rename it")
-        if not math.isfinite(weight) or weight < 0:
-            raise ValueError(f"{key}.weights.{source}: {weight}; must be finite, 0 or more")
-    if not any(stage.weights.values()):
-        raise ValueError(f"{key}.weights: {stage.weights}; at least one must be positive")
+    if not isinstance(stage.weights, str):
+        check_weights(f"{key}.weights", stage.weights)
+        if not any(stage.weights.values()):
+            raise ValueError(f"{key}.weights: {stage.weights}; at least one must be positive")
     share, replayed = stage.replay.share, stage.replay.of
     if not 0 <= share < 1:
         raise ValueError(f"{key}.replay.share: {share}; must be at least 0 and less than 1")
