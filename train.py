@@ -7,6 +7,9 @@
 in data/ (rows), model/ (the network) and training/ (everything around an update).
 """
 
+import conf.interrupt  # noqa: F401 answers Ctrl-C while the rest is imported
+
+# isort: split
 import itertools
 import json
 import math
@@ -56,7 +59,7 @@ from training.run_folder import (
     record_start,
     replace_text,
 )
-from training.run_log import describe_gaps
+from training.run_log import describe_gaps, describe_stop
 from training.schedule import learning_rate
 from training.step import StepResult, loss_by_row, sum_by_source
 
@@ -297,7 +300,11 @@ def due(step: int, every: int | None, last: bool) -> bool:
 @command("train")
 def main(composed: DictConfig) -> None:
     """Compose the configuration and train."""
-    train(load(composed))
+    config = load(composed)
+    try:
+        train(config)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(describe_stop(config.folder)) from None
 
 
 if __name__ == "__main__":

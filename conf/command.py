@@ -1,24 +1,32 @@
 """`@command("train")`: how every entry point of the project meets Hydra.
 
-A mistyped key is answered with the nearest one, a ValueError ends as one sentence on stderr and
-exit code 1 (HYDRA_FULL_ERROR=1 shows where it came from), and a sweep inside a multi-rank torchrun
-is refused.
+Values are taken as they are typed (`conf.grammar`), an unknown key is answered with the nearest one
+(`conf.suggest`), `--help` shows the usage and the fields (`conf.help`). A ValueError, what the
+operating system refuses, and Ctrl-C end as one line on stderr, with exit code 1, 1 and 130;
+HYDRA_FULL_ERROR=1 shows where an error came from. A sweep inside a multi-rank torchrun is refused.
 """
 
+import math
 import os
-import re
+import signal
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from typing import NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from conf.suggest import CONF, check_overrides
+from conf.help import help_text
+from conf.suggest import CONF, check_overrides, split_flags
+from data.durable import system_error
+
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C has ended, as shells have it: 128 + SIGINT."""
 
 
 def register_schema(name: str, schema: type, free_keys: Collection[str] = ()) -> None:
@@ -34,61 +42,86 @@ def register_schema(name: str, schema: type, free_keys: Collection[str] = ()) ->
 
 
 def command(
-    config_name: str, *, texts: Collection[str] = ()
+    config_name: str, *, resumes: str = "the same command begins again"
 ) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Turn a function of a composed configuration into a program.
 
     Args:
-        texts: fields whose values are taken as they are typed: any text, and nothing of Hydra's
-            grammar, which knows neither Chinese nor commas outside quotes.
+        resumes: how to go on after Ctrl-C; a task that knows better raises a KeyboardInterrupt
+            with a text.
     """
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
         @wraps(task)
         def guarded(composed: DictConfig) -> None:
-            with plain_errors():
+            with plain_errors(f"stopped; {resumes}"):
                 _refuse_sweep_under_torchrun()
+                check_numbers(composed)
                 task(composed)
 
         def program() -> None:
-            sys.argv[1:] = [_literal(argument, texts) for argument in sys.argv[1:]]
             with plain_errors():
-                check_overrides(config_name, sys.argv[1:])
-            main = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
-            main(_recorded(guarded))()
+                if {"-h", "--help"} & set(split_flags(sys.argv[1:]).flags):
+                    usage = sys.modules[task.__module__].__doc__ or ""
+                    print(help_text(config_name, usage))
+                    return
+                sys.argv[1:] = check_overrides(config_name, sys.argv[1:])
+                main = hydra.main(
+                    version_base="1.3", config_path=str(CONF), config_name=config_name
+                )
+                main(_recorded(guarded))()
 
         return program
 
     return decorate
 
 
-def _literal(argument: str, texts: Collection[str]) -> str:
-    """An override of a text field with its value in quotes."""
-    key, given, value = argument.partition("=")
-    if (
-        not given
-        or key not in texts
-        or value == "null"
-        or re.fullmatch(r"(['\"]).*\1", value, re.S)
-    ):
-        return argument
-    # In quotes, a backslash means something only before a quote, and `${` an interpolation.
-    quoted = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", value)
-    ending = len(quoted) - len(quoted.rstrip("\\"))
-    quoted += "\\" * ending
-    return f"{key}='{quoted}'".replace("${", "\\${")
+def check_numbers(tree: DictConfig | ListConfig, prefix: str = "") -> None:
+    """ValueError for a number that nothing here computes with: NaN, infinity, beyond 64 bits.
+
+    Which of the others a field takes is its dataclass's to say.
+    """
+    keys = tree.keys() if isinstance(tree, DictConfig) else range(len(tree))
+    for key in keys:
+        if OmegaConf.is_missing(tree, key):
+            continue
+        value = tree[key]
+        if isinstance(value, (DictConfig, ListConfig)):
+            check_numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{prefix}{key}={value}: must be a finite number")
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError(f"{prefix}{key}={value}: must fit in 64 bits")
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """End the program with one sentence where a ValueError says what the user can mend."""
+def plain_errors(stopped: str = "stopped") -> Iterator[None]:
+    """End the program with one line where the user can act on what went wrong.
+
+    Args:
+        stopped: what to say after Ctrl-C, unless the KeyboardInterrupt has a text.
+    """
     try:
         yield
+    except KeyboardInterrupt as error:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C ends at once, without a word
+        if os.environ.get("RANK", "0") == "0":
+            print(str(error) or stopped, file=sys.stderr, flush=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except ValueError as error:
-        if "HYDRA_FULL_ERROR" in os.environ:
-            raise
-        rank = f"[rank {os.environ['RANK']}] " if "RANK" in os.environ else ""
-        sys.exit(f"{rank}error: {error}")
+        _leave(error, str(error))
+    except OSError as error:
+        _leave(error, system_error(error))
+
+
+def _leave(error: Exception, said: str) -> NoReturn:
+    if "HYDRA_FULL_ERROR" in os.environ:
+        raise error
+    rank = f"[rank {os.environ['RANK']}] " if os.environ.get("RANK") else ""
+    sys.exit(f"{rank}error: {said}")
 
 
 def _recorded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
@@ -101,7 +134,8 @@ def _recorded(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None
 
 
 def _refuse_sweep_under_torchrun() -> None:
-    if HydraConfig.get().mode == RunMode.MULTIRUN and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    under_torchrun = os.environ.get("RANK") and os.environ.get("WORLD_SIZE", "1") not in ("", "1")
+    if HydraConfig.get().mode == RunMode.MULTIRUN and under_torchrun:
         raise ValueError(
             "a sweep (-m) inside a multi-rank torchrun would run every job on every rank; start "
             "one torchrun per job, in a shell loop or as one Slurm job each"

@@ -20,7 +20,7 @@ from evaluation.ask import Question
 from evaluation.in_training import prepare_tasks
 from model.attention import resolve_backend
 from model.initial import InitialWeights
-from model.lora import InitialAdapter, add_lora
+from model.lora import InitialAdapter, add_lora, check_rank
 from model.transformer import Mistral
 from model.weights import PretrainedFolder, WeightSource
 from tokenizer.tokenizer import Tokenizer
@@ -116,6 +116,7 @@ def assemble(config: Config, world: World) -> Parts:
     base = None
     if config.lora is not None:
         base = frozen_base(folder)
+        check_rank(model, config.lora)
         add_lora(model, config.lora, dtype)
         weights = InitialAdapter(base, model, config.seed)
     parallelize(model, config.parallel, mesh)

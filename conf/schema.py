@@ -7,6 +7,8 @@ Field checks stand in the dataclasses, checks across them here.
 import glob
 import hashlib
 import json
+import math
+import re
 from contextlib import suppress
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -41,6 +43,13 @@ LAUNCH_FIELDS = (
     *("parallel.other_layers", "parallel.compile", "parallel.deterministic"),
 )
 
+LONGEST_ROW = 2**24
+"""Tokens of a row: more than any text has that a model of this kind is trained on."""
+LONGEST_NAME = 200
+"""Bytes of a run's name: file systems take 255, and files beside the folder are named after it."""
+MOST_SCALE = 1000
+"""Of the embedded sample, which is to be a corpus of minutes."""
+
 RENAMED = {"tasks.data": "tasks.benchmarks"}
 """Fields by an earlier name, under which the folders of older runs have them."""
 
@@ -69,6 +78,21 @@ class DataConfig:
     sample_scale: float | None = None
     """Size of the embedded sample corpus, written under `root` at first use; null for others."""
 
+    def __post_init__(self) -> None:
+        if self.vocab_size < 1:
+            raise ValueError(f"data.vocab_size={self.vocab_size}: must be at least 1")
+        for mixture in ("general", "domain"):
+            for source, weight in getattr(self, mixture).items():
+                if not 0 <= weight < math.inf:
+                    raise ValueError(
+                        f"data.{mixture}.{source}={weight}: a weight is finite, 0 or more"
+                    )
+        scale = self.sample_scale
+        if scale is not None and not 0 < scale <= MOST_SCALE:
+            raise ValueError(
+                f"data.sample_scale={scale}: must lie in (0, {MOST_SCALE}], or be null"
+            )
+
 
 @dataclass(kw_only=True)
 class BatchConfig:
@@ -87,6 +111,8 @@ class BatchConfig:
         for name, least in (("row_length", 2), ("micro_batch_rows", 1), ("prefetch", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"batch.{name}={getattr(self, name)}: must be at least {least}")
+        if self.row_length > LONGEST_ROW:
+            raise ValueError(f"batch.row_length={self.row_length}: at most {LONGEST_ROW} tokens")
         if self.tokens_per_step < 1 or self.tokens_per_step % self.row_length:
             raise ValueError(
                 f"batch.tokens_per_step={self.tokens_per_step} is not a multiple of "
@@ -133,6 +159,11 @@ class Config:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     def __post_init__(self) -> None:
+        for key, name in (("name", self.name), ("experiment", self.experiment)):
+            if name is not None:
+                _check_name(key, name)
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: must be at least 0")
         if self.resume not in ("auto", "required", "never"):
             raise ValueError(f"resume={self.resume!r}: one of auto, required, never")
         if self.model is None and self.init_from is None:
@@ -232,6 +263,17 @@ def _orders(tree: dict[str, Any]) -> dict[str, str]:
     named = {"curriculum.stages (order)": stages}
     named |= {f"curriculum.stages.{n}.weights (order)": x.get("weights") for n, x in stages.items()}
     return {name: ", ".join(part or ()) for name, part in named.items()}
+
+
+def _check_name(key: str, name: str) -> None:
+    """ValueError unless a name is one component of a path, the same wherever it is copied."""
+    if name.strip() != name or name in ("", ".", "..") or len(name.encode()) > LONGEST_NAME:
+        wrong = "it must neither be empty nor begin or end with a blank, nor be too long for a file"
+    elif found := re.search(r"[/\\\x00-\x1f\x7f]", name):
+        wrong = f"it must not hold {found[0]!r}; the folder above it is runs_folder"
+    else:
+        return
+    raise ValueError(f"{key}={name!r} is the name of the run's folder: {wrong}")
 
 
 def register() -> None:

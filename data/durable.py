@@ -20,6 +20,13 @@ def write_durably(path: Path, value: Any) -> None:
     fsync_folder(path.parent)
 
 
+def system_error(error: OSError) -> str:
+    """The file, and what the operating system says of it."""
+    places = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{' -> '.join(places)}: {reason}" if places else reason
+
+
 def fsync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)

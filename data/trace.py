@@ -37,6 +37,10 @@ class TraceConfig:
                 f"{', '.join(given) or 'nothing to look up'}: give exactly one of step=, row= and "
                 "document=source:number"
             )
+        for name, least in (("step", 1), ("row", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value}: must be at least {least}")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,11 @@ class AnswerConfig(SpeakerConfig):
     batch_size: int = 16
     """Answers at once."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}: must be at least 1")
+
 
 def answer_questions(config: AnswerConfig) -> int:
     """Answer every question that has no answer yet; returns how many were answered.

@@ -28,6 +28,8 @@ class CompareConfig:
     """Of the bootstrap."""
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: must be at least 0")
         if self.out is not None and not self.out.endswith(".json"):
             raise ValueError(f"out={self.out}: name a file that ends in .json")
 

@@ -35,6 +35,8 @@ class AskConfig:
     that its subjects are all represented; null asks all."""
 
     def __post_init__(self) -> None:
+        if self.demonstration_seed is not None and self.demonstration_seed < 0:
+            raise ValueError(f"demonstration_seed={self.demonstration_seed}: must be at least 0")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit={self.limit}: must be at least 1; null asks all questions")
         for name, shots in {"shots": self.shots, **self.shots_of}.items():

@@ -96,6 +96,22 @@ def add_lora(model: Mistral, config: LoraConfig, dtype: torch.dtype = torch.floa
     model.lora = config
 
 
+def check_rank(model: Mistral, config: LoraConfig) -> None:
+    """ValueError if an update of this rank could be written with fewer numbers, for some linear.
+
+    A product B A of a rank above the smaller side of W has no more freedom than W itself.
+    """
+    for name in match_targets(model, config.targets):
+        linear = model.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        smaller = min(linear.in_features, linear.out_features)
+        if config.rank > smaller:
+            raise ValueError(
+                f"lora.rank={config.rank}: {name} is {linear.out_features} x {linear.in_features}, "
+                f"and a rank above {smaller} adds nothing; give at most {smaller}, or other targets"
+            )
+
+
 def match_targets(model: Mistral, targets: Sequence[str]) -> list[str]:
     """Names of the linears that are adapted, in the order of the network.
 

@@ -35,7 +35,7 @@ class SamplingConfig:
     (Keskar et al. 2019, section 4.1); above 1 discourages them."""
     seed: int = 0
     """The same seed, prompt and index give the same answer."""
-    stop: list[str] = field(default_factory=list)
+    stop: list[str] = field(default_factory=list, metadata={"text": True})
     """Texts that end an answer; they are not part of it."""
 
     def __post_init__(self) -> None:

@@ -22,7 +22,8 @@ def main(composed: DictConfig) -> None:
     try:
         written = answer_questions(config)
     except KeyboardInterrupt:
-        raise SystemExit(f"stopped; the same command goes on with {config.out}") from None
+        stopped = f"stopped; the same command goes on with {config.out}"
+        raise KeyboardInterrupt(stopped) from None
     print(f"{config.out}: {written:,} answers written")
 
 

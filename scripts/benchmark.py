@@ -92,7 +92,7 @@ def measure_suite(config: BenchmarkConfig) -> str:
     return markdown(content, [part.name for part in parts])
 
 
-@command("benchmark")
+@command("benchmark", resumes="the same command goes on with what is not measured yet")
 def main(composed: DictConfig) -> None:
     """Compose, measure, print."""
     config = OmegaConf.to_object(composed)

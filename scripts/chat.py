@@ -1,7 +1,8 @@
 """Talk with a model in the terminal: python -m scripts.chat folder=<HF folder | run | adapter>
 
 A backslash at the end of a line, or a block between two lines of triple quotes, makes a message of
-several lines. Ctrl-C stops an answer, Ctrl-D leaves. Commands:
+several lines. Ctrl-C stops an answer, and twice where nothing is being answered, or Ctrl-D, leaves.
+Commands:
 
     /reset         begin a new conversation
     /system TEXT   set the system message (without TEXT: remove it) and begin a new conversation
@@ -88,14 +89,20 @@ def show_answer(conversation: Conversation, question: str) -> None:
 
 def talk(conversation: Conversation) -> None:
     """Take turns until /quit or Ctrl-D."""
+    asked_to_leave = False
     while True:
         try:
             message = read_message()
         except EOFError:
             return
         except KeyboardInterrupt:
-            print("\n(Ctrl-D or /quit leaves)")
+            print()
+            if asked_to_leave or not sys.stdin.isatty():
+                raise
+            print("(Ctrl-C again, Ctrl-D or /quit leaves)")
+            asked_to_leave = True
             continue
+        asked_to_leave = False
         if not message.strip():
             continue
         try:
@@ -109,7 +116,7 @@ def talk(conversation: Conversation) -> None:
             print(f"({error})")
 
 
-@command("chat", texts=("system",))
+@command("chat", resumes="/save keeps a conversation")
 def main(composed: DictConfig) -> None:
     """Open the model and talk."""
     if missing := OmegaConf.missing_keys(composed):

@@ -22,7 +22,7 @@ from training.parallelize import compute_dtype
 register_schema("evaluate_schema", EvaluateConfig, free_keys=("shots_of",))
 
 
-@command("evaluate")
+@command("evaluate", resumes="the same command goes on where it was")
 def main(composed: DictConfig) -> None:
     """Open tasks and model, answer, and print the table."""
     if missing := OmegaConf.missing_keys(composed):

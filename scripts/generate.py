@@ -41,11 +41,12 @@ def answer_file(config: GenerateConfig) -> None:
     try:
         written = write_answers(config, speaker)
     except KeyboardInterrupt:
-        raise SystemExit(f"stopped; the same command goes on with {config.out}") from None
+        stopped = f"stopped; the same command goes on with {config.out}"
+        raise KeyboardInterrupt(stopped) from None
     print(f"{config.out}: {written:,} answers written")
 
 
-@command("generate", texts=("prompt",))
+@command("generate")
 def main(composed: DictConfig) -> None:
     """Compose, then print or write."""
     if missing := OmegaConf.missing_keys(composed):

@@ -18,7 +18,7 @@ from evaluation.judge_summary import judge_table
 register_schema("judge_schema", JudgeConfig, free_keys=("answers", "body"))
 
 
-@command("judge", texts=("judge", "endpoint"))
+@command("judge")
 def main(composed: DictConfig) -> None:
     """Judge, print the table, and exit with 1 if a verdict is missing."""
     if missing := OmegaConf.missing_keys(composed):
@@ -28,7 +28,8 @@ def main(composed: DictConfig) -> None:
     try:
         summary = judge_answers(config)
     except KeyboardInterrupt:
-        raise SystemExit(f"stopped; the same command goes on in {config.out}") from None
+        stopped = f"stopped; the same command goes on in {config.out}"
+        raise KeyboardInterrupt(stopped) from None
     print(judge_table(summary))
     print(f"{config.out}: transcript.jsonl, summary.json")
     if failed := len(summary["failed"]):

@@ -98,7 +98,7 @@ def measure(run: Config, folder: Path, config: MeasureConfig) -> None:
     replace_text(folder / "measured.json", json.dumps(settings_of(config)) + "\n")
 
 
-@command("measure")
+@command("measure", resumes="the same command goes on with the run that it was at")
 def main(composed: DictConfig) -> None:
     """Measure every run that is finished and not measured."""
     if missing := OmegaConf.missing_keys(composed):

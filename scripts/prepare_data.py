@@ -35,7 +35,8 @@ def main(composed: DictConfig) -> None:
         assert isinstance(config, PrepareConfig)
         manifest = prepare(config)
     except KeyboardInterrupt:
-        raise SystemExit("interrupted; the same command goes on, or begins anew") from None
+        stopped = f"stopped; the same command goes on with {config.out}, or begins again"
+        raise KeyboardInterrupt(stopped) from None
     summarize(manifest, config)
 
 

@@ -21,7 +21,7 @@ from serving.config import ServeConfig
 ConfigStore.instance().store("serve_schema", ServeConfig)
 
 
-@command("serve")
+@command("serve", resumes="the same command serves again")
 def main(composed: DictConfig) -> None:
     """Open the model and answer until Ctrl-C."""
     if missing := OmegaConf.missing_keys(composed):

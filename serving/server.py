@@ -3,7 +3,6 @@
 import copy
 import logging
 import socket
-from contextlib import suppress
 from typing import Any
 
 import uvicorn
@@ -58,7 +57,7 @@ def serve(config: ServeConfig) -> None:
     Raises:
         ValueError: there is no such model, or the address cannot be had.
     """
-    with suppress(KeyboardInterrupt), bind(config.host, config.port) as bound:
+    with bind(config.host, config.port) as bound:
         speaker = open_speaker(config)
         engine = Engine(speaker, slots=config.slots, queue=config.queue)
         server = Server(engine, config)

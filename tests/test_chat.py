@@ -106,10 +106,23 @@ def test_an_interrupt_does_not_leave(tokenizer, monkeypatch, capsys):
 
     monkeypatch.setattr(talk, "answer", interrupted)
     talk.finished = "interrupted"
-    typed(monkeypatch, KeyboardInterrupt(), "one", "two", "/quit", "three")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    typed(monkeypatch, KeyboardInterrupt(), "one", KeyboardInterrupt(), "two", "/quit", "three")
     chat.talk(talk)
     assert answers == ["one", "two"]
-    assert capsys.readouterr().out.count("half\n(stopped)\n") == 2
+    printed = capsys.readouterr().out
+    assert printed.count("half\n(stopped)\n") == 2
+    assert printed.count("(Ctrl-C again, Ctrl-D or /quit leaves)") == 2
+
+
+@pytest.mark.parametrize("at_terminal", [True, False])
+def test_an_interrupt_leaves_where_nothing_is_said(tokenizer, monkeypatch, at_terminal):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: at_terminal)
+    times = 2 if at_terminal else 1
+    typed(monkeypatch, *[KeyboardInterrupt()] * times, "never read")
+    with pytest.raises(KeyboardInterrupt):
+        chat.talk(conversation(tokenizer))
+    assert input() == "never read"
 
 
 def test_commands(tokenizer, tmp_path, monkeypatch, capsys):

@@ -6,10 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
-from conf.command import _literal
 from conf.schema import check_same_run, load_run, register, to_yaml
 from conf.suggest import CONF, check_overrides
 from data.stages import TRAINS
@@ -17,6 +14,11 @@ from model.transformer import Mistral
 from tests.runs import ROOT, configure
 
 PLACES = ("data.root=x", "data.tokenizer=x")
+
+
+@pytest.fixture(autouse=True)
+def _registered():
+    register()
 
 
 def options(group):
@@ -97,7 +99,7 @@ def test_a_typo_is_answered_with_the_nearest_key(argument, answer):
     "arguments",
     [
         ["+experiment=tspt_stage1", "seed=0,1,2", "-m"],
-        ["model=toy,small", "model.sliding_window=null"],
+        ["model=toy,small", "model.sliding_window=null", "-m"],
         ["model=pretrained", "init_from=x"],
         ["+data.sources.mine=x"],
         ["curriculum.stages.specialization.replay.share=0.3"],
@@ -221,21 +223,6 @@ def test_the_readme_names_only_what_exists():
     assert len(shown) >= 8
     register()
     check_overrides("train", ["lora=r8", *shown])  # which lora.* belong to
-
-
-TYPED = [
-    *("黄土是什么", "What's loess, and why?", "a = b (c)", "[INST] hi", "${x}", "'q"),
-    *("-1", "", "\\", "a\\'b"),
-]
-
-
-@pytest.mark.parametrize("text", TYPED)
-def test_a_text_is_taken_as_it_is_typed(text):
-    quoted = _literal(f"prompt={text}", ("prompt",))
-    (override,) = OverridesParser.create().parse_overrides([quoted])
-    assert OmegaConf.create({"prompt": override.value()}).prompt == text
-    assert _literal(f"other={text}", ("prompt",)) == f"other={text}"
-    assert _literal("prompt='a, b'", ("prompt",)) == "prompt='a, b'"
 
 
 def test_a_part_of_what_is_not_there_is_answered_with_how_to_get_it():

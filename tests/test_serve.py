@@ -395,8 +395,9 @@ def test_the_command_serves_until_ctrl_c(speaker, tmp_path):
             with pytest.raises(openai.APIError, match="shutting down"):
                 list(chunks)
         log = process.stderr.read()
-        assert process.wait(10) == 0
+        assert process.wait(10) == 130
     assert "interrupted" in log
+    assert log.endswith("stopped; the same command serves again\n")
     assert "Traceback" not in log
 
 

@@ -24,7 +24,7 @@ SCRIPTS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Rules:
     """What a new piece may look like, and how often the sample must need it."""
 

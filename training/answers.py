@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from training.speaker import Speaker, SpeakerConfig
 class GenerateConfig(SpeakerConfig):
     """What is continued, by which model, and how."""
 
-    prompt: str | None = None
+    prompt: str | None = field(default=None, metadata={"text": True})
     """One text to continue, or, with `chat`, a question; the answer is printed as it comes."""
     chat: bool = False
     """Wrap prompts as questions in the [INST] format; else texts are continued after BOS."""

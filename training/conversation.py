@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from model.generate import context_limit, stream
@@ -15,7 +15,7 @@ from training.speaker import Speaker, SpeakerConfig
 class ChatConfig(SpeakerConfig):
     """Who answers, and how."""
 
-    system: str = ""
+    system: str = field(default="", metadata={"text": True})
     """What the model is told before the first question."""
     max_new_tokens: int = 1024
     """Most ids of one answer, its EOS included."""

@@ -5,8 +5,9 @@ Also alone a process gets a group (of itself), so that the loop has one form.
 
 import ctypes
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -14,9 +15,12 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from data.durable import system_error
+
 T = TypeVar("T")
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class World:
         device: where it computes.
         threads: CPU threads it uses.
         group: what its collectives run on; None means the default group.
+        backend: of collectives on the CPU.
     """
 
     rank: int
@@ -36,10 +41,11 @@ class World:
     device: torch.device
     threads: int
     group: dist.ProcessGroup | None = None
+    backend: str = "gloo"
 
     def apart(self) -> "World":
-        """The same processes with collectives of their own on gloo, for use by another thread."""
-        return replace(self, group=dist.new_group(backend="gloo"))
+        """The same processes with collectives of their own on the CPU, for another thread."""
+        return replace(self, group=dist.new_group(backend=self.backend))
 
     @property
     def is_main(self) -> bool:
@@ -75,8 +81,10 @@ class World:
         if self.is_main:
             try:
                 work()
-            except (ValueError, OSError) as error:
+            except ValueError as error:
                 problem = str(error)
+            except OSError as error:
+                problem = system_error(error)
         if problem := self.from_main(problem):
             raise ValueError(problem)
 
@@ -96,16 +104,23 @@ class World:
 def start_world(device: str) -> Iterator[World]:
     """Join the process group that torchrun describes, or form a group of one.
 
-    CPU collectives run on gloo beside NCCL, so that objects and counts never touch the device.
+    CPU collectives run on gloo beside NCCL, so that objects and counts never touch the device. One
+    process needs neither an address nor a network interface.
 
     Raises:
-        ValueError: the device is unknown or absent.
+        ValueError: the device is unknown or absent, or a variable of the launcher is wrong.
     """
-    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    launch = read_launch(os.environ)
+    if launch.ignored:
+        print(
+            f"{', '.join(launch.ignored)} without RANK: ignored, this is a run of one process "
+            "(torchrun starts several)",
+            file=sys.stderr,
+        )
+    rank, size = launch.rank, launch.size
+    chosen = choose_device(device, launch.local_rank)
     # torchrun sets one thread per process; we share out all cores instead.
-    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    threads = max(1, _usable_cores() // local_size)
+    threads = max(1, _usable_cores() // launch.local_size)
     torch.set_num_threads(threads)
     backend = "gloo"
     if chosen.type == "cpu":
@@ -116,14 +131,96 @@ def start_world(device: str) -> Iterator[World]:
         # consequence to others.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         backend = "cpu:gloo,cuda:nccl"
-    if "RANK" in os.environ:
+    on_cpu = "gloo"
+    if size > 1:
         dist.init_process_group(backend)
     else:
-        dist.init_process_group(backend, store=dist.HashStore(), rank=rank, world_size=size)
+        on_cpu = _join_alone(backend)
     try:
-        yield World(rank=rank, size=size, device=chosen, threads=threads)
+        yield World(rank=rank, size=size, device=chosen, threads=threads, backend=on_cpu)
     finally:
         dist.destroy_process_group()
+
+
+def _join_alone(backend: str) -> str:
+    """Form a group of one; returns what its CPU collectives run on.
+
+    gloo wants a network interface even then. Where there is none, torch's own stand-in for it does:
+    its collectives copy what the one process gives them, which is what they are among one.
+    """
+    options: dict[str, Any] = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
+    try:
+        dist.init_process_group(backend, **options)
+    except RuntimeError as error:
+        if "interface" not in str(error):
+            raise
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        import torch.testing._internal.distributed.fake_pg  # noqa: F401 registers the backend
+
+        dist.init_process_group(backend.replace("gloo", "fake"), **options)
+        return "fake"
+    return "gloo"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How this process was started.
+
+    Attributes:
+        local_rank, local_size: its number on this machine, and how many there are.
+        ignored: variables of a launcher that mean nothing here, with their values.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    ignored: tuple[str, ...] = ()
+
+
+def read_launch(environment: Mapping[str, str]) -> Launch:
+    """What a launcher such as torchrun says of this process; without RANK it is the only one.
+
+    An empty variable is an absent one: job templates export names without values.
+
+    Raises:
+        ValueError: a variable is no number, out of range, or missing; names it.
+    """
+    given = {name: environment.get(name, "").strip() for name in _LAUNCHER}
+    numbers: dict[str, int] = {}
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT"):
+        if not given[name]:
+            continue
+        if not re.fullmatch(r"[0-9]{1,9}", given[name]):
+            raise ValueError(
+                f"{name}={given[name]!r} in the environment is no whole number from 0 on; unset "
+                f"{name}, or start with torchrun, which sets it"
+            )
+        numbers[name] = int(given[name])
+    if "RANK" not in numbers:
+        sizes = {name: numbers.get(name, 1) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
+        wrong = [f"{name}={size}" for name, size in sizes.items() if size != 1]
+        return Launch(local_rank=numbers.get("LOCAL_RANK", 0), ignored=tuple(wrong))
+    rank, size = numbers["RANK"], numbers.get("WORLD_SIZE", 0)
+    if rank >= size:
+        shown = f"WORLD_SIZE={size}" if "WORLD_SIZE" in numbers else "no WORLD_SIZE"
+        raise ValueError(
+            f"RANK={rank} with {shown} in the environment: ranks are numbered from 0 to "
+            "WORLD_SIZE - 1; start with torchrun, or unset RANK to run one process"
+        )
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if size > 1 and not given[name]:
+            raise ValueError(
+                f"RANK={rank} and WORLD_SIZE={size} without {name} in the environment: start with "
+                "torchrun, which sets it, or unset RANK to run one process"
+            )
+    return Launch(
+        rank=rank,
+        size=size,
+        local_rank=numbers.get("LOCAL_RANK", 0),
+        local_size=max(1, numbers.get("LOCAL_WORLD_SIZE", 1)),
+    )
 
 
 @contextmanager

@@ -97,6 +97,12 @@ class GrowConfig:
         for weight in self.weights or ():
             if not (math.isfinite(weight) and weight > 0):
                 raise ValueError(f"weights={self.weights}: must be positive")
+        for name, least in (
+            *(("target_vocab_size", 1), ("reserved", 0), ("pad_to_multiple_of", 1)),
+            *(("byte_budget", 1), ("seed", 0)),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
         if not (self.learn or self.candidates):
             raise ValueError("learn=false without candidates: there is nothing to choose from")
         if not 0 <= self.held_out_fraction < 1:

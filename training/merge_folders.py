@@ -73,8 +73,8 @@ class ExportConfig(BlendConfig):
             raise ValueError(f"merge={self.merge!r}: one of {', '.join(_FIELDS)}")
         if self.dtype not in ("stored", *DTYPES):
             raise ValueError(f"dtype={self.dtype!r}: one of stored, {', '.join(DTYPES)}")
-        if not self.max_shard_gib > 0:
-            raise ValueError(f"max_shard_gib={self.max_shard_gib}: must be positive")
+        if not 0 < self.max_shard_gib < math.inf:
+            raise ValueError(f"max_shard_gib={self.max_shard_gib}: must be positive and finite")
         for value in (self.scale, *self.weights):
             if not math.isfinite(value):
                 raise ValueError(f"scale={self.scale}, weights={self.weights}: must be finite")

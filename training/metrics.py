@@ -1,6 +1,7 @@
 """What a run says of itself: metrics.jsonl always, a progress bar, Weights & Biases on request."""
 
 import json
+import math
 import os
 import secrets
 import sys
@@ -40,7 +41,7 @@ class LoggingConfig:
             raise ValueError(f"logging.every={self.every}: must be at least 1")
         if self.wandb not in WANDB_MODES:
             raise ValueError(f"logging.wandb={self.wandb!r}: one of {', '.join(WANDB_MODES)}")
-        if self.peak_tflops is not None and self.peak_tflops <= 0:
+        if self.peak_tflops is not None and not 0 < self.peak_tflops < math.inf:
             raise ValueError(f"logging.peak_tflops={self.peak_tflops}: must be positive")
 
 

@@ -11,7 +11,7 @@ import torch
 
 from kernels.lora_swiglu import MAX_RANK
 from model.config import ModelConfig
-from model.lora import LoraConfig, add_lora
+from model.lora import LoraConfig, add_lora, check_rank
 from model.loss import CHUNK_LOGITS
 from model.transformer import Mistral
 
@@ -69,6 +69,7 @@ def count_weights(config: ModelConfig, lora: LoraConfig | None) -> Weights:
     with torch.device("meta"):
         model = Mistral(config)
         if lora is not None:
+            check_rank(model, lora)
             add_lora(model, lora)
     block = list(model.model.layers[0].parameters())
     inside = {id(parameter) for parameter in model.model.layers.parameters()}

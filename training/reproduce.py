@@ -58,6 +58,8 @@ class VerifyConfig:
     """auto, cpu or cuda; null takes the run's."""
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: must be at least 0")
         for name in ("steps", "reach"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")

@@ -32,6 +32,8 @@ class SpeakerConfig(SamplingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.seed < 0:
+            raise ValueError(f"seed={self.seed}: must be at least 0")
         if self.dtype not in ("auto", *DTYPES):
             raise ValueError(f"dtype={self.dtype!r}: one of auto, {', '.join(DTYPES)}")
 

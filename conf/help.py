@@ -1,0 +1,86 @@
+"""`--help`: the usage of a command, its fields with their meaning, and the groups it has."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from conf.suggest import APPENDED, CONF, choices, compose_with_groups
+
+WIDTH = 100
+
+
+def help_text(config_name: str, usage: str) -> str:
+    """What a command says of itself.
+
+    Args:
+        usage: docstring of its module.
+    """
+    tree, chosen = compose_with_groups(config_name)
+    lines = [usage.strip(), ""]
+    groups = {group: choice for group, choice in chosen.items() if (CONF / group).is_dir()}
+    if groups or config_name in APPENDED:
+        lines.append("Switches:")
+        for group in APPENDED.get(config_name, ()):
+            lines += _entry(f"+{group}=...", f"one of {', '.join(choices(group))}")
+        for group, choice in groups.items():
+            lines += _entry(f"{group}={choice}", f"one of {', '.join(choices(group))}")
+        lines.append("")
+    lines.append("Options, with what they are unless set (... must be given):")
+    lines += _fields(tree, "", set())
+    lines += ["", "-m sweeps over values (seed=0,1,2), --cfg job prints the configuration."]
+    return "\n".join(lines)
+
+
+def _fields(tree: DictConfig, prefix: str, seen: set[type]) -> Iterator[str]:
+    """A line or more per field, those of a part behind it; a kind of part is explained once."""
+    owner = OmegaConf.get_type(tree)
+    documented = _docstrings(owner) if is_dataclass(owner) and owner not in seen else {}
+    if is_dataclass(owner):
+        seen = seen | {owner}
+    for key in tree:
+        name = f"{prefix}{key}"
+        missing = OmegaConf.is_missing(tree, key)
+        node = None if missing else tree._get_node(key)
+        is_part = isinstance(node, DictConfig) and not node._is_none()
+        if is_part and not node._is_interpolation() and len(node):
+            yield from _fields(node, f"{name}.", seen)
+            continue
+        yield from _entry(f"{name}={_shown(node, missing)}", documented.get(str(key), ""))
+
+
+def _shown(node: Any, missing: bool) -> str:
+    if missing:
+        return "..."
+    value = OmegaConf.to_container(OmegaConf.create({"x": node}), resolve=False)
+    assert isinstance(value, dict)
+    text = "null" if value["x"] is None else str(value["x"])
+    return text.replace("'", "") if isinstance(value["x"], list) else text
+
+
+def _entry(name: str, meaning: str) -> list[str]:
+    if not meaning:
+        return [f"  {name}"]
+    head = f"  {name:<28}  "
+    options = {"initial_indent": head, "subsequent_indent": " " * 32}
+    return textwrap.wrap(meaning, WIDTH, break_long_words=False, break_on_hyphens=False, **options)
+
+
+def _docstrings(owner: type) -> dict[str, str]:
+    """The docstring below each field of a dataclass and of those it derives from."""
+    found: dict[str, str] = {}
+    for one in reversed(owner.__mro__):
+        if not is_dataclass(one):
+            continue
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(one))).body
+        assert isinstance(body, ast.ClassDef)
+        for field, doc in zip(body.body, body.body[1:], strict=False):
+            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+                continue
+            if isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
+                found[field.target.id] = " ".join(str(doc.value.value).split())
+    return found

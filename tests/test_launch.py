@@ -1,0 +1,168 @@
+"""How a process finds out that it is alone, and how a command ends that is stopped or refused."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from conf.command import plain_errors
+from tests.runs import ROOT
+from training.distributed import Launch, read_launch, start_world
+from training.run_log import describe_stop
+
+TWO = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "h", "MASTER_PORT": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "launch"),
+    [
+        ({}, Launch()),
+        ({"WORLD_SIZE": "8"}, Launch(ignored=("WORLD_SIZE=8",))),
+        ({"RANK": "", "WORLD_SIZE": "8"}, Launch(ignored=("WORLD_SIZE=8",))),
+        ({"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "4"}, Launch(ignored=("LOCAL_WORLD_SIZE=4",))),
+        ({"LOCAL_RANK": "", "WORLD_SIZE": " ", "RANK": ""}, Launch()),
+        ({"LOCAL_RANK": "1"}, Launch(local_rank=1)),
+        ({"RANK": "0", "WORLD_SIZE": "1"}, Launch()),
+        ({**TWO, "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}, Launch(1, 2, 1, 2)),
+        ({**TWO, "LOCAL_RANK": ""}, Launch(1, 2)),
+    ],
+)
+def test_what_a_launcher_says_is_read(environment, launch):
+    assert read_launch(environment) == launch
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"LOCAL_RANK": "x"}, "LOCAL_RANK='x'"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE='two'"),
+        ({"LOCAL_WORLD_SIZE": "1.5"}, "LOCAL_WORLD_SIZE='1.5'"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK='-1'"),
+        ({"RANK": "0"}, "RANK=0 with no WORLD_SIZE"),
+        ({"RANK": "0", "WORLD_SIZE": ""}, "RANK=0 with no WORLD_SIZE"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 with WORLD_SIZE=2"),
+        ({**TWO, "MASTER_ADDR": ""}, "without MASTER_ADDR"),
+        ({**TWO, "MASTER_PORT": ""}, "without MASTER_PORT"),
+        ({**TWO, "MASTER_PORT": "http"}, "MASTER_PORT='http'"),
+    ],
+)
+def test_a_wrong_variable_is_named(environment, named):
+    with pytest.raises(ValueError, match=r".") as error:
+        read_launch(environment)
+    assert named in str(error.value)
+
+
+@pytest.mark.parametrize("given", [{"WORLD_SIZE": "2"}, {"RANK": "0", "WORLD_SIZE": "1"}])
+def test_one_process_waits_for_nobody(given, monkeypatch, capsys):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with start_world("cpu") as world:
+        assert (world.rank, world.size) == (0, 1)
+        assert world.sum([2.0]) == [2.0]
+    said = capsys.readouterr().err
+    assert ("WORLD_SIZE=2 without RANK: ignored" in said) == ("RANK" not in given)
+
+
+ALONE = """
+import torch, torch.distributed as dist
+from training.distributed import start_world
+with start_world("cpu") as world:
+    for one in (world, world.apart()):
+        assert one.sum([2.0, 3.0]) == [2.0, 3.0]
+        assert one.from_main({"a": 1}) == {"a": 1}
+        assert one.gather("x") == ["x"]
+        one.barrier()
+    whole, part = torch.zeros(4), torch.arange(4.0)
+    dist.all_gather_into_tensor(whole, part)
+    assert whole.tolist() == [0, 1, 2, 3]
+    dist.reduce_scatter_tensor(part, whole * 2)
+    assert part.tolist() == [0, 2, 4, 6]
+print("alone")
+"""
+
+
+def test_one_process_needs_no_network():
+    """In a network namespace of its own, where not even the loopback interface is up."""
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-rn", "true"], check=False).returncode:
+        pytest.skip("this machine lets nobody unshare the network")
+    program = [unshare, "-rn", sys.executable, "-W", "ignore", "-c", ALONE]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "alone\n", done.stderr
+
+
+def ended(error, capsys):
+    """(exit code, stderr) of a command that ends with an error."""
+    with pytest.raises(SystemExit) as stopped, plain_errors("stopped; go on"):
+        raise error
+    code = stopped.value.code
+    return (1, code) if isinstance(code, str) else (code, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ValueError("a=1: too small"), 1, "error: a=1: too small"),
+        (KeyboardInterrupt(), 130, "stopped; go on\n"),
+        (KeyboardInterrupt("stopped at step 3"), 130, "stopped at step 3\n"),
+        (FileNotFoundError(2, "No such file", "x/y"), 1, "error: x/y: No such file"),
+        (PermissionError(13, "Permission denied", "x"), 1, "error: x: Permission denied"),
+        (IsADirectoryError(21, "Is a directory", "x"), 1, "error: x: Is a directory"),
+        (OSError(errno.EROFS, "Read-only file system", "x"), 1, "error: x: Read-only file system"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "error: No space left on device"),
+        (OSError(18, "Cross-device link", "a", None, "b"), 1, "error: a -> b: Cross-device link"),
+    ],
+)
+def test_what_ends_a_command_is_said_in_one_line(error, code, said, capsys):
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert ended(error, capsys) == (code, said)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_reader_that_goes_away_is_no_news(capfd, monkeypatch):
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    assert ended(BrokenPipeError(32, "Broken pipe"), capfd) == (1, "")
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    with pytest.raises(TypeError), plain_errors():
+        raise TypeError("ours")
+
+
+def test_a_stopped_run_says_what_continues_it(tmp_path):
+    begin = f"the same command continues {tmp_path} at step 0"
+    assert describe_stop(tmp_path) == f"stopped at step 0; {begin}"
+    rows = [{"step": 0, "eval": {}}, {"step": 7, "loss_nats": 1.0}]
+    text = "".join(json.dumps(row) + "\n" for row in rows) + '{"step": 8, "los'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    assert describe_stop(tmp_path) == f"stopped at step 7; {begin}"
+    (tmp_path / "checkpoints/step-00000004").mkdir(parents=True)
+    (tmp_path / "checkpoints/step-00000006.tmp").mkdir()
+    assert "after step 4, its newest checkpoint" in describe_stop(tmp_path)
+
+
+STOPPED_AT_ONCE = """
+import os, signal
+import conf.interrupt
+os.kill(os.getpid(), signal.SIGINT)
+import time
+time.sleep(5)
+"""
+
+
+def test_an_interrupt_while_importing_is_one_line():
+    program = [sys.executable, "-c", STOPPED_AT_ONCE]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
+    for command in sorted((ROOT / "scripts").glob("*.py")):
+        assert command.name == "__init__.py" or command.read_text().startswith('"""')
+    assert "conf.interrupt" in (ROOT / "scripts/__init__.py").read_text()
