@@ -34,14 +34,11 @@ from data.record_keys import (
     PAIR_QUESTIONS,
     PARTIAL,
     PREFERENCE,
-    ROLES,
-    TOOL_ROLES,
     Columns,
     Keys,
     is_blank,
     is_empty,
     is_null,
-    plain,
 )
 from tokenizer.chat import Message, find_problem
 
@@ -340,12 +337,9 @@ class _Reader:
     def _message(self, keys: Keys, said_role: Any) -> Message:
         if not isinstance(said_role, str):
             raise BadRecord(f"a role that is {_kind(said_role)}, not a text")
-        name = said_role.strip().lower()
-        if plain(name) in TOOL_ROLES:
-            raise BadRecord("messages of tools are not supported")
-        role = ROLES.get(name)
+        role = self._columns.role_of(said_role)
         if role is None:
-            raise BadRecord(f"unknown role {said_role[:30]!r}")
+            raise BadRecord("messages of tools are not supported")
         self._refuse_unusable(keys)
         contents = keys.filled(self._columns.aliases("content"))
         contents = contents or keys.present(self._columns.aliases("content"))[:1]

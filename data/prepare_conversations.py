@@ -73,6 +73,9 @@ class PrepareConversationsConfig:
     ignore: list[str] = field(default_factory=list)
     """Keys of records or messages to pass over although they mean something: tools,
     reasoning_content, images, ..."""
+    roles: dict[str, str] = field(default_factory=dict)
+    """Roles of messages under other names than usual, for example
+    `roles='{doctor: assistant, patient: user}'`."""
     on_bad: str = "skip"
     """`skip` leaves bad records out, counts them and lists them in skipped.jsonl; `fail` stops."""
     max_rejected: float = 1.0
@@ -101,7 +104,7 @@ class PrepareConversationsConfig:
             )
         if not 0 <= self.max_rejected <= 1:
             raise ValueError(f"max_rejected: {self.max_rejected}; it must be >= 0 and <= 1")
-        columns_of(self.fields, self.ignore)
+        columns_of(self.fields, self.ignore, self.roles)
         for name, least in (("max_tokens", 2), ("show", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: {getattr(self, name)}; it must be >= {least}")
@@ -185,7 +188,7 @@ def _fill(
     """Write a whole source into a folder, and return its manifest."""
     digests = {path: sha256_of(Path(path)) for path in paths}
     with _Writer(folder, config, tokenizer, digests) as writer:
-        entries = read_conversations(paths, columns_of(config.fields, config.ignore))
+        entries = read_conversations(paths, columns_of(config.fields, config.ignore, config.roles))
         for entry in tqdm(entries, config.name, unit="", disable=not progress):
             writer.add(entry)
         writer.flush()
@@ -351,6 +354,7 @@ class _Writer:
                 "train_on": config.train_on,
                 "fields": dict(config.fields),
                 "ignore": list(config.ignore),
+                "roles": dict(config.roles),
             },
         }
 

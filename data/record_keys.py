@@ -68,7 +68,7 @@ _UNUSABLE = {
         r"(_(path|url|uri|file|bytes|data|list)s?)?"
     ),
 }
-_FLAGS = ("on", "off", "true", "false", "yes", "no")
+_FLAGS = ("on", "off", "true", "false", "yes", "no", "enabled", "disabled", "low", "medium", "high")
 """Texts that say of a record that it holds reasoning, and are none."""
 UNUSABLE = {what: re.compile(pattern) for what, pattern in _UNUSABLE.items()}
 """Keys whose value, unless it is empty, the answer depends on or belongs to."""
@@ -81,22 +81,39 @@ class Columns:
     names: Mapping[str, str] = field(default_factory=dict)
     """Column by what it means, which is a key of `ALIASES`."""
     ignored: frozenset[str] = frozenset()
+    roles: Mapping[str, str] = field(default_factory=dict)
+    """Roles of the user's messages, without regard to case: system, user or assistant."""
+
+    def role_of(self, said: str) -> str | None:
+        """The role that a message names; None for one of tools.
+
+        Raises:
+            BadRecord: nobody knows the role.
+        """
+        name = said.strip().lower()
+        role = self.roles.get(name) or ROLES.get(name)
+        if role is None and plain(name) not in TOOL_ROLES:
+            raise BadRecord(f"unknown role {said[:30]!r}; roles= says which of ours it is")
+        return role
 
     def aliases(self, meaning: str) -> tuple[str, ...]:
         """The names of keys with a meaning: the user's own only, where there is one."""
         return (self.names[meaning],) if meaning in self.names else ALIASES[meaning]
 
 
-def columns_of(fields: Mapping[str, Any], ignore: Sequence[Any]) -> Columns:
-    """The columns that a user names.
+def columns_of(
+    fields: Mapping[str, Any], ignore: Sequence[Any], roles: Mapping[str, Any] | None = None
+) -> Columns:
+    """The columns and roles that a user names.
 
     Args:
         fields: column by what it means: a key of `ALIASES`, or one of the names in there.
         ignore: keys of records or messages to pass over.
+        roles: system, user or assistant by the name that messages have for it.
 
     Raises:
         ValueError: a meaning that does not exist or is given twice, an empty name, one column for
-            two things, or columns that do not make up conversations.
+            two things, columns that do not make up conversations, or a role that does not exist.
     """
     meanings = {alias: meaning for meaning, names in ALIASES.items() for alias in names}
     meanings |= {meaning: meaning for meaning in ALIASES}
@@ -122,7 +139,11 @@ def columns_of(fields: Mapping[str, Any], ignore: Sequence[Any]) -> Columns:
     ignored = frozenset(map(plain, ignore))
     if twice := sorted(ignored & set(names.values())):
         raise ValueError(f"ignore: {twice[0]!r} is named in fields; remove it from one of them")
-    return Columns(names, ignored)
+    for said, role in (roles or {}).items():
+        if role not in ("system", "user", "assistant"):
+            raise ValueError(f"roles: {said}={role!r}; choose from system, user, assistant")
+    named = {str(said).strip().lower(): role for said, role in (roles or {}).items()}
+    return Columns(names, ignored, named)
 
 
 def plain(key: str) -> str:

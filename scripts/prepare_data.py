@@ -20,7 +20,8 @@ from tokenizer.tokenizer import Tokenizer
 
 ConfigStore.instance().store("prepare_documents_schema", PrepareConfig)
 _conversations = OmegaConf.structured(PrepareConversationsConfig)
-OmegaConf.set_struct(_conversations.fields, False)  # its keys are the user's own
+for _mapping in (_conversations.fields, _conversations.roles):
+    OmegaConf.set_struct(_mapping, False)  # its keys are the user's own
 ConfigStore.instance().store("prepare_conversations_schema", _conversations)
 
 

@@ -610,6 +610,16 @@ def test_columns_of_a_user():
     )
 
 
+def test_roles_of_a_user():
+    record = sharegpt(("Doctor", "Hello."), ("patient", "q"), ("doctor", "a"), ("observation", "r"))
+    roles = {"doctor": "assistant", "Patient": "user", "observation": "user"}
+    found = conversation_of(record, columns_of({}, [], roles))
+    assert found == (ASKED, (NO_QUESTION, NO_ANSWER), ())
+    assert "unknown role 'Doctor'; roles= says" in refusal(record)
+    with pytest.raises(ValueError, match="roles: doctor='doc'; choose from system, user, assist"):
+        columns_of({}, [], {"doctor": "doc"})
+
+
 @pytest.mark.parametrize(
     ("fields", "ignore", "message"),
     [

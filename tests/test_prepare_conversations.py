@@ -426,6 +426,7 @@ def test_bad_inputs(make, content, name, fields, message):
         ("max_rejected", float("nan")),
         ("fields", {"frage": "prompt"}),
         ("ignore", [""]),
+        ("roles", {"doctor": "doc"}),
         ("show", -1),
     ],
 )

@@ -33,6 +33,7 @@ FORMS = {
     "a.parquet": parquet,
     "bom.json": lambda records: b"\xef\xbb\xbf" + json.dumps(records).encode(),
     "a.jsonl": lambda records: lines_of(*records),
+    "bom.jsonl": lambda records: b"\xef\xbb\xbf" + lines_of(*records),
     "windows.jsonl": lambda records: lines_of(*records).replace(b"\n", b"\r\n"),
     "a.jsonl.gz": lambda records: gzip.compress(lines_of(*records)),
     "a.jsonl.zst": lambda records: zstandard.compress(lines_of(*records)),
@@ -62,6 +63,8 @@ def test_files_give_the_same_records(tmp_path, name):
     [
         (b"{", "invalid JSON"),
         (b"[" * 100_000, "invalid JSON"),
+        (b"[" * 100_000 + b"]" * 100_000, "invalid JSON"),
+        (b'{"instruction": ' + b"9" * 5000 + b"}", "invalid JSON"),
         (b'{"instruction": "\xff"}', "invalid UTF-8"),
         (b"  ", "empty line"),
         (b"", "empty line"),
