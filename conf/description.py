@@ -1,5 +1,8 @@
 """What a run says of itself when it starts: to its reader, and to whoever verifies it later."""
 
+import os
+import platform
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -7,6 +10,9 @@ import torch
 from conf.parts import Parts
 from model.attention import describe_backend
 from training.distributed import World
+
+_PROCESSOR = ("model name", "cpu family", "model", "stepping")
+_KERNEL_SETTINGS = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 
 
 def describe_start(world: World, parts: Parts, step: int) -> dict[str, Any]:
@@ -16,6 +22,7 @@ def describe_start(world: World, parts: Parts, step: int) -> dict[str, Any]:
         "step": step,
         "ranks": world.size,
         "threads": world.threads,
+        "processor": describe_processor(),
         "device": torch.cuda.get_device_name() if cuda else world.device.type,
         "torch": str(torch.__version__),
         "dtype": str(parts.dtype).removeprefix("torch."),
@@ -28,6 +35,23 @@ def describe_start(world: World, parts: Parts, step: int) -> dict[str, Any]:
         "logging_every": config.logging.every,
         "checkpoint_every": config.checkpoint.every,
     }
+
+
+def describe_processor() -> str:
+    """Processor, instruction set and settings of the libraries that decide how products are summed.
+
+    Linux only knows the model of the processor; elsewhere the architecture stands for it.
+    """
+    facts = [platform.machine()]
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        found = dict(line.split(":", 1) for line in reversed(lines) if ":" in line)
+        known = {key.strip(): value.strip() for key, value in found.items()}
+        facts += [f"{key} {known[key]}" for key in _PROCESSOR if key in known]
+    facts.append(torch.backends.cpu.get_cpu_capability())
+    facts += [f"{name}={os.environ[name]}" for name in _KERNEL_SETTINGS if name in os.environ]
+    return ", ".join(facts)
 
 
 def describe_run(world: World, parts: Parts, peak_flops: float, step: int | None) -> list[str]:

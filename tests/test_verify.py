@@ -1,6 +1,7 @@
 """A run that can be had again is certified, one that was changed is not, and neither is touched."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
+from conf.description import describe_processor
 from conf.schema import load_run
 from scripts.verify import verify
 from tests.kills import run_training
@@ -485,7 +487,14 @@ def test_the_reach_is_said():
     assert sentence.startswith("drawn from 10 of 20 logged steps; the others lie more than 5 steps")
 
 
-NOW = {"step": 0, "ranks": 1, "device": "cpu", "dtype": "float32", "strategy": "fsdp"}
+NOW = {
+    "step": 0,
+    "ranks": 1,
+    "device": "cpu",
+    "dtype": "float32",
+    "strategy": "fsdp",
+    "processor": "AMD EPYC",
+}
 NOW |= {"logging_every": 1}
 
 
@@ -493,7 +502,8 @@ def test_equality_is_asked_for_where_the_starts_were_as_this_one():
     later = NOW | {"step": 8, "logging_every": 5}
     assert choose_tolerance(None, [NOW, later], NOW)[0] == 0
     assert choose_tolerance(1e-3, [NOW], NOW) == (1e-3, "as asked")
-    for change in ({"ranks": 2}, {"device": "H100"}, {"strategy": "replicate"}):
+    changes = [{"ranks": 2}, {"device": "H100"}, {"strategy": "replicate"}]
+    for change in (*changes, {"processor": "Intel Xeon"}):
         for starts in ([NOW | change], [NOW | change, later], [NOW, later | change]):
             tolerance, why = choose_tolerance(None, starts, NOW)
             assert tolerance == 1e-5
@@ -502,6 +512,21 @@ def test_equality_is_asked_for_where_the_starts_were_as_this_one():
     tolerance, why = choose_tolerance(None, None, NOW)
     assert tolerance == 1e-5
     assert "older than" in why
+
+
+def test_a_start_names_the_processor_and_what_its_libraries_are_told(copy, monkeypatch):
+    """Steps of another processor are not held to equality; nor those of a run without the name."""
+    (start,) = read_starts(copy)
+    assert start["processor"] == describe_processor()
+    assert torch.backends.cpu.get_cpu_capability() in start["processor"]
+    here = {name: value for name, value in start.items() if name != "processor"}
+    assert choose_tolerance(None, [start], here | {"processor": describe_processor()})[0] == 0
+    assert choose_tolerance(None, [here], start)[0] == 1e-5
+    other = "AVX2" if os.environ.get("MKL_CBWR") != "AVX2" else "COMPATIBLE"
+    monkeypatch.setenv("MKL_CBWR", other)
+    tolerance, why = choose_tolerance(None, [start], here | {"processor": describe_processor()})
+    assert tolerance == 1e-5
+    assert f"MKL_CBWR={other}" in why
 
 
 def test_every_leg_is_held_to_its_own_starts():
