@@ -90,6 +90,8 @@ def train(config: Config) -> None:
             world.say(f"{run} is finished; remove it or set another name to train again")
             return
         world.on_main(lambda: check_resume(config.resume, run, saved))
+        # Before anything is written: weights that are not finite are refused where they are read.
+        materialize(model, parts.weights, world.device)
         stack.enter_context(open_run_folder(run, world))
         saves, size = -(-plan.steps // config.checkpoint.every), config.optim.moment_bytes
         checkpointer.check_space(model, saves, moment_bytes=size)
@@ -102,8 +104,7 @@ def train(config: Config) -> None:
         )
         stack.callback(log.close)
 
-        # 4. State: weights, optimizer and step, fresh or from the newest checkpoint.
-        materialize(model, parts.weights, world.device)
+        # 4. State: optimizer and step, fresh or all of it from the newest checkpoint.
         optimizer = build_optimizer(model, config.optim)
         step = checkpointer.load_latest(model, optimizer)
         log.rewind(step)

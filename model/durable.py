@@ -20,6 +20,9 @@ PAUSE = 0.01
 def new_folder(folder: Path | str) -> Iterator[Path]:
     """Give a folder to fill, which then appears under its name: complete or not at all.
 
+    Its files get the permissions that the umask gives, whatever the library that writes them does
+    (safetensors keeps its files to their owner).
+
     Raises:
         ValueError: the folder exists.
     """
@@ -29,8 +32,15 @@ def new_folder(folder: Path | str) -> Iterator[Path]:
     partial = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    with forced(partial):
-        yield partial
+    try:
+        with forced(partial):
+            yield partial
+            for path in partial.rglob("*"):
+                if path.is_file():
+                    path.chmod(partial.stat().st_mode & 0o666)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     make_durable(partial)
     partial.rename(folder)
     make_durable(folder.parent)

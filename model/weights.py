@@ -6,6 +6,7 @@ process, or one of many that each keep a part) reads only what it keeps. This fi
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -14,19 +15,17 @@ from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model.config import ModelConfig, from_hf, to_hf
 from model.durable import new_folder
+from model.json_file import read_object
 from model.transformer import Mistral
+from model.weight_files import EMBEDDING, HEAD, INDEX, open_tensors
 
-INDEX = "model.safetensors.index.json"
 READERS = 4
 """Tensors that are read at a time."""
-# Old Llama folders store the rotary frequencies, which follow from the config.
-_DERIVED_SUFFIX = "rotary_emb.inv_freq"
 
 
 @runtime_checkable
@@ -64,79 +63,81 @@ class SavedTokenizer(Protocol):
 class PretrainedFolder:
     """An HF folder opened for reading; tensors stay on disk until they are read.
 
+    Opening checks all that can be known without reading the tensors, for every command alike.
+
     Attributes:
         config: the shape of the network.
-        shapes: the shape of every tensor in the folder.
+        shapes: the shape of every tensor of the network; a tied head is none.
         digest: sha256 over names, shapes and some rows of every tensor, see `telling_rows`: tells
             one model from another, but not a damaged file from a sound one.
 
     Raises:
-        ValueError: no config.json, no safetensors, a file of the index missing or unreadable.
+        ValueError: no config.json, a key of it that is not supported, no safetensors, or tensors
+            that are missing, unexpected, misshapen or of no floating dtype.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        config = self.folder / "config.json"
-        if not config.is_file():
+        path = self.folder / "config.json"
+        if not path.is_file():
             raise ValueError(f"{self.folder}: no config.json; give an HF model folder")
-        self.config = from_hf(_read_json(config))
-        self._file_of: dict[str, Any] = {}
-        for path, names in self._files().items():
-            try:
-                file = safe_open(path, framework="pt")
-            except (SafetensorError, OSError) as error:
-                raise ValueError(f"{path}: {error}; the file is missing or damaged") from None
-            stored = set(file.keys())
-            if absent := sorted(set(names or ()) - stored):
-                raise ValueError(f"{path}: {INDEX} promises {absent[0]}, the file lacks it")
-            kept = (name for name in stored if not name.endswith(_DERIVED_SUFFIX))
-            self._file_of |= dict.fromkeys(kept, file)
-        self.shapes = {
-            name: torch.Size(file.get_slice(name).get_shape())
-            for name, file in self._file_of.items()
-        }
-
-    def _files(self) -> dict[Path, list[str] | None]:
-        """The files of the folder, with the names that the index places in each."""
-        index, single = self.folder / INDEX, self.folder / "model.safetensors"
-        if index.is_file():
-            files: dict[Path, list[str] | None] = {}
-            for name, file in _read_json(index)["weight_map"].items():
-                names = files.setdefault(self.folder / file, [])
-                assert names is not None
-                names.append(name)
-            return files
-        if single.is_file():
-            return {single: None}
-        raise ValueError(
-            f"{self.folder}: neither {single.name} nor {INDEX}; only safetensors are read, convert "
-            ".bin files first"
+        raw = read_object(path)
+        try:
+            self.config = from_hf(raw)
+        except ValueError as error:
+            raise ValueError(f"{self.folder}: {error}") from None
+        self._tensors = open_tensors(self.folder, self.config)
+        # A tied head that is stored as well is compared with the embedding where rows are read.
+        self._stored_head = (
+            self._tensors.pop(HEAD, None) if self.config.tie_word_embeddings else None
         )
+        self.shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
+        if self._stored_head is not None:
+            for row in telling_rows(self.config.vocab_size, self.config):
+                self.read(EMBEDDING, slice(row, row + 1))
 
     def check(self, model: nn.Module) -> None:
         """Compare names and shapes with a model's parameters, before anything is read.
 
         Raises:
-            ValueError: names every missing, unexpected and misshapen tensor.
+            ValueError: the model has other parameters than config.json means.
         """
         wanted = {name: parameter.shape for name, parameter in model.named_parameters()}
-        problems = [f"missing {name}" for name in sorted(wanted.keys() - self.shapes.keys())]
-        problems += [f"unexpected {name}" for name in sorted(self.shapes.keys() - wanted.keys())]
-        problems += [
-            f"{name} has shape {tuple(self.shapes[name])}, config.json means {tuple(shape)}"
-            for name, shape in sorted(wanted.items())
-            if name in self.shapes and self.shapes[name] != shape
-        ]
+        problems = sorted(
+            f"{name} has shape {tuple(self.shapes.get(name, ()))} in the folder and "
+            f"{tuple(wanted.get(name, ()))} in the network"
+            for name in wanted.keys() | self.shapes.keys()
+            if self.shapes.get(name) != wanted.get(name)
+        )
         if problems:
             raise ValueError(f"{self.folder}: " + "; ".join(problems))
 
     def read(self, name: str, rows: slice) -> Tensor:
-        """Rows of one tensor; only they are read from disk."""
-        return self._file_of[name].get_slice(name)[rows]
+        """Rows of one tensor; only they are read from disk.
+
+        Raises:
+            ValueError: a value is infinite or NaN, or a tied head differs from the embedding.
+        """
+        tensor = self._tensors[name].read(rows)
+        if tensor.numel() and not all(map(math.isfinite, torch.stack(tensor.aminmax()).tolist())):
+            raise ValueError(
+                f"{self._tensors[name].path}: {name} holds values that are infinite or NaN; the "
+                "weights are damaged, take another copy or an earlier checkpoint"
+            )
+        if name == EMBEDDING and self._stored_head is not None:
+            head = self._stored_head.read(rows)
+            kind = torch.promote_types(tensor.dtype, head.dtype)
+            if not torch.equal(tensor.to(kind), head.to(kind)):
+                raise ValueError(
+                    f"{self.folder}: tie_word_embeddings is true, but {HEAD} is stored and differs "
+                    f"from {EMBEDDING}; set tie_word_embeddings to false in config.json if both "
+                    "are meant, or remove the head from the file"
+                )
+        return tensor
 
     def dtype(self, name: str) -> torch.dtype:
         """What a tensor is stored in."""
-        return self.read(name, slice(0, 0)).dtype
+        return self._tensors[name].read(slice(0, 0)).dtype
 
     @cached_property
     def digest(self) -> str:
@@ -311,10 +312,3 @@ def _name_shards(folder: Path, shards: list[tuple[Path, list[str]]], total_bytes
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}); the file is damaged") from None
