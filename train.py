@@ -157,7 +157,16 @@ def train(config: Config) -> None:
             dtype = config.checkpoint.export_dtype
             trained_on = (parts.sources[name] for name in plan.sources)
             files = chat_files(trained_on, parts.tokenizer)
-            export(model, target, parts.tokenizer, dtype, world, base=parts.base, files=files)
+            export(
+                model,
+                target,
+                parts.tokenizer,
+                dtype,
+                world,
+                base=parts.base,
+                settings=parts.settings,
+                files=files,
+            )
 
         trace = stack.enter_context(profiler(run, config.logging.profile, world))
         if step is None:

@@ -70,6 +70,7 @@ def describe_run(world: World, parts: Parts, peak_flops: float, step: int | None
             f"LoRA of rank {lora.rank} and scale {lora.scale:g}: {trained:,} of the weights are "
             f"trained, on a frozen base in {parts.dtype} ({parts.config.init_from})"
         )
+    lines += parts.settings.notes
     lines += [
         f"stage {stage.name}: steps {stage.first_step} to {stage.first_step + stage.steps - 1}, "
         f"{stage.rows * plan.row_length:,} tokens, trains {stage.config.trains}"

@@ -21,6 +21,7 @@ from evaluation.in_training import prepare_tasks
 from model.attention import resolve_backend
 from model.initial import InitialWeights
 from model.lora import InitialAdapter, add_lora, check_rank
+from model.settings import NO_SETTINGS, FolderSettings, read_settings
 from model.transformer import Mistral
 from model.weights import PretrainedFolder, WeightSource
 from tokenizer.tokenizer import Tokenizer
@@ -52,6 +53,7 @@ class Parts:
         spans: over which steps each learning-rate schedule runs.
         model: on the meta device, spread over the processes.
         weights: what fills it.
+        settings: what the folder that training starts from says besides its network.
         base: the frozen model under an adapter, if one is trained.
         dtype: what it computes in.
     """
@@ -66,6 +68,7 @@ class Parts:
     spans: list[Span]
     model: Mistral
     weights: WeightSource
+    settings: FolderSettings
     base: PretrainedFolder | None
     dtype: torch.dtype
 
@@ -131,6 +134,7 @@ def assemble(config: Config, world: World) -> Parts:
         spans=spans_of(plan.stages, config.optim.lr),
         model=model,
         weights=weights,
+        settings=NO_SETTINGS if folder is None else read_settings(folder.folder),
         base=base,
         dtype=dtype,
     )

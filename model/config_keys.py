@@ -60,7 +60,13 @@ GENERATION_KEYS = frozenset(
         *("sequence_bias", "token_healing", "guidance_scale", "num_return_sequences"),
         *("output_scores", "output_logits", "return_dict_in_generate", "penalty_alpha"),
         *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"),
-        *("cache_implementation", "low_memory", "dola_layers", "prompt_lookup_num_tokens"),
+        *(
+            "use_cache",
+            "cache_implementation",
+            "low_memory",
+            "dola_layers",
+            "prompt_lookup_num_tokens",
+        ),
     }
 )
 """What steers generation, which old folders have in config.json."""

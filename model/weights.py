@@ -21,6 +21,13 @@ from torch import Tensor, nn
 from model.config import ModelConfig, from_hf, to_hf
 from model.durable import new_folder
 from model.json_file import read_object
+from model.settings import (
+    GENERATION,
+    NO_SETTINGS,
+    FolderSettings,
+    read_settings,
+    settings_to_write,
+)
 from model.transformer import Mistral
 from model.weight_files import EMBEDDING, HEAD, INDEX, open_tensors
 
@@ -52,8 +59,15 @@ class NetworkSource(WeightSource, Protocol):
 class SavedTokenizer(Protocol):
     """What `save_pretrained` asks of a tokenizer."""
 
-    bos_id: int
-    eos_id: int
+    @property
+    def bos_id(self) -> int | None:
+        """The token that begins a text, where there is one."""
+        ...
+
+    @property
+    def eos_id(self) -> int | None:
+        """The token that ends a text."""
+        ...
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer files."""
@@ -68,6 +82,7 @@ class PretrainedFolder:
     Attributes:
         config: the shape of the network.
         shapes: the shape of every tensor of the network; a tied head is none.
+        settings: what the folder says besides the network.
         digest: sha256 over names, shapes and some rows of every tensor, see `telling_rows`: tells
             one model from another, but not a damaged file from a sound one.
 
@@ -86,6 +101,7 @@ class PretrainedFolder:
             self.config = from_hf(raw)
         except ValueError as error:
             raise ValueError(f"{self.folder}: {error}") from None
+        self.settings = read_settings(self.folder)
         self._tensors = open_tensors(self.folder, self.config)
         # A tied head that is stored as well is compared with the embedding where rows are read.
         self._stored_head = (
@@ -228,6 +244,7 @@ def write_folder(
     tensors: Iterable[tuple[str, Tensor]],
     *,
     tokenizer: SavedTokenizer | None = None,
+    settings: FolderSettings = NO_SETTINGS,
     dtype: torch.dtype | None = None,
     max_shard_bytes: int = 5_000_000_000,
     files: Mapping[str, bytes] = MappingProxyType({}),
@@ -239,6 +256,7 @@ def write_folder(
 
     Args:
         tensors: (name, tensor); each name once, tied tensors under their first name.
+        settings: what the folder that the weights come from says besides the network.
         dtype: what floating tensors are converted to; None keeps theirs.
         max_shard_bytes: a further file begins where one would outgrow this.
         files: what else belongs into the folder, by name.
@@ -247,19 +265,25 @@ def write_folder(
         ValueError: the folder exists.
     """
     with new_folder(folder) as partial:
-        _fill_folder(partial, config, tensors, tokenizer, dtype, max_shard_bytes)
+        dtypes = _write_tensors(partial, tensors, dtype, max_shard_bytes)
+        ids = (None, None) if tokenizer is None else (tokenizer.bos_id, tokenizer.eos_id)
+        others, generation = settings_to_write(settings, config, *ids)
+        one = {"dtype": dtypes.pop()} if len(dtypes) == 1 else {}
+        _write_json(partial / "config.json", to_hf(config, kept=others, **one))
+        _write_json(partial / GENERATION, generation)
+        if tokenizer is not None:
+            tokenizer.save(partial)
         for name, content in files.items():
             (partial / name).write_bytes(content)
 
 
-def _fill_folder(
+def _write_tensors(
     partial: Path,
-    config: ModelConfig,
     tensors: Iterable[tuple[str, Tensor]],
-    tokenizer: SavedTokenizer | None,
     dtype: torch.dtype | None,
     max_shard_bytes: int,
-) -> None:
+) -> set[str]:
+    """Write the safetensors and their index; returns the dtypes they hold."""
     total_bytes, shards, dtypes = 0, [], set()
     for shard in _shards(tensors, dtype, max_shard_bytes):
         path = partial / f"part-{len(shards):05d}.safetensors"
@@ -269,17 +293,7 @@ def _fill_folder(
         dtypes |= {str(tensor.dtype).removeprefix("torch.") for tensor in shard.values()}
         del shard  # or it would be held while the next one fills
     _name_shards(partial, shards, total_bytes)
-    extra: dict[str, Any] = {"dtype": dtypes.pop()} if len(dtypes) == 1 else {}
-    generation: dict[str, Any] = {}
-    if config.num_padded_ids:
-        generation["suppress_tokens"] = list(range(config.num_tokens, config.vocab_size))
-    if tokenizer is not None:
-        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
-        extra |= ids
-        generation |= ids
-        tokenizer.save(partial)
-    _write_json(partial / "config.json", to_hf(config, **extra))
-    _write_json(partial / "generation_config.json", generation)
+    return dtypes
 
 
 def _shards(
@@ -311,4 +325,5 @@ def _name_shards(folder: Path, shards: list[tuple[Path, list[str]]], total_bytes
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -113,7 +113,7 @@ def shard(folder: Path, tensors: Mapping[str, Tensor], files: int = 2) -> None:
     put_json(folder / "model.safetensors.index.json", index)
 
 
-def hf_model(folder: Path) -> torch.nn.Module:
+def hf_model(folder: Path) -> Any:
     """The network that transformers opens, in fp32, with eager attention."""
     from transformers import AutoModelForCausalLM
 

@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from data.conversations import Conversations
 from data.sources import AnySource
 from model.adapter import save_adapter
+from model.settings import NO_SETTINGS, FolderSettings
 from model.transformer import Mistral
 from model.weights import PretrainedFolder, SavedTokenizer, write_folder
 from tokenizer.chat import template_of
@@ -30,6 +31,7 @@ def export(
     world: World,
     *,
     base: PretrainedFolder | None = None,
+    settings: FolderSettings = NO_SETTINGS,
     files: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Gather one tensor at a time and let process 0 write the folder; all processes must call it.
@@ -39,6 +41,7 @@ def export(
 
     Args:
         base: what an adapter was trained on.
+        settings: of the folder that training started from; an adapter leaves them to its base.
         files: what else belongs into the folder, by name.
     """
     if not world.from_main(folder.exists()):
@@ -52,6 +55,7 @@ def export(
                 model.config,
                 tensors,
                 tokenizer=tokenizer,
+                settings=settings,
                 dtype=DTYPES[dtype],
                 files=files,
             )

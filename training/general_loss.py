@@ -21,6 +21,7 @@ from model.weights import fill
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import World, choose_device, start_world
 from training.evaluate import EvaluationConfig, build_set, evaluate
+from training.inputs import check_rows
 from training.parallelize import DTYPES
 
 _ROW_LENGTH = 512
@@ -138,11 +139,7 @@ def _network(
     weights: Folder | TaskArithmetic, tokenizer: Tokenizer, dtype: str, world: World
 ) -> Mistral:
     shape = weights.config
-    if tokenizer.vocab_size > shape.vocab_size:
-        raise ValueError(
-            f"{weights.folder}: {shape.vocab_size} rows, but the tokenizer has "
-            f"{tokenizer.vocab_size} pieces; they do not belong together"
-        )
+    check_rows(tokenizer, shape, weights.folder)
     # Ids that the tokenizer does not have get no probability, as in training.
     padded = max(shape.num_padded_ids, shape.vocab_size - tokenizer.vocab_size)
     backend = resolve_backend("auto", world.device, torch.float32, shape.head_size)

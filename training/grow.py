@@ -130,6 +130,8 @@ def grow(config: GrowConfig, say: Callable[[str], None] = print) -> Summary:
         shape,
         ((name, grown.read(name, slice(None))) for name in sorted(base.weights.shapes)),
         tokenizer=growth.grown,
+        # Rows that were padding stand for new pieces now.
+        settings=base.weights.settings.without_ids_from(base.tokenizer.vocab_size),
         files={"report.md": report(summary).encode(), "report.png": picture(summary)},
     )
     return summary

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from sentencepiece import SentencePieceProcessor
 from sentencepiece.sentencepiece_model_pb2 import (
     ModelProto,  # pyright: ignore[reportAttributeAccessIssue] protobuf makes it at run time
@@ -15,7 +14,6 @@ from sentencepiece.sentencepiece_model_pb2 import (
 from data.corpus import Corpus, open_corpus
 from model.embeddings import Init
 from model.merge import MergedAdapters
-from model.transformer import Mistral
 from model.weights import PretrainedFolder
 from tokenizer.candidates import (
     Source,
@@ -29,7 +27,7 @@ from tokenizer.rules import Rules
 from tokenizer.spans import bare_processor
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import choose_device
-from training.inputs import open_weights
+from training.inputs import check_rows, open_weights
 
 LEARNT = "learnt"
 """The name of the candidates that are learnt from the corpora."""
@@ -150,14 +148,8 @@ def open_base(config: GrowConfig) -> Base:
         )
     tokenizer, model = Tokenizer.open(path), read_model(path)
     check_base(model)
-    if weights.config.vocab_size < tokenizer.vocab_size:
-        raise ValueError(
-            f"base={config.base}: the model has {weights.config.vocab_size} rows, its tokenizer "
-            f"{tokenizer.vocab_size} pieces; they do not belong together"
-        )
+    check_rows(tokenizer, weights.config, weights.folder)
     _check_added_tokens(weights.folder, tokenizer.vocab_size)
-    with torch.device("meta"):
-        weights.check(Mistral(weights.config))
     init = Init.parse(config.init, config.head_init, tied=weights.config.tie_word_embeddings)
     return Base(weights, tokenizer, model, bare_processor(model), init)
 

@@ -11,6 +11,7 @@ from model.adapter_config import is_adapter
 from model.config import ModelConfig
 from model.merge import MergedAdapters
 from model.weights import PretrainedFolder
+from tokenizer.folder import JSON, MODEL
 from tokenizer.tokenizer import Tokenizer
 from training.resume import HELD_OUT
 from training.run_folder import FINAL_FOLDERS
@@ -46,15 +47,73 @@ def open_sources(
             sources[name] = source = open_source(Path(root) / folder, recorded.get(name))
         except ValueError as error:
             raise ValueError(f"data.sources.{name}: {error}") from None
-        if source.manifest["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
-            raise ValueError(
-                f"data.sources.{name} was prepared with another tokenizer than data.tokenizer; "
-                "prepare it again, or name its tokenizer"
-            )
+        check_prepared_with(name, source, tokenizer)
     if not recorded:  # one that was begun goes on: it is too late to say what it trains on
         documents = [source for source in sources.values() if isinstance(source, Source)]
         refuse_copies(documents, "<data.tokenizer>")
     return sources
+
+
+def check_prepared_with(name: str, source: AnySource, tokenizer: Tokenizer) -> None:
+    """ValueError unless a source was prepared with this tokenizer.
+
+    A vocabulary that was saved in another form (tokenizer.json in place of tokenizer.model) has
+    another fingerprint, since its ids may differ in rare texts.
+    """
+    made = source.manifest["tokenizer"]
+    if made["fingerprint"] == tokenizer.fingerprint:
+        return
+    remedy = "prepare it again, or name its tokenizer"
+    mine = {"vocab_size": tokenizer.vocab_size, "bos_id": tokenizer.bos_id}
+    if all(made.get(key) == value for key, value in mine.items()):
+        remedy = (
+            f"both have {tokenizer.vocab_size} ids, so it may be the same vocabulary in another "
+            "form (tokenizer.json in place of tokenizer.model): set data.tokenizer to the file "
+            "or folder that the source was prepared with, or prepare the source again"
+        )
+    raise ValueError(
+        f"data.sources.{name} was prepared with another tokenizer than data.tokenizer; {remedy}"
+    )
+
+
+def own_tokenizer(folder: Path) -> Tokenizer | None:
+    """The tokenizer in a folder, None where there is no file of one."""
+    found = any((folder / name).is_file() for name in (MODEL, JSON))
+    return Tokenizer.open(folder) if found else None
+
+
+def check_rows(tokenizer: Tokenizer, shape: ModelConfig, folder: Path) -> None:
+    """ValueError where a tokenizer has ids that the model has no rows for."""
+    if tokenizer.vocab_size > shape.vocab_size:
+        raise ValueError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} pieces, the model "
+            f"{shape.vocab_size} rows; they do not belong together"
+        )
+
+
+def check_same_ids(folder: Path, tokenizer: Tokenizer) -> None:
+    """Compare the tokenizer of the data with that of the folder that training starts from.
+
+    Raises:
+        ValueError: an id means another piece there, or the folder has more ids: their rows would
+            be taken for padding.
+    """
+    own = own_tokenizer(folder)
+    if own is None or own.fingerprint == tokenizer.fingerprint:
+        return
+    remedy = f"set data.tokenizer={folder} and prepare the data with it"
+    for id in range(min(own.vocab_size, tokenizer.vocab_size)):
+        if own.piece(id) != tokenizer.piece(id):
+            raise ValueError(
+                f"init_from={folder} has another vocabulary than data.tokenizer: id {id} is "
+                f"{own.piece(id)!r} there and {tokenizer.piece(id)!r} in data.tokenizer; {remedy}"
+            )
+    if own.vocab_size > tokenizer.vocab_size:
+        first = tokenizer.vocab_size
+        raise ValueError(
+            f"init_from={folder} has {own.vocab_size} ids, data.tokenizer only {first}: "
+            f"{own.piece(first)!r} (id {first}) would be taken for padding; {remedy}"
+        )
 
 
 def fingerprints_of(sources: dict[str, AnySource]) -> dict[str, str]:
@@ -176,6 +235,8 @@ def network_shape(
                 + "; set model=pretrained to take the folder's, or these keys to its values"
             )
         shape = replace(shape, num_base_ids=given["num_base_ids"])
+        check_rows(tokenizer, shape, folder.folder)
+        check_same_ids(folder.folder, tokenizer)
         if tokenizer.vocab_size < shape.vocab_size:
             shape = replace(shape, num_padded_ids=shape.vocab_size - tokenizer.vocab_size)
     if shape.num_tokens != tokenizer.vocab_size:

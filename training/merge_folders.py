@@ -18,12 +18,12 @@ from tqdm import tqdm
 
 from model.adapter import AdapterFolder
 from model.merge import ChatVector, Folder, MergedAdapters, TaskArithmetic
+from model.settings import FolderSettings, read_settings
 from model.weights import PretrainedFolder, write_folder
 from tokenizer.folder import read_templates
-from tokenizer.tokenizer import Tokenizer
 from training.blend import RECORD, BlendConfig, describe_blend, fit_budget
 from training.general_loss import AsWritten
-from training.inputs import final_folder, open_folder
+from training.inputs import check_rows, final_folder, open_folder, own_tokenizer
 from training.open_model import open_tokenizer_of
 from training.parallelize import DTYPES
 
@@ -115,13 +115,17 @@ def export_folder(config: ExportConfig, *, progress: bool = True) -> None:
     templates = next(filter(None, map(read_templates, places)), {})
     if templates != tokenizer.templates:
         tokenizer = tokenizer.with_templates(templates)
+    check_rows(tokenizer, source.config, source.folder)
     tokenizer.check_exportable()
+    say = print if progress else _say_nothing
+    settings, dropped = _settings(source, config)
+    for line in dropped:
+        say(line)
     files = {}
     if isinstance(source, TaskArithmetic):
         fit = None
         if config.max_general_bits_per_byte is not None:
-            theirs = _open_tokenizer(source.base.folder) or tokenizer
-            say = print if progress else _say_nothing
+            theirs = own_tokenizer(source.base.folder) or tokenizer
             fit = fit_budget(config, source, (theirs, tokenizer), config.dtype, say)
             source = source.at(fit.weight)
         files[RECORD] = describe_blend(source, fit)
@@ -130,9 +134,31 @@ def export_folder(config: ExportConfig, *, progress: bool = True) -> None:
         source.config,
         _tensors(source, config.dtype, progress),
         tokenizer=tokenizer,
+        settings=settings,
         max_shard_bytes=int(config.max_shard_gib * 2**30),
         files=files,
     )
+
+
+def _settings(source: Merged, config: ExportConfig) -> tuple[FolderSettings, list[str]]:
+    """What the folder will say besides its network, and what of the parts it does not keep."""
+    settings = read_settings(source.folder)
+    others: list[Path] = []
+    if isinstance(source, ChatVector):
+        assert config.chat is not None
+        others = [final_folder(config.chat)]
+    elif isinstance(source, TaskArithmetic) and len(source.tuned) > 1:
+        others = [tuned.folder for tuned, _ in source.tuned]
+    lines = []
+    for other in others:
+        assert isinstance(source, ChatVector | TaskArithmetic)
+        settings, differ = settings.joined(read_settings(other), source.shared_rows)
+        if differ:
+            lines.append(
+                f"generation_config.json: {', '.join(differ)} of {other} are not kept, but those "
+                f"of {source.folder}"
+            )
+    return settings, lines
 
 
 def _say_nothing(_message: str) -> None:
@@ -175,7 +201,7 @@ def _task_arithmetic(base: Folder, tuned: list[tuple[Folder, float]]) -> TaskAri
     tokens = [model.config.num_tokens for model in models]
     heights = {model.config.vocab_size for model in models}
     shared = base.config.vocab_size
-    sizes = {t.vocab_size for m in models if (t := _open_tokenizer(m.folder)) is not None}
+    sizes = {t.vocab_size for m in models if (t := own_tokenizer(m.folder)) is not None}
     if len(heights) > 1 or len(sizes) > 1:
         shared = min(*tokens, *sizes)  # what pads the base may stand for a new piece
     return TaskArithmetic(base, tuned, shared_rows=shared)
@@ -198,7 +224,7 @@ def _open_plain(key: str, path: str) -> PretrainedFolder:
 
 def _check_same_pieces(folders: Sequence[Folder]) -> None:
     """ValueError where equal ids would mean different pieces, as far as tokenizers lie there."""
-    opened = [(f.folder, t) for f in folders if (t := _open_tokenizer(f.folder)) is not None]
+    opened = [(f.folder, t) for f in folders if (t := own_tokenizer(f.folder)) is not None]
     shared = min((t.vocab_size for _, t in opened), default=0)
     for (one, ours), (other, theirs) in pairwise(opened):
         for id in range(shared):
@@ -208,11 +234,6 @@ def _check_same_pieces(folders: Sequence[Folder]) -> None:
                     f"{theirs.piece(id)!r} there and {ours.piece(id)!r} here, so their rows "
                     "cannot be added"
                 )
-
-
-def _open_tokenizer(folder: Path) -> Tokenizer | None:
-    files = ("tokenizer.model", "tokenizer.json")
-    return Tokenizer.open(folder) if any((folder / name).is_file() for name in files) else None
 
 
 def _tensors(source: Merged, dtype: str, progress: bool) -> Iterator[tuple[str, Tensor]]:

@@ -14,7 +14,7 @@ from model.weights import NetworkSource, PretrainedFolder, load_network, telling
 from tokenizer.folder import JSON, MODEL, read_templates
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import keep_freed_memory
-from training.inputs import final_folder, open_base
+from training.inputs import check_rows, final_folder, open_base, own_tokenizer
 
 
 def open_model(
@@ -64,8 +64,7 @@ def open_tokenizer_of(folders: list[Path]) -> Tokenizer:
         ValueError: none has a tokenizer that can be read.
     """
     for folder in folders:
-        if any((folder / name).is_file() for name in (MODEL, JSON)):
-            tokenizer = Tokenizer.open(folder)
+        if (tokenizer := own_tokenizer(folder)) is not None:
             templates = next(filter(None, map(read_templates, folders)), {})
             same = templates == tokenizer.templates
             return tokenizer if same else tokenizer.with_templates(templates)
@@ -78,11 +77,7 @@ def open_tokenizer_of(folders: list[Path]) -> Tokenizer:
 def _checked(model: Mistral, tokenizer: Tokenizer, folder: Path) -> tuple[Mistral, Tokenizer]:
     """Ids that the tokenizer does not have become padding, which is never sampled."""
     shape = model.config
-    if tokenizer.vocab_size > shape.vocab_size:
-        raise ValueError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size} pieces, the model "
-            f"{shape.vocab_size} rows; they do not belong together"
-        )
+    check_rows(tokenizer, shape, folder)
     shape.num_padded_ids = max(shape.num_padded_ids, shape.vocab_size - tokenizer.vocab_size)
     return model, tokenizer
 

@@ -1,13 +1,12 @@
 """A model opened to speak: what generates, its tokenizer, and what ends its answers."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from model.adapter import AdapterFolder
 from model.adapter_config import is_adapter
 from model.runner import Runner
 from model.sampling import SamplingConfig
+from model.settings import read_settings
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import choose_device
 from training.inputs import final_folder, open_base
@@ -43,7 +42,7 @@ class Speaker:
     """What `open_speaker` returns.
 
     Attributes:
-        eos_ids: the tokenizer's EOS, and what generation_config.json names.
+        eos_ids: the tokenizer's EOS, and what generation_config.json and config.json name.
     """
 
     runner: Runner
@@ -67,18 +66,6 @@ def open_speaker(config: SpeakerConfig) -> Speaker:
     model, tokenizer = open_model(config.folder, dtype, device, base=config.base)
     model.requires_grad_(False)
     runner = Runner(model, pack=config.pack)
-    file = "generation_config.json"
-    if is_adapter(folder):  # an adapter has none of its own
+    if is_adapter(folder):  # an adapter has no settings of its own
         folder = open_base(AdapterFolder(folder), config.base).folder
-    return Speaker(runner, tokenizer, _eos_ids(folder / file, tokenizer))
-
-
-def _eos_ids(file: Path, tokenizer: Tokenizer) -> list[int]:
-    named: int | list[int] | None = None
-    if file.is_file():
-        try:
-            named = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file} is not JSON ({error}); the file is damaged") from None
-    more = [] if named is None else [named] if isinstance(named, int) else named
-    return sorted({tokenizer.eos_id, *more})
+    return Speaker(runner, tokenizer, sorted({tokenizer.eos_id, *read_settings(folder).eos_ids}))
