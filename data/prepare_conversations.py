@@ -74,8 +74,8 @@ class PrepareConversationsConfig:
     """Keys of records or messages to pass over although they mean something: tools,
     reasoning_content, images, ..."""
     roles: dict[str, str] = field(default_factory=dict)
-    """Roles of messages under other names than usual, for example
-    `roles='{doctor: assistant, patient: user}'`."""
+    """Further names of the roles of messages, for example
+    `roles='{user: patient, assistant: doctor}'`."""
     on_bad: str = "skip"
     """`skip` leaves bad records out, counts them and lists them in skipped.jsonl; `fail` stops."""
     max_rejected: float = 1.0

@@ -82,7 +82,7 @@ class Columns:
     """Column by what it means, which is a key of `ALIASES`."""
     ignored: frozenset[str] = frozenset()
     roles: Mapping[str, str] = field(default_factory=dict)
-    """Roles of the user's messages, without regard to case: system, user or assistant."""
+    """system, user or assistant by the user's own name for it, in small letters."""
 
     def role_of(self, said: str) -> str | None:
         """The role that a message names; None for one of tools.
@@ -93,7 +93,7 @@ class Columns:
         name = said.strip().lower()
         role = self.roles.get(name) or ROLES.get(name)
         if role is None and plain(name) not in TOOL_ROLES:
-            raise BadRecord(f"unknown role {said[:30]!r}; roles= says which of ours it is")
+            raise BadRecord(f"unknown role {said[:30]!r}; roles= can name it")
         return role
 
     def aliases(self, meaning: str) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ def columns_of(
     Args:
         fields: column by what it means: a key of `ALIASES`, or one of the names in there.
         ignore: keys of records or messages to pass over.
-        roles: system, user or assistant by the name that messages have for it.
+        roles: further names that messages have for system, user and assistant, by these.
 
     Raises:
         ValueError: a meaning that does not exist or is given twice, an empty name, one column for
@@ -139,10 +139,13 @@ def columns_of(
     ignored = frozenset(map(plain, ignore))
     if twice := sorted(ignored & set(names.values())):
         raise ValueError(f"ignore: {twice[0]!r} is named in fields; remove it from one of them")
-    for said, role in (roles or {}).items():
+    named: dict[str, str] = {}
+    for role, said in (roles or {}).items():
         if role not in ("system", "user", "assistant"):
-            raise ValueError(f"roles: {said}={role!r}; choose from system, user, assistant")
-    named = {str(said).strip().lower(): role for said, role in (roles or {}).items()}
+            raise ValueError(f"roles: {role!r} is no role; choose from system, user, assistant")
+        if not isinstance(said, str) or not said.strip() or said.strip().lower() in named:
+            raise ValueError(f"roles: {role}={said!r}; give each role a name of its own")
+        named[said.strip().lower()] = role
     return Columns(names, ignored, named)
 
 

@@ -611,13 +611,16 @@ def test_columns_of_a_user():
 
 
 def test_roles_of_a_user():
-    record = sharegpt(("Doctor", "Hello."), ("patient", "q"), ("doctor", "a"), ("observation", "r"))
-    roles = {"doctor": "assistant", "Patient": "user", "observation": "user"}
-    found = conversation_of(record, columns_of({}, [], roles))
-    assert found == (ASKED, (NO_QUESTION, NO_ANSWER), ())
-    assert "unknown role 'Doctor'; roles= says" in refusal(record)
-    with pytest.raises(ValueError, match="roles: doctor='doc'; choose from system, user, assist"):
-        columns_of({}, [], {"doctor": "doc"})
+    record = sharegpt(("Doctor", "Hello."), ("patient", "q"), ("doctor", "a"), ("human", "r"))
+    columns = columns_of({}, [], {"assistant": "doctor", "user": "Patient "})
+    assert conversation_of(record, columns) == (ASKED, (NO_QUESTION, NO_ANSWER), ())
+    assert "unknown role 'Doctor'; roles= can name it" in refusal(record)
+    # A tool's part may be given to the user, if the user says so.
+    tool = sharegpt(("human", "q"), ("gpt", "f()"), ("observation", "r"), ("gpt", "a"))
+    assert len(messages_of(tool, columns_of({}, [], {"user": "observation"}))) == 4
+    for roles in ({"doctor": "user"}, {"user": ""}, {"user": "x", "assistant": "X"}, {"user": 3}):
+        with pytest.raises(ValueError, match=f"^roles: '?{list(roles)[-1]}"):
+            columns_of({}, [], roles)
 
 
 @pytest.mark.parametrize(

@@ -426,7 +426,7 @@ def test_bad_inputs(make, content, name, fields, message):
         ("max_rejected", float("nan")),
         ("fields", {"frage": "prompt"}),
         ("ignore", [""]),
-        ("roles", {"doctor": "doc"}),
+        ("roles", {"doctor": "user"}),
         ("show", -1),
     ],
 )
