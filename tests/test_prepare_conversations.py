@@ -688,7 +688,7 @@ def test_the_command_takes_columns_of_the_users(make):
         (["kind=conversation"], "no such option: kind=conversation; did you mean conversations"),
         (["kind=conversations", "max_token=3"], "no such option: max_token; did you mean max_tok"),
         (["kind=conversations", "append=true"], "no such option: append"),
-        (["kind=conversations", "max_tokens=many"], "Value 'many' of type 'str'"),
+        (["kind=conversations", "max_tokens=many"], "max_tokens=many: must be a whole number"),
     ],
 )
 def test_the_command_ends_with_one_message(arguments, message):
