@@ -64,7 +64,7 @@ def describe_run(world: World, parts: Parts, peak_flops: float, step: int | None
         f"{describe_backend(backend)}, {weights:,} weights, matrix rate "
         f"{peak_flops / 1e12:.3g} TFLOP/s per device"
     ]
-    if lora := parts.config.lora:
+    if lora := parts.model.lora:
         trained = sum(p.numel() for p in parts.model.parameters() if p.requires_grad)
         lines.append(
             f"LoRA of rank {lora.rank} and scale {lora.scale:g}: {trained:,} of the weights are "

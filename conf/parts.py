@@ -20,17 +20,16 @@ from evaluation.ask import Question
 from evaluation.in_training import prepare_tasks
 from model.attention import resolve_backend
 from model.initial import InitialWeights
-from model.lora import InitialAdapter, add_lora, check_rank
 from model.settings import NO_SETTINGS, FolderSettings, read_settings
 from model.transformer import Mistral
 from model.weights import PretrainedFolder, WeightSource
 from tokenizer.tokenizer import Tokenizer
+from training.adaptation import Frozen, open_frozen
 from training.distributed import World
 from training.evaluate import HeldOutSet, held_out_sets
 from training.freeze import check_stages
 from training.inputs import (
     fingerprints_of,
-    frozen_base,
     network_shape,
     open_sources,
     open_tokenizer,
@@ -54,7 +53,7 @@ class Parts:
         model: on the meta device, spread over the processes.
         weights: what fills it.
         settings: what the folder that training starts from says besides its network.
-        base: the frozen model under an adapter, if one is trained.
+        frozen: what an adapter is trained on, if one is trained.
         dtype: what it computes in.
     """
 
@@ -69,14 +68,19 @@ class Parts:
     model: Mistral
     weights: WeightSource
     settings: FolderSettings
-    base: PretrainedFolder | None
+    frozen: Frozen | None
     dtype: torch.dtype
+
+    @property
+    def base(self) -> PretrainedFolder | None:
+        """The frozen model under an adapter."""
+        return None if self.frozen is None else self.frozen.base
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """What identifies the data, and the base that no checkpoint holds."""
-        base = {} if self.base is None else {"init_from": self.base.digest}
-        return fingerprints_of(self.sources) | base
+        """What identifies the data, and the weights under an adapter."""
+        weights = {} if self.frozen is None else self.frozen.fingerprints
+        return fingerprints_of(self.sources) | weights
 
 
 def assemble(config: Config, world: World) -> Parts:
@@ -87,7 +91,11 @@ def assemble(config: Config, world: World) -> Parts:
     """
     batch = config.batch
     # What can be refused at once: weights, attention, mesh.
-    folder = open_weights(config.init_from)
+    folder, frozen = open_weights(config.init_from), None
+    if config.lora is not None:
+        assert folder is not None
+        frozen = open_frozen(folder)
+        folder = frozen.base
     dtype = compute_dtype(config.parallel.dtype, world.device)
     asked = config.model or (folder and folder.config)
     assert asked is not None
@@ -109,19 +117,16 @@ def assemble(config: Config, world: World) -> Parts:
 
     # Network: on the meta device, spread, and later filled, each rank with what it keeps.
     shape = network_shape(config.model, folder, tokenizer)
-    check_stages(plan.stages, shape, config.lora)
     tasks = prepare_tasks(config.tasks, tokenizer, shape)
     with torch.device("meta"):
         model = Mistral(shape, backend=backend)
     if folder is not None:
         folder.check(model)
     weights = folder or InitialWeights(model, config.seed)
-    base = None
-    if config.lora is not None:
-        base = frozen_base(folder)
-        check_rank(model, config.lora)
-        add_lora(model, config.lora, dtype)
-        weights = InitialAdapter(base, model, config.seed)
+    if config.lora is not None and frozen is not None:
+        lora, weights = frozen.adapt(model, config.lora, dtype, config.seed)
+        config = replace(config, lora=lora)
+    check_stages(plan.stages, shape, model.lora)
     parallelize(model, config.parallel, mesh)
     return Parts(
         config=replace(config, model=shape),
@@ -135,6 +140,6 @@ def assemble(config: Config, world: World) -> Parts:
         model=model,
         weights=weights,
         settings=NO_SETTINGS if folder is None else read_settings(folder.folder),
-        base=base,
+        frozen=frozen,
         dtype=dtype,
     )

@@ -23,7 +23,7 @@ from data.curriculum import Plan
 from data.stages import CurriculumConfig, check_weights, weights_of_sources
 from evaluation.in_training import TasksConfig
 from model.config import ModelConfig
-from model.lora import LoraConfig
+from model.lora import LoraOptions
 from training.checkpoint import CheckpointConfig
 from training.evaluate import EvaluationConfig
 from training.metrics import LoggingConfig
@@ -145,7 +145,7 @@ class Config:
     """auto, cpu or cuda."""
     model: ModelConfig | None = None
     """Shape of the network; null takes that of `init_from`."""
-    lora: LoraConfig | None = None
+    lora: LoraOptions | None = None
     """Train an adapter on frozen weights; null trains the weights themselves."""
     data: DataConfig
     curriculum: CurriculumConfig

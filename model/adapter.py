@@ -340,6 +340,16 @@ class AdapterFolder:
             return f"lora_alpha={settings.alpha}"
         return None
 
+    def untrained(self) -> str | None:
+        """Which table the adapter holds whole without having trained it; None if there is none."""
+        for name in TABLES:
+            module = name.removesuffix(".weight")
+            if name in self.updates and not (
+                self.settings.saves(module) or (name == TABLES[1] and self.settings.weight_tying)
+            ):
+                return f"{name} is stored, and modules_to_save does not name it"
+        return None
+
     def lora(self, config: ModelConfig) -> LoraConfig:
         """The adapter as `add_lora` takes it.
 

@@ -9,7 +9,7 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,9 @@ _PLAIN_NAME = re.compile(r"[\w.]+")
 
 
 @dataclass(kw_only=True)
-class LoraConfig:
-    """What is adapted, and how."""
+class _Adaptation:
+    """What is adapted, and how, but for the size of the updates."""
 
-    rank: int
-    """R: the rank of each update."""
-    alpha: float
-    """Scale of the updates: alpha / rank, or alpha / sqrt(rank) with `rslora`."""
     dropout: float = 0.0
     """Share of the inputs of A that training zeroes; the choice follows from (seed, row)."""
     rslora: bool = False
@@ -45,11 +41,11 @@ class LoraConfig:
     """Learning rate of B relative to that of A (LoRA+); 1 is plain LoRA."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"lora.rank={self.rank}: must be at least 1")
-        for name in ("alpha", "lr_ratio"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+        rank, alpha = getattr(self, "rank", None), getattr(self, "alpha", None)
+        if rank is not None and rank < 1:
+            raise ValueError(f"lora.rank={rank}: must be at least 1")
+        for name, value in (("alpha", alpha), ("lr_ratio", self.lr_ratio)):
+            if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"lora.{name}={value}: must be positive and finite")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"lora.dropout={self.dropout}: must lie in [0, 1)")
@@ -62,10 +58,69 @@ class LoraConfig:
                     "whole (all else is a target)"
                 )
 
+
+@dataclass(kw_only=True)
+class LoraConfig(_Adaptation):
+    """What is adapted, and how."""
+
+    rank: int
+    """R: the rank of each update."""
+    alpha: float
+    """Scale of the updates: alpha / rank, or alpha / sqrt(rank) with `rslora`."""
+
     @property
     def scale(self) -> float:
         """What B A is multiplied with."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+
+@dataclass(kw_only=True)
+class LoraOptions(_Adaptation):
+    """What a run is told to adapt, and how; see `settle`."""
+
+    rank: int | None = None
+    """R: the rank of each update; null (lora=continued): that of the adapter that `init_from`
+    names, with its alpha, rslora, targets and modules_to_save."""
+    alpha: float | None = None
+    """Scale of the updates: alpha / rank, or alpha / sqrt(rank) with `rslora`; null: see `rank`."""
+
+
+def settle(asked: LoraOptions, adapter: LoraConfig | None, model: Mistral) -> LoraConfig:
+    """The settings of a new adapter, or of one whose training continues: then the adapter decides,
+    and what is asked for may not contradict. Dropout and lr_ratio are those asked for.
+
+    Args:
+        adapter: settings of the adapter that is continued.
+        model: before `add_lora`.
+
+    Raises:
+        ValueError: no adapter whose rank could be taken, or another one than is asked for.
+    """
+    if adapter is None:
+        if asked.rank is None or asked.alpha is None:
+            raise ValueError(
+                "lora.rank and lora.alpha: null (lora=continued) takes those of an adapter, and "
+                "init_from is none; choose lora=r8 or r64, or name an adapter"
+            )
+        return LoraConfig(**asdict(asked))
+    unsaid = LoraOptions() if asked.rank is None else None
+    for name in ("rank", "alpha", "rslora", "targets", "modules_to_save"):
+        mine, theirs = getattr(asked, name), getattr(adapter, name)
+        if mine is None or (unsaid is not None and mine == getattr(unsaid, name)):
+            continue
+        if name == "targets":
+            same = match_targets(model, mine) == match_targets(model, theirs)
+        elif name == "modules_to_save":
+            same = set(mine) == set(theirs)
+        else:
+            same = mine == theirs
+        if not same:
+            raise ValueError(
+                f"lora.{name}={mine}, but the adapter that init_from names has {theirs}; set "
+                "lora=continued to train it further as it is, or merge it (python -m "
+                "scripts.export) and name the merged folder to train another adapter"
+            )
+    return replace(adapter, dropout=asked.dropout, lr_ratio=asked.lr_ratio)
 
 
 def add_lora(model: Mistral, config: LoraConfig, dtype: torch.dtype = torch.float32) -> None:

@@ -161,6 +161,19 @@ class _Tuned:
         return self._base.read(_name_in(self._base, name), rows)
 
 
+class ContinuedAdapter:
+    """A base with the tensors of an adapter, unmerged: `WeightSource` of a model that went through
+    `add_lora` with the adapter's settings."""
+
+    def __init__(self, base: PretrainedFolder, adapter: AdapterFolder) -> None:
+        self._base, self._adapter = base, adapter
+
+    def read(self, name: str, rows: slice) -> Tensor:
+        """Rows of one tensor."""
+        source = self._adapter if name in self._adapter.shapes else self._base
+        return source.read(name, rows)
+
+
 def _name_in(base: PretrainedFolder, name: str) -> str:
     """Under which name a base has a tensor: where it is tied, the head is the embedding."""
     return TABLES[0] if base.config.tie_word_embeddings and name == TABLES[1] else name

@@ -9,7 +9,7 @@ import torch
 
 from tests.runs import configure, metrics, tiny
 from train import train
-from training.resume import check_checkpoints_not_lost
+from training.resume import ADAPTER, check_checkpoints_not_lost, check_same_data
 from training.run_folder import open_run_folder
 
 RUN = ["+experiment=tspt_stage1", "curriculum.stages.adaptation.tokens=6144", "name=run"]
@@ -163,3 +163,18 @@ def test_the_lock_names_its_holder(run):
         pass
     with open_run_folder(run, Alone()):
         assert (run / ".lock").read_text().count("process") == 1
+
+
+def test_the_adapter_that_a_run_continues_is_noted(tmp_path):
+    """Whoever opens the weights names the same adapter; who reads the data alone need not."""
+    record = tmp_path / "environment.json"
+    begun = {"geo_en": "a", "init_from": "b", ADAPTER: "c"}
+    record.write_text(json.dumps({"data_fingerprints": begun}))
+    check_same_data(record, begun)
+    check_same_data(record, {"geo_en": "a"})
+    for now in (begun | {ADAPTER: "d"}, {"geo_en": "a", "init_from": "b"}):
+        with pytest.raises(ValueError, match=r"^init_from \(adapter\) changed since"):
+            check_same_data(record, now)
+    record.write_text(json.dumps({"data_fingerprints": {"geo_en": "a", "init_from": "b"}}))
+    with pytest.raises(ValueError, match=r"^init_from \(adapter\) changed since"):
+        check_same_data(record, begun)

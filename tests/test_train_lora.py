@@ -11,6 +11,7 @@ import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
 
 from conf.parts import assemble
+from conf.schema import load_run
 from model.adapter import CONFIG, WEIGHTS, AdapterFolder, load_adapter
 from model.lora import adapter_names
 from model.weights import PretrainedFolder, load_pretrained
@@ -246,7 +247,28 @@ def test_refusals(sample, base, straight, tmp_path):
     cases = {
         ("curriculum.stages.adaptation.trains=embeddings",): r"with lora embedding and head are",
         ("lora.targets=[q_prj]",): r"lora\.targets: 'q_prj' matches no linear",
-        (f"init_from={straight / '1'}",): "is an adapter, and an adapter on an adapter",
+        (f"init_from={straight / '1'}",): r"lora\.modules_to_save=\[\], but the adapter that init",
+        (
+            f"init_from={straight / '1'}",
+            TABLES,
+            "lora.rank=8",
+        ): r"lora\.rank=8, .* has 5; set lora=con",
+        (f"init_from={straight / '1'}", TABLES, "lora.alpha=5"): r"lora\.alpha=5.*, .* has 10",
+        (
+            f"init_from={straight / '1'}",
+            TABLES,
+            "lora.rslora=false",
+        ): r"lora\.rslora=False, .* True",
+        (
+            f"init_from={straight / '1'}",
+            TABLES,
+            "lora.targets=[q_proj]",
+        ): r"lora\.targets=\['q_proj",
+        (
+            "lora=continued",
+            "lora.rank=null",
+            "lora.alpha=null",
+        ): "init_from is none; choose lora=r8",
         (f"init_from={tmp_path}",): "init_from",
     }
     for more, message in cases.items():
@@ -283,6 +305,130 @@ def test_another_base_under_a_begun_run_is_refused(sample, base, tmp_path):
     with pytest.raises(ValueError, match=r"init_from.* changed since"):
         train(configure(*arguments))
     assert max(losses(tmp_path / "run")) == 4  # where the start elsewhere went on from
+
+
+def continuing(sample, folder, name, adapter, *more):
+    """Train an adapter further, in 10 steps."""
+    arguments = options(sample, adapter, folder, name)
+    return [
+        *(x for x in arguments if not x.startswith("lora")),
+        *("lora=continued", "curriculum.stages.adaptation.tokens=5120", *more),
+    ]
+
+
+def test_an_adapter_is_trained_further(sample, base, straight, tmp_path):
+    """It begins where it has ended, and PEFT opens what it becomes, on the same base."""
+    before = {path: path.read_bytes() for path in (straight / "1/adapter").iterdir()}
+    config = configure(*continuing(sample, tmp_path, "further", straight / "1"))
+    train(config)
+    run = config.folder
+    end, start = evaluations(straight / "1")[20], evaluations(run)[0]
+    assert end.keys() == start.keys()
+    for name in end:
+        assert start[name]["loss_nats"] == pytest.approx(end[name]["loss_nats"], rel=1e-5)
+    one, other = (AdapterFolder(folder / "adapter") for folder in (straight / "1", run))
+    assert other.base == one.base
+    assert other.base_digest == PretrainedFolder(base).digest
+    written = [json.loads((x.folder / CONFIG).read_text()) for x in (one, other)]
+    assert written[1] == written[0] | {"lora_dropout": 0.0}
+    tensors = [load_file(x.folder / WEIGHTS) for x in (one, other)]
+    assert tensors[0].keys() == tensors[1].keys()
+    assert all((x != tensors[1][name]).any() for name, x in tensors[0].items())
+    assert before == {path: path.read_bytes() for path in (straight / "1/adapter").iterdir()}
+    settings = load_run(run).lora
+    assert (settings.rank, settings.alpha, settings.rslora) == (5, 10.0, True)
+    assert settings.modules_to_save == ["embed_tokens", "lm_head"]
+
+    twin = peft_model(base, run / "adapter")
+    tokens = random_tokens(PretrainedFolder(base).config, 2, 40)
+    model = load_pretrained(base)
+    load_adapter(model, other, PretrainedFolder(base))
+    with torch.no_grad():
+        theirs = twin(input_ids=tokens, use_cache=False).logits
+        assert largest_difference(model(tokens), theirs) < 1e-5
+
+
+def test_further_training_continues_bit_for_bit_after_a_kill(sample, straight, tmp_path):
+    arguments = continuing(sample, tmp_path, "killed", straight / "1")
+    assert run_training(arguments, 1, ("torch.optim:AdamW.step", 6, 0)) == -9
+    other = continuing(sample, tmp_path, "killed", straight / "2")
+    with pytest.raises(ValueError, match=r"^init_from \(adapter\) changed since"):
+        train(configure(*other))
+    base = AdapterFolder(straight / "1/adapter").base
+    leaves = ",".join(sorted(f"{x}_proj" for x in ("q", "k", "v", "o", "gate", "up", "down")))
+    equal = ("lora.dropout=0", "lora.lr_ratio=1", f"lora.targets=[{leaves}]", TABLES)
+    steps = "curriculum.stages.adaptation.tokens=5120"
+    with pytest.raises(ValueError, match=r"^init_from \(adapter\) changed since"):
+        train(configure(*options(sample, base, tmp_path, "killed", *equal, steps)))
+    assert run_training(arguments, 1) == 0
+    whole = continuing(sample, tmp_path, "whole", straight / "1")
+    assert run_training(whole, 1) == 0
+    assert figures(tmp_path / "killed") == figures(tmp_path / "whole")
+    one, other = (tmp_path / name / "adapter" / WEIGHTS for name in ("killed", "whole"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def theirs(base, tmp_path_factory):
+    """Adapters that PEFT has written, by name."""
+    from tests.test_adapters_of_peft import peft_writes
+
+    folder = tmp_path_factory.mktemp("theirs")
+    q = {"target_modules": ["q_proj", "v_proj"]}
+    kinds = {
+        "plain": q | {"lora_dropout": 0.1},
+        "head": q | {"modules_to_save": ["lm_head"], "use_rslora": True},
+        "DoRA": q | {"use_dora": True},
+        "ranks": q | {"rank_pattern": {"q_proj": 2}},
+        "norms": q | {"modules_to_save": ["norm"]},
+        "tables saved": q | {"save": {"save_embedding_layers": True}},
+        "embedding": {"target_modules": ["q_proj", "embed_tokens"]},
+    }
+    for name, how in kinds.items():
+        peft_writes(base, folder / name, **how)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["plain", "head"])
+def test_an_adapter_of_peft_is_trained_further(sample, base, theirs, tmp_path, kind):
+    """With its own linears and rank, whatever a run would adapt by default."""
+
+    def first_logits(world, arguments):
+        parts = assemble(configure(*arguments), world)
+        materialize(parts.model, parts.weights, world.device)
+        tokens = random_tokens(parts.model.config, 2, 40)
+        with torch.no_grad():
+            return parts.model(tokens), parts.config.lora, adapter_names(parts.model)
+
+    from training.distributed import start_world
+
+    with start_world("cpu") as world:
+        arguments = continuing(sample, tmp_path, kind, theirs / kind)
+        logits, settings, names = first_logits(world, arguments)
+    expected = peft_model(base, theirs / kind)
+    tokens = random_tokens(PretrainedFolder(base).config, 2, 40)
+    with torch.no_grad():
+        assert largest_difference(logits, expected(input_ids=tokens, use_cache=False).logits) < 1e-5
+    assert (settings.rank, settings.targets) == (4, ["q_proj", "v_proj"])
+    assert settings.modules_to_save == (["lm_head"] if kind == "head" else [])
+    stored = {n.removeprefix("base_model.model.") for n in load_file(theirs / kind / WEIGHTS)}
+    assert names == stored
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("DoRA", "use_dora=true; the training of such an adapter cannot be continued. Merge it"),
+        ("ranks", "rank_pattern or alpha_pattern; the training"),
+        ("norms", r"norm\.weight is trained whole; the training"),
+        ("tables saved", "weight is stored, and modules_to_save does not name it; the training"),
+        ("embedding", r"embed_tokens\.weight is trained by an update; the training"),
+    ],
+)
+def test_adapters_that_are_not_trained_further(sample, theirs, tmp_path, kind, message):
+    with pytest.raises(ValueError, match=message):
+        train(configure(*continuing(sample, tmp_path, "run", theirs / kind)))
+    assert not (tmp_path / "run").exists()
 
 
 def losses_compiled_or_not(arguments):

@@ -133,13 +133,13 @@ def open_base(config: GrowConfig) -> Base:
     choose_device(config.device, local_rank=0)
     try:
         weights = open_weights(config.base)
-        if isinstance(weights, MergedAdapters):
-            raise ValueError(
-                f"base={config.base} is an adapter; merge it first (python -m scripts.export "
-                f"folder={config.base} out=<folder>) and name that folder"
-            )
     except ValueError as error:
         raise ValueError(f"base{str(error).removeprefix('init_from')}") from None
+    if isinstance(weights, MergedAdapters):
+        raise ValueError(
+            f"base={config.base} is an adapter; merge it first (python -m scripts.export "
+            f"folder={config.base} out=<folder>) and name that folder"
+        )
     assert weights is not None
     path = weights.folder / "tokenizer.model"
     if not path.is_file():

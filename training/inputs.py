@@ -197,20 +197,6 @@ def open_base(adapter: AdapterFolder, base: Path | str | None = None) -> Pretrai
     return PretrainedFolder(path)
 
 
-def frozen_base(folder: Folder | None) -> PretrainedFolder:
-    """What an adapter is trained on.
-
-    Raises:
-        ValueError: it is itself an adapter, of which there is no folder that others could open.
-    """
-    if not isinstance(folder, PretrainedFolder):
-        raise ValueError(
-            "init_from is an adapter, and an adapter on an adapter has no base to be named; merge "
-            "it first (python -m scripts.export folder=<it> out=<folder>), then name that folder"
-        )
-    return folder
-
-
 def network_shape(
     asked: ModelConfig | None, folder: Folder | None, tokenizer: Tokenizer
 ) -> ModelConfig:

@@ -11,6 +11,8 @@ from training.run_folder import json_row, read_starts
 
 HELD_OUT = "/held_out"
 """Ends the name under which the held-out text of a source has its fingerprint."""
+ADAPTER = "init_from (adapter)"
+"""The name under which the adapter that a run continues to train has its fingerprint."""
 
 
 def check_same_state(
@@ -102,8 +104,10 @@ def check_same_data(path: Path, fingerprints: dict[str, str]) -> None:
         for name in fingerprints
         if before.get(name) != fingerprints[name] and not _not_noted(before, fingerprints, name)
     ]
+    if "init_from" in fingerprints and ADAPTER in before.keys() - fingerprints.keys():
+        changed.append(ADAPTER)  # the run continues an adapter, and now a plain model is named
     if changed:
-        where = "" if changed == ["init_from"] else "data.sources "
+        where = "" if all(name.startswith("init_from") for name in changed) else "data.sources "
         raise ValueError(
             f"{where}{', '.join(changed)} changed since {path.parent} was begun; restore them, or "
             "set another name"

@@ -1,0 +1,71 @@
+"""An adapter in training: the frozen model that it is trained on, and its first tensors."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+
+from model.adapter import AdapterFolder
+from model.lora import InitialAdapter, LoraOptions, add_lora, check_rank, settle
+from model.merge import ContinuedAdapter
+from model.transformer import Mistral
+from model.weights import PretrainedFolder, WeightSource
+from training.inputs import Folder
+from training.resume import ADAPTER
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What an adapter is trained on.
+
+    Attributes:
+        base: the frozen model.
+        continued: the adapter on it whose training continues; None if a new one begins.
+    """
+
+    base: PretrainedFolder
+    continued: AdapterFolder | None = None
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What identifies the weights that no checkpoint holds, and the adapter at the start."""
+        noted = {"init_from": self.base.digest}
+        if self.continued is not None:
+            noted[ADAPTER] = self.continued.digest(self.base.config)
+        return noted
+
+    def adapt(
+        self, model: Mistral, asked: LoraOptions, dtype: torch.dtype, seed: int
+    ) -> tuple[LoraOptions, WeightSource]:
+        """Give a model its adapter, see `add_lora`; return its settings, and what fills the model.
+
+        Raises:
+            ValueError: what is asked for does not fit the model, or the adapter that is continued.
+        """
+        adapter = None if self.continued is None else self.continued.lora(self.base.config)
+        lora = settle(asked, adapter, model)
+        if adapter is None:
+            check_rank(model, lora)
+        add_lora(model, lora, dtype)
+        weights: WeightSource = InitialAdapter(self.base, model, seed)
+        if self.continued is not None:
+            weights = ContinuedAdapter(self.base, self.continued)
+        return LoraOptions(**asdict(lora)), weights
+
+
+def open_frozen(folder: Folder) -> Frozen:
+    """What an adapter is trained on, from what `init_from` names: a model, or an adapter on its
+    base, whose training then continues.
+
+    Raises:
+        ValueError: that adapter is not of a kind that is trained here.
+    """
+    if isinstance(folder, PretrainedFolder):
+        return Frozen(folder)
+    ((adapter, _),) = folder.adapters
+    if reason := adapter.obstacle(folder.base.config) or adapter.untrained():
+        raise ValueError(
+            f"init_from={adapter.folder}: {reason}; the training of such an adapter cannot be "
+            "continued. Merge it (python -m scripts.export folder=<it> out=<folder>) and name that "
+            "folder, to train another adapter or, with lora=none, all weights"
+        )
+    return Frozen(folder.base, adapter)
