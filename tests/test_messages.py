@@ -3,11 +3,21 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data.messages import NO_ANSWER, NO_QUESTION, conversation_of, messages_of
 from data.prepare_conversations import openai_record
 from data.readers import BadRecord
-from data.record_keys import columns_of
+from data.record_keys import (
+    ALIASES,
+    CONTEXT,
+    LAST_ANSWERS,
+    NEGATIVE,
+    PARTIAL,
+    PREFERENCE,
+    columns_of,
+)
 from tokenizer.chat import Message
 
 ALPACA = {"instruction": "Translate.", "input": "hola", "output": "hello"}
@@ -581,6 +591,67 @@ BAD = [
 @pytest.mark.parametrize(("record", "reason"), BAD)
 def test_bad_records(record, reason):
     assert reason in refusal(record)
+
+
+# Any record
+
+NAMES = [name for names in ALIASES.values() for name in names]
+NAMES += [*NEGATIVE, *PREFERENCE, *PARTIAL, *CONTEXT, *LAST_ANSWERS, "tools", "images"]
+NAMES += ["thinking", "mask", "data", "type", "id", "Role", "output_with_loss", "refusal"]
+SCALARS = st.sampled_from([None, True, False, 0, 1, 0.5, math.nan, "", " ", "q", "[]", "\ud800"])
+SCALARS |= st.sampled_from(["user", "assistant", "system", "tool", "text", "bot", "2"])
+TURNS = st.builds(
+    lambda role, content, extra: {"role": role, "content": content} | extra,
+    st.sampled_from(["user", "assistant", "system", "gpt"]),
+    st.sampled_from(["q", "a", "", None, [{"type": "text", "text": "p"}]]),
+    st.dictionaries(st.sampled_from(NAMES), SCALARS, max_size=1),
+)
+VALUES = st.recursive(
+    SCALARS | st.lists(TURNS, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+def found_or_refused(record):
+    try:
+        return conversation_of(record)
+    except BadRecord as reason:
+        return reason
+
+
+MARKED = st.dictionaries(st.sampled_from(NAMES), SCALARS, max_size=2)
+WHOLE = st.sampled_from([ALPACA, {"prompt": "q", "completion": "a"}, SHAREGPT, OPENAI, {}])
+WHOLE |= st.builds(
+    lambda key, turns, marks: {
+        key: [turn | mark for turn, mark in zip(turns["messages"], marks, strict=True)]
+    },
+    st.sampled_from(ALIASES["messages"]),
+    st.sampled_from([openai(("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b"))]),
+    st.lists(MARKED, min_size=4, max_size=4),
+)
+RECORDS = st.builds(
+    lambda whole, more: whole | more,
+    WHOLE,
+    st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=2),
+)
+
+
+@given(RECORDS | VALUES)
+def test_any_record_is_a_conversation_that_can_be_written_again_or_refused_in_a_line(record):
+    found = found_or_refused(record)
+    if isinstance(found, BadRecord):
+        assert 0 < len(str(found)) < 400
+        assert "\n" not in str(found)
+        return
+    said = [m for m in found.messages if m.role != "system"]
+    assert [m.role for m in said] == ["user", "assistant"] * (len(said) // 2)
+    assert len(said) >= 2
+    assert found.messages[-len(said) :] == said
+    assert all(m.content.strip() for m in found.messages)
+    assert conversation_of(openai_record(found.messages)) == (found.messages, (), ())
 
 
 # A user's own columns
