@@ -425,7 +425,7 @@ def test_killed_at_any_line_the_source_is_the_old_or_the_new_one(config, tmp_pat
     fields = json.dumps(vars(config("b", shard_tokens=1500)))
     ended = subprocess.run(
         [sys.executable, "-c", HARNESS, fields],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     outcomes = json.loads(ended.stdout)
@@ -446,7 +446,7 @@ def test_the_command_appends(config, tmp_path):
             *(f"name={appended.name}", f"inputs=[{appended.inputs[0]}]", f"out={appended.out}"),
             *(f"tokenizer={appended.tokenizer}", "held_out_fraction=0.2", "workers=1"),
         ],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     manifest = read_manifest(tmp_path / "out")

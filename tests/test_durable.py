@@ -21,7 +21,7 @@ def on_disk(monkeypatch):
 
 
 def wait_until(holds):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.001)

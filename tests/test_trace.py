@@ -97,10 +97,10 @@ def test_a_document_of_a_long_run_is_found_in_seconds(sources):
     )
     plan = Plan(curriculum, row_length=16, rows_per_step=100, seed=0)
     assert plan.rows == 900_000
-    begun = time.perf_counter()
+    begun = time.process_time()
     passages = Trace(plan, sources, seed=0).passages("web", 3)
     first = next(passages)
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     print(f"{seconds:.2f} s")
     assert first.readings
     assert seconds < 10  # 0.2 on two slow cores

@@ -179,7 +179,7 @@ def answers(run):
     return {row["step"]: row["tasks"] for row in rows if "tasks" in row}
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=600):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, "the run ended before it could be killed"
