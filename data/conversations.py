@@ -26,7 +26,14 @@ from data.best_fit import best_fit
 from data.packing import IGNORED, Row
 from data.random import derive, permutation, splitmix64
 from data.shards import map_file, read_manifest
-from tokenizer.chat import Encoded, Message, encode_conversation, truncate
+from tokenizer.chat import (
+    CHAT_TEMPLATE,
+    Encoded,
+    Message,
+    encode_conversation,
+    template_of,
+    truncate,
+)
 from tokenizer.tokenizer import Tokenizer
 
 KIND = "conversations"
@@ -95,6 +102,23 @@ class Conversations:
         for messages in self.held_out():
             encoded = encode_conversation(tokenizer, messages, train_on=settings["train_on"])
             yield truncate(encoded, settings["max_tokens"])
+
+    def check_template(self, tokenizer: Tokenizer) -> None:
+        """ValueError unless the conversations are written in the chat template of a tokenizer.
+
+        Sources without a record of their template have Mistral's `[INST]` as text.
+        """
+        template = template_of(tokenizer)
+        recorded = self.manifest["tokenizer"].get("template")
+        known = (
+            template.source == CHAT_TEMPLATE if recorded is None else recorded == template.digest
+        )
+        if not known:
+            raise ValueError(
+                f"{self.folder} is written in another chat template than that of "
+                f"{tokenizer.origin}, which the trained model would have; prepare it again with "
+                f"tokenizer={tokenizer.origin}, or name the folder that it was prepared with"
+            )
 
     def _place(self, number: int) -> slice:
         start = int(self._stops[number - 1]) if number else 0

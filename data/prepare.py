@@ -16,7 +16,8 @@ import re
 import sys
 import time
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -30,8 +31,9 @@ from data.growth import grown_plan, is_latest
 from data.held_out import FOLD_VERSION
 from data.near_copies import Protect, Protected, write_index
 from data.progress import ReadingBar
-from data.readers import Position, find_inputs, read_records
+from data.readers import BadRecord, Position, find_inputs, read_records, text_of
 from data.shards import FORMAT_VERSION, read_manifest, sha256_of, token_dtype
+from data.tokenizer_files import describe_difference, open_exportable
 from data.workers import map_in_order
 from tokenizer.tokenizer import Tokenizer
 
@@ -101,7 +103,7 @@ def prepare(config: PrepareConfig, *, progress: bool = True) -> dict:
     out = Path(config.out)
     _check_out(out, config.append)
     files = _Files(config)
-    tokenizer = Tokenizer.open(config.tokenizer)
+    tokenizer = open_exportable(config.tokenizer)
     plan = _plan(config, tokenizer, files, files.digests(progress))
     if config.append:
         if settle(out) and is_latest(read_manifest(out), plan):
@@ -116,6 +118,22 @@ def prepare(config: PrepareConfig, *, progress: bool = True) -> dict:
             draft.finish()
         draft.publish(out)
     return draft.manifest
+
+
+def compare_tokenizer_files(config: PrepareConfig) -> str | None:
+    """A line on how far tokenizer.json and tokenizer.model differ on the first texts, or None.
+
+    Raises:
+        ValueError: no such inputs, or the tokenizer could not be written again after training.
+    """
+    paths = find_inputs(config.inputs, config.text_field)
+
+    def texts() -> Iterator[str]:
+        for record in read_records(paths, config.text_field, config.txt_documents, Position()):
+            with suppress(BadRecord):
+                yield text_of(record, config.text_field)
+
+    return describe_difference(open_exportable(config.tokenizer), texts())
 
 
 def _check_out(out: Path, append: bool) -> None:

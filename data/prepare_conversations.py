@@ -34,7 +34,17 @@ from data.readers import BadRecord, find_inputs
 from data.record_files import EMPTY_LINE, FORMATS
 from data.record_keys import columns_of
 from data.shards import FORMAT_VERSION, sha256_of, token_dtype
-from tokenizer.chat import TRAIN_ON, Encoded, Message, encode_conversation, truncate
+from data.tokenizer_files import open_exportable
+from tokenizer.chat import (
+    TRAIN_ON,
+    Encoded,
+    Message,
+    check_trainable,
+    encode_conversation,
+    template_of,
+    truncate,
+)
+from tokenizer.template import RefusedByTemplate
 from tokenizer.tokenizer import Tokenizer
 
 SAME_TEXT = "same text as an earlier conversation"
@@ -121,7 +131,8 @@ def prepare_conversations(config: PrepareConversationsConfig, *, progress: bool 
     out = Path(config.out)
     refuse_existing(out)
     paths = find_inputs(config.inputs, None, FORMATS)
-    tokenizer = Tokenizer.open(config.tokenizer)
+    tokenizer = open_exportable(config.tokenizer)
+    check_trainable(tokenizer)
     folder = draft_folder(out)
     with locked(out):
         refuse_existing(out)
@@ -270,7 +281,10 @@ class _Writer:
         digest = digest_of(messages, self._config.train_on)
         if digest in self._seen:
             return self._reject(entry, SAME_TEXT)
-        encoded = encode_conversation(self._tokenizer, messages, train_on=self._config.train_on)
+        try:
+            encoded = encode_conversation(self._tokenizer, messages, train_on=self._config.train_on)
+        except RefusedByTemplate as refusal:
+            return self._reject(entry, refusal.reason, str(refusal))
         if not any(encoded.supervised):
             return self._reject(entry, NOTHING_TO_LEARN)
         is_overlong = len(encoded.ids) > self._config.max_tokens
@@ -297,14 +311,15 @@ class _Writer:
         self._files["supervised"].write(np.array(encoded.supervised, np.uint8).tobytes())
         self._files["stops"].write(np.array([self._counts["tokens"]], "<i8").tobytes())
 
-    def _reject(self, entry: Entry, reason: str) -> None:
+    def _reject(self, entry: Entry, reason: str, detail: str = "") -> None:
         if self._config.on_bad == "fail" and reason not in LEFT_OUT:
             raise ValueError(
-                f"{entry.file}:{entry.line}: {reason}; correct it, or set on_bad=skip to leave "
-                "such records out"
+                f"{entry.file}:{entry.line}: {detail or reason}; correct it, or set on_bad=skip "
+                "to leave such records out"
             )
         self._rejected[reason] += 1
         place = {"file": entry.file, "line": entry.line, "reason": reason}
+        place |= {"detail": detail} if detail else {}
         self._files["skipped.jsonl"].write(_json_line(place))
 
     def finish(self) -> dict:
@@ -333,6 +348,7 @@ class _Writer:
                 "vocab_size": self._tokenizer.vocab_size,
                 "bos_id": self._tokenizer.bos_id,
                 "eos_id": self._tokenizer.eos_id,
+                "template": template_of(self._tokenizer).digest,
             },
             **{
                 total: counts[total]

@@ -12,7 +12,7 @@ inputs, the source that `out` is grows by them.
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from data.prepare import PrepareConfig, prepare
+from data.prepare import PrepareConfig, compare_tokenizer_files, prepare
 from data.prepare_conversations import PrepareConversationsConfig, prepare_conversations
 from data.shards import Source
 from scripts.conversation_summary import summarize_conversations
@@ -34,6 +34,8 @@ def main(composed: DictConfig) -> None:
             summarize_conversations(prepare_conversations(config), config)
             return
         assert isinstance(config, PrepareConfig)
+        if difference := compare_tokenizer_files(config):
+            print(difference)
         manifest = prepare(config)
     except KeyboardInterrupt:
         stopped = f"stopped; the same command goes on with {config.out}, or begins again"

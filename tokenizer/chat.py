@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from tokenizer.template import ChatTemplate
+from tokenizer.template import ChatTemplate, RefusedByTemplate
 from tokenizer.text import Span, check_text
 from tokenizer.tokenizer import Tokenizer
 
@@ -74,6 +74,10 @@ class Message(NamedTuple):
     def as_dict(self) -> dict[str, str]:
         """Role and content, which is what chat templates and files of messages hold."""
         return {"role": self.role, "content": self.content}
+
+
+PROBE = (Message("user", "a"), Message("assistant", "b"))
+"""A conversation that every chat template should take."""
 
 
 class Encoded(NamedTuple):
@@ -217,7 +221,7 @@ class _Text:
         places = [n for n, message in enumerate(self._messages) if message.role == "assistant"]
         blocks = {place: self._blocks(place) for place in places}
         if unused := set(self._rendered.generated) - {b for some in blocks.values() for b in some}:
-            raise self._refusal(len(self._dicts) - 1, f"a generation block {unused} is no answer's")
+            raise self._refusal(len(self._dicts) - 1, f"generation block {unused} in no answer")
         return {
             place: [(self._count(place, start), self._count(place, stop)) for start, stop in some]
             for place, some in blocks.items()
@@ -230,20 +234,16 @@ class _Text:
         last = place == len(self._dicts) - 1
         said = text if last else self._template.render(self._dicts[: place + 1])
         if not (said.startswith(prompt) and text.startswith(said)):
-            raise self._refusal(
-                place,
-                "the text changes with the messages that follow, so that the prompt of this answer "
-                "is not what the model is asked with",
-            )
+            raise self._refusal(place, "the text before an answer depends on what follows it")
         if self._rendered.generated:
             inside = range(len(prompt), len(said) + 1)
             blocks = [b for b in self._rendered.generated if b[0] in inside and b[1] in inside]
             if blocks:
                 return blocks
-            raise self._refusal(place, "it has generation blocks, but none for this answer")
+            raise self._refusal(place, "no generation block for an answer")
         spans = contents[place] if contents is not None else []
         if len(spans) != 1 or spans[0][0] < len(prompt) or spans[0][1] > len(said):
-            raise self._refusal(place, "it does not write the content exactly once, as it is")
+            raise self._refusal(place, "the content of an answer is not written once, as it is")
         return [(len(prompt), self._end(spans[0][1], len(said)))]
 
     def _end(self, start: int, stop: int) -> int:
@@ -259,13 +259,9 @@ class _Text:
         """How many ids the first characters of the text have."""
         ids = self._encode(stop)
         if self.ids[: len(ids)] != ids:
-            near = self._rendered.text[max(0, stop - 12) : stop + 12]
-            raise self._refusal(
-                place,
-                f"a token lies across the border of the answer, at character 12 of {near!r}"
-                if stop >= 12
-                else f"a token lies across the border of the answer in {near!r}",
-            )
+            near = self._rendered.text[max(0, stop - 12) : stop], self._rendered.text[stop:][:12]
+            detail = f" (between {near[0]!r} and {near[1]!r})"
+            raise self._refusal(place, "a token lies across the border of an answer", detail)
         return len(ids)
 
     def _encode(self, stop: int) -> list[int]:
@@ -280,19 +276,45 @@ class _Text:
         for place, message in enumerate(self._messages):
             for symbol in self._tokenizer.control_symbols():
                 if symbol in message.content:
-                    raise ValueError(
+                    raise RefusedByTemplate(
+                        "a control symbol in a message that the chat template changes",
                         f"messages[{place}] ({message.role}): holds {symbol!r}, and the chat "
                         f"template of {self._template.origin} changes contents, so that the "
-                        "letters cannot be told from the control symbol; remove them"
+                        "letters cannot be told from the control symbol; remove them",
                     )
         return []
 
-    def _refusal(self, place: int, reason: str) -> ValueError:
-        return ValueError(
+    def ending(self, place: int) -> int | None:
+        """The id of the symbol that ends an answer; None where there is none or it is not clear."""
+        contents = self._rendered.contents
+        if contents is None or len(contents[place]) != 1:
+            return None
+        start = contents[place][0][1]
+        stop = self._end(start, len(self._rendered.text))
+        symbols = self._tokenizer.symbols()
+        ends = [s for s in symbols if self._rendered.text[start:stop].endswith(s)]
+        return symbols[max(ends, key=len)] if ends else None
+
+    def _refusal(self, place: int, reason: str, detail: str = "") -> RefusedByTemplate:
+        return RefusedByTemplate(
+            f"the chat template cannot be trained on: {reason}",
             f"messages[{place}] ({self._messages[place].role}): the chat template of "
-            f"{self._template.origin} cannot be trained on here: {reason}. It works for chat; for "
-            "training take another template"
+            f"{self._template.origin} cannot be trained on: {reason}{detail}. It works for chat; "
+            "for training give the folder another template",
         )
+
+
+def check_trainable(tokenizer: Tokenizer) -> None:
+    """ValueError unless one question and one answer can be trained on in the chat template."""
+    encode_conversation(tokenizer, PROBE)
+
+
+def end_of_turn(tokenizer: Tokenizer) -> int | None:
+    """The id that ends an answer in the chat template; None where a text ends it."""
+    try:
+        return _Text(tokenizer, PROBE).ending(1)
+    except RefusedByTemplate:
+        return None
 
 
 def truncate(encoded: Encoded, max_tokens: int) -> Encoded:
@@ -302,7 +324,8 @@ def truncate(encoded: Encoded, max_tokens: int) -> Encoded:
 
 def transcript(tokenizer: Tokenizer, encoded: Encoded, opening: str, closing: str) -> str:
     """The text of an encoded conversation for people, what is supervised between two marks."""
-    control = {tokenizer.bos_id: "[BOS]", tokenizer.eos_id: "[EOS]"}
+    control = {id: symbol for symbol, id in tokenizer.control_symbols().items()}
+    control |= {tokenizer.bos_id: "[BOS]", tokenizer.eos_id: "[EOS]"}
     parts = []
     for supervised, run in groupby(zip(*encoded, strict=True), key=lambda pair: pair[1]):
         text = ""

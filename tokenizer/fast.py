@@ -163,7 +163,9 @@ def _check_ties(merges: dict[str, Merge], groups: Iterable[list[str]]) -> None:
             if rivals:
                 raise ValueError(
                     f"piece {piece!r} ties in score and competes with {rivals[0]!r}, which no "
-                    "tokenizer.json can follow; give every piece a score of its own"
+                    "tokenizer.json can follow; name a folder that has the tokenizer.json "
+                    "published with these pieces beside tokenizer.model (it is kept as it is), or "
+                    "give every piece a score of its own, which changes ids"
                 )
 
 

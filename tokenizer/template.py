@@ -8,6 +8,7 @@ without HTML escapes, `break` and `continue`, `{% generation %}` blocks. One thi
 do not depend on when they were made.
 """
 
+import hashlib
 import json
 import re
 import time
@@ -47,6 +48,18 @@ _FAILURES = (
 """Errors that a template can cause."""
 
 
+class RefusedByTemplate(ValueError):
+    """A conversation that a chat template does not take, or cannot be trained on.
+
+    Attributes:
+        reason: the kind of the fault, the same for all conversations that have it.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class Rendered:
     """A conversation as text, and where in the text its parts are.
@@ -76,12 +89,18 @@ class ChatTemplate:
     tokens: Mapping[str, str]
     origin: str
 
+    @property
+    def digest(self) -> str:
+        """sha256 over the source and the special tokens that it names."""
+        named = {name: token for name, token in self.tokens.items() if name in self.source}
+        return hashlib.sha256(json.dumps([self.source, named], sort_keys=True).encode()).hexdigest()
+
     def render(self, messages: Sequence[Mapping[str, str]], *, answer: bool = False) -> str:
         """The text of messages; with `answer`, up to where the model answers.
 
         Raises:
-            ValueError: the template does not parse, refuses the messages, or does not come to an
-                end; names the message at which it fails.
+            RefusedByTemplate: the template does not parse, refuses the messages, or does not come
+                to an end; names the message at which it fails.
         """
         try:
             return self._run(messages, answer, None)
@@ -139,7 +158,7 @@ class ChatTemplate:
 
     def _refusal(
         self, messages: Sequence[Mapping[str, str]], answer: bool, error: BaseException
-    ) -> ValueError:
+    ) -> RefusedByTemplate:
         """Name the first message with which the template fails in the same way."""
         reason = f"{error}" or type(error).__name__
         at = next(
@@ -149,7 +168,10 @@ class ChatTemplate:
         place = f"messages[{at}] ({messages[at]['role']})" if messages else "no messages"
         line = getattr(error, "lineno", None)
         where = f", line {line}" if line else ""
-        return ValueError(f"{place}: the chat template of {self.origin}{where} refuses: {reason}")
+        return RefusedByTemplate(
+            "the chat template refuses the messages",
+            f"{place}: the chat template of {self.origin}{where} refuses: {reason}",
+        )
 
     def _failure(self, messages: Sequence[Mapping[str, str]], answer: bool) -> str | None:
         try:

@@ -70,7 +70,7 @@ class Tokenizer(ABC):
     origin: Path
     special_tokens: dict[str, str]
     _folder: FolderFiles
-    _plain_symbols: tuple[str, ...]
+    _plain_symbols: dict[str, int]
 
     @staticmethod
     def open(path: Path | str) -> "Tokenizer":
@@ -108,13 +108,14 @@ class Tokenizer(ABC):
         other._folder = self._folder.replaced(templates)
         return other
 
-    def control_symbols(self) -> tuple[str, ...]:
+    def control_symbols(self) -> Mapping[str, int]:
         """The literals that stand for control ids in a rendered chat template."""
-        return tuple(self._control)
+        return self._control
 
-    def symbols(self) -> tuple[str, ...]:
+    def symbols(self) -> Mapping[str, int]:
         """All literals that are cut out of a rendered chat template, white space left out."""
-        return tuple(s for s in (*self._control, *self._plain_symbols) if not s.isspace())
+        found = {**self._plain_symbols, **self._control}
+        return {symbol: id for symbol, id in found.items() if not symbol.isspace()}
 
     def encode_rendered(self, text: str, contents: Sequence[Span]) -> list[int]:
         """The ids of a text that a chat template wrote, BOS and EOS as the template has them.
@@ -258,8 +259,11 @@ class _SentencePiece(Tokenizer):
             self.fingerprint = _sha256([self.fingerprint, self.bos_id, self.eos_id])
         pieces = enumerate(self._model.pieces)
         self._set_control(path, {p.piece: id for id, p in pieces if p.type == CONTROL})
-        user_defined = (p.piece for p in self._model.pieces if p.type == USER_DEFINED)
-        self._plain_symbols = tuple(piece for piece in user_defined if len(piece) > 1)
+        self._plain_symbols = {
+            piece.piece: id
+            for id, piece in enumerate(self._model.pieces)
+            if piece.type == USER_DEFINED and len(piece.piece) > 1
+        }
 
     def _encode(self, text: str) -> list[int]:
         return self._processor.encode(text)
@@ -326,7 +330,7 @@ class _TokenizerJson(Tokenizer):
             if id is not None:
                 self.special_tokens.setdefault(f"{name}_token", self._piece(id))
         special = {token.content: id for id, token in added.items() if token.special}
-        self._plain_symbols = tuple(t.content for t in added.values() if not t.special)
+        self._plain_symbols = {t.content: id for id, t in added.items() if not t.special}
         self._set_control(files.folder, {c: id for c, id in special.items() if id != self.unk_id})
         decisive = {
             k: v for k, v in self._description.items() if k not in ("truncation", "padding")

@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from data.apart import refuse_copies
+from data.conversations import Conversations
 from data.shards import Source, sha256_of
 from data.sources import AnySource, open_source
 from model.adapter import AdapterFolder

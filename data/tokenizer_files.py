@@ -1,0 +1,42 @@
+"""The tokenizer of a source, checked before any work: it must be writable after training.
+
+Where a folder has both tokenizer.json and tokenizer.model and the ids come from the first, the
+first texts of the inputs show on how many of them the two differ.
+"""
+
+from collections.abc import Iterable
+from itertools import islice
+
+from tokenizer.tokenizer import Tokenizer
+
+COMPARED = 1000
+"""How many texts at the beginning of the inputs are compared."""
+LONGEST = 10_000
+"""Characters of each text that are compared."""
+
+
+def open_exportable(path: str) -> Tokenizer:
+    """The tokenizer of a source.
+
+    Raises:
+        ValueError: there is none, or training could not write its files beside the weights.
+    """
+    try:
+        tokenizer = Tokenizer.open(path)
+        tokenizer.check_exportable()
+    except ValueError as error:
+        raise ValueError(f"tokenizer={path}: {error}") from None
+    return tokenizer
+
+
+def describe_difference(tokenizer: Tokenizer, texts: Iterable[str]) -> str | None:
+    """A line on how many texts have other ids by tokenizer.model; None where one file counts."""
+    sample = [text[:LONGEST] for text in islice(texts, COMPARED)]
+    differing = tokenizer.second_opinion(sample)
+    if differing is None:
+        return None
+    return (
+        f"tokenizer: the ids are those of {tokenizer.origin}/tokenizer.json, as in transformers; "
+        f"tokenizer.model gives other ids for {differing:,} of the first {len(sample):,} texts "
+        f"(compared: at most {COMPARED:,}). Training and export keep both files as they are"
+    )
