@@ -109,7 +109,7 @@ class Conversations:
         Sources without a record of their template have Mistral's `[INST]` as text.
         """
         template = template_of(tokenizer)
-        recorded = self.manifest["tokenizer"].get("template")
+        recorded = self.manifest.get("chat_template")
         known = (
             template.source == CHAT_TEMPLATE if recorded is None else recorded == template.digest
         )

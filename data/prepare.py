@@ -120,11 +120,11 @@ def prepare(config: PrepareConfig, *, progress: bool = True) -> dict:
     return draft.manifest
 
 
-def compare_tokenizer_files(config: PrepareConfig) -> str | None:
+def compare_on_documents(config: PrepareConfig) -> str | None:
     """A line on how far tokenizer.json and tokenizer.model differ on the first texts, or None.
 
     Raises:
-        ValueError: no such inputs, or the tokenizer could not be written again after training.
+        ValueError: there are no such inputs, or no tokenizer.
     """
     paths = find_inputs(config.inputs, config.text_field)
 
@@ -133,7 +133,7 @@ def compare_tokenizer_files(config: PrepareConfig) -> str | None:
             with suppress(BadRecord):
                 yield text_of(record, config.text_field)
 
-    return describe_difference(open_exportable(config.tokenizer), texts())
+    return describe_difference(config.tokenizer, texts())
 
 
 def _check_out(out: Path, append: bool) -> None:

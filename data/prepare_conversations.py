@@ -34,7 +34,7 @@ from data.readers import BadRecord, find_inputs
 from data.record_files import EMPTY_LINE, FORMATS
 from data.record_keys import columns_of
 from data.shards import FORMAT_VERSION, sha256_of, token_dtype
-from data.tokenizer_files import open_exportable
+from data.tokenizer_files import describe_difference, open_exportable
 from tokenizer.chat import (
     TRAIN_ON,
     Encoded,
@@ -145,6 +145,23 @@ def prepare_conversations(config: PrepareConversationsConfig, *, progress: bool 
         folder.rename(out)
         fsync_folder(out.parent)
     return manifest
+
+
+def compare_on_messages(config: PrepareConversationsConfig) -> str | None:
+    """A line on how far tokenizer.json and tokenizer.model differ on the first messages, or None.
+
+    Raises:
+        ValueError: there are no such inputs, or no tokenizer.
+    """
+    paths = find_inputs(config.inputs, None, FORMATS)
+    entries = read_conversations(paths, columns_of(config.fields, config.ignore))
+    texts = (
+        message.content
+        for entry in entries
+        if not isinstance(entry.conversation, BadRecord)
+        for message in entry.conversation.messages
+    )
+    return describe_difference(config.tokenizer, texts)
 
 
 def side_of(messages: list[Message]) -> int:
@@ -348,8 +365,8 @@ class _Writer:
                 "vocab_size": self._tokenizer.vocab_size,
                 "bos_id": self._tokenizer.bos_id,
                 "eos_id": self._tokenizer.eos_id,
-                "template": template_of(self._tokenizer).digest,
             },
+            "chat_template": template_of(self._tokenizer).digest,
             **{
                 total: counts[total]
                 for total in ("conversations", "tokens", "supervised_tokens", "truncated")

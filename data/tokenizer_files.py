@@ -29,14 +29,15 @@ def open_exportable(path: str) -> Tokenizer:
     return tokenizer
 
 
-def describe_difference(tokenizer: Tokenizer, texts: Iterable[str]) -> str | None:
+def describe_difference(path: str, texts: Iterable[str]) -> str | None:
     """A line on how many texts have other ids by tokenizer.model; None where one file counts."""
+    tokenizer = Tokenizer.open(path)
+    if tokenizer.second_opinion([]) is None:
+        return None
     sample = [text[:LONGEST] for text in islice(texts, COMPARED)]
     differing = tokenizer.second_opinion(sample)
-    if differing is None:
-        return None
     return (
         f"tokenizer: the ids are those of {tokenizer.origin}/tokenizer.json, as in transformers; "
-        f"tokenizer.model gives other ids for {differing:,} of the first {len(sample):,} texts "
+        f"tokenizer.model gives other ids for {differing} of the first {len(sample):,} texts "
         f"(compared: at most {COMPARED:,}). Training and export keep both files as they are"
     )

@@ -12,8 +12,12 @@ inputs, the source that `out` is grows by them.
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from data.prepare import PrepareConfig, compare_tokenizer_files, prepare
-from data.prepare_conversations import PrepareConversationsConfig, prepare_conversations
+from data.prepare import PrepareConfig, compare_on_documents, prepare
+from data.prepare_conversations import (
+    PrepareConversationsConfig,
+    compare_on_messages,
+    prepare_conversations,
+)
 from data.shards import Source
 from scripts.conversation_summary import summarize_conversations
 from tokenizer.tokenizer import Tokenizer
@@ -31,16 +35,22 @@ def main(composed: DictConfig) -> None:
     config = OmegaConf.to_object(composed)
     try:
         if isinstance(config, PrepareConversationsConfig):
+            say(compare_on_messages(config))
             summarize_conversations(prepare_conversations(config), config)
             return
         assert isinstance(config, PrepareConfig)
-        if difference := compare_tokenizer_files(config):
-            print(difference)
+        say(compare_on_documents(config))
         manifest = prepare(config)
     except KeyboardInterrupt:
         stopped = f"stopped; the same command goes on with {config.out}, or begins again"
         raise KeyboardInterrupt(stopped) from None
     summarize(manifest, config)
+
+
+def say(line: str | None) -> None:
+    """Print a line, if there is one."""
+    if line is not None:
+        print(line, flush=True)
 
 
 def summarize(manifest: dict, config: PrepareConfig) -> None:

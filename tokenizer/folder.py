@@ -262,7 +262,7 @@ def _vocab(files: FolderFiles) -> dict[str, int]:
 
 def goes_beyond(files: FolderFiles, model: ModelProto) -> bool:
     """Tokens or rules of the folder that are not the sentencepiece model's."""
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    flags: dict[str, bool] = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     for id, token in files.added().items():
         known = id < len(model.pieces) and model.pieces[id].type in (UNKNOWN, CONTROL)
         if not known or token != AddedToken(token.content, True, flags):

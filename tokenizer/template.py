@@ -327,10 +327,10 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset(("+", "*", "**", "%"))
 
-    def _parse(self, *args: Any) -> nodes.Template:
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         guard = self.extensions[_Guard.identifier]
         assert isinstance(guard, _Guard)
-        return _Counted(guard).visit(super()._parse(*args))
+        return _Counted(guard).visit(super()._parse(source, name, filename))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         wide = isinstance(left, str) and re.search(r"\d{7}|\*", left)

@@ -241,11 +241,7 @@ class _SentencePiece(Tokenizer):
         self._model = _parse(path, serialized)
         self._processor = _processor(path, serialized)
         self.vocab_size = len(self._model.pieces)
-        given = {
-            name: id
-            for name in ("bos", "eos", "unk", "pad")
-            if (id := getattr(self._processor, f"{name}_id")()) >= 0
-        }
+        given = _own_ids(self._processor)
         places = {piece.piece: id for id, piece in enumerate(self._model.pieces)}
         self.special_tokens = {
             f"{name}_token": self._model.pieces[id].piece for name, id in given.items()
@@ -315,6 +311,7 @@ class _TokenizerJson(Tokenizer):
         self._backend.encode_special_tokens = True  # a literal special token is plain text
         self.vocab_size = 1 + max(self._backend.get_vocab().values())
         added = files.added()
+        self._contents = {id: token.content for id, token in added.items()}
         for id, token in added.items():
             if self._backend.token_to_id(token.content) != id:
                 raise ValueError(
@@ -385,6 +382,8 @@ class _TokenizerJson(Tokenizer):
             return self._backend.token_to_id(token)
         if name == "bos" and self._folder.config.get("add_bos_token") is False:
             return None  # the tokenizer says itself that it has none
+        if self._model is not None:
+            return _own_ids(_processor(self.origin / MODEL, self._folder.raw[MODEL])).get(name)
         for file in ("generation_config.json", "config.json"):
             id = read_json(self.origin / file).get(f"{name}_token_id")
             id = id[0] if isinstance(id, list) and id else id
@@ -428,7 +427,8 @@ class _TokenizerJson(Tokenizer):
         return self._backend.decode(ids, skip_special_tokens=True)
 
     def _piece(self, id: int) -> str:
-        return self._backend.id_to_token(id) or ""
+        # `tokenizers` spells an added token as its normaliser leaves it.
+        return self._contents.get(id) or self._backend.id_to_token(id) or ""
 
     def _files(self) -> dict[str, bytes]:
         files = dict(self._folder.raw)
@@ -460,6 +460,13 @@ def _processor(path: Path, serialized: bytes) -> SentencePieceProcessor:
     except RuntimeError as error:
         raise ValueError(f"{path} is not a sentencepiece model: {error}") from None
     return processor
+
+
+def _own_ids(processor: SentencePieceProcessor) -> dict[str, int]:
+    """The special ids of a sentencepiece model by name."""
+    names = ("bos", "eos", "unk", "pad")
+    ids = {name: getattr(processor, f"{name}_id")() for name in names}
+    return {name: id for name, id in ids.items() if id >= 0}
 
 
 def _fingerprint(model: ModelProto) -> str:
