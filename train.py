@@ -43,7 +43,7 @@ from training.checkpoint import Checkpointer
 from training.clip import clip_gradients
 from training.distributed import World, fixed_order, start_world
 from training.evaluate import evaluate
-from training.export import chat_files, export
+from training.export import chat_files, chat_settings, export
 from training.forgetting import log_evaluation
 from training.freeze import freeze, frozen_rows_held, zero_frozen_gradients
 from training.metrics import Meter, MetricsLog, measure_peak_flops
@@ -155,8 +155,7 @@ def train(config: Config) -> None:
 
         def save_export(target: Path) -> None:
             dtype = config.checkpoint.export_dtype
-            trained_on = (parts.sources[name] for name in plan.sources)
-            files = chat_files(trained_on, parts.tokenizer)
+            trained_on = [parts.sources[name] for name in plan.sources]
             export(
                 model,
                 target,
@@ -164,8 +163,8 @@ def train(config: Config) -> None:
                 dtype,
                 world,
                 base=parts.base,
-                settings=parts.settings,
-                files=files,
+                settings=chat_settings(parts.settings, trained_on, parts.tokenizer),
+                files=chat_files(trained_on, parts.tokenizer),
             )
 
         trace = stack.enter_context(profiler(run, config.logging.profile, world))

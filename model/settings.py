@@ -47,6 +47,14 @@ class FolderSettings:
             notes.append("config.json: auto_map is kept, but the code that it names is not run")
         return notes
 
+    def ended_by(self, id: int | None) -> "FolderSettings":
+        """The settings with one more token that ends a text; None for none."""
+        if id is None or id in self.eos_ids:
+            return self
+        ends = [*self.eos_ids, id]
+        named = ends if len(ends) > 1 else id
+        return replace(self, generation={**self.generation, "eos_token_id": named})
+
     def without_ids_from(self, first: int) -> "FolderSettings":
         """The settings where ids from `first` on have got, or lost, their meaning."""
         suppressed = [id for id in self.generation.get("suppress_tokens") or () if id < first]

@@ -15,7 +15,7 @@ from model.adapter import save_adapter
 from model.settings import NO_SETTINGS, FolderSettings
 from model.transformer import Mistral
 from model.weights import PretrainedFolder, SavedTokenizer, write_folder
-from tokenizer.chat import template_of
+from tokenizer.chat import end_of_turn, template_of
 from tokenizer.folder import TEMPLATE
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import World
@@ -78,9 +78,20 @@ def chat_files(sources: Iterable[AnySource], tokenizer: Tokenizer) -> dict[str, 
 
     Empty where the tokenizer has templates of its own, which it writes itself.
     """
-    if tokenizer.templates or not any(isinstance(s, Conversations) for s in sources):
+    if tokenizer.templates or not _are_conversations(sources):
         return {}
     return {TEMPLATE: template_of(tokenizer).source.encode()}
+
+
+def chat_settings(
+    settings: FolderSettings, sources: Iterable[AnySource], tokenizer: Tokenizer
+) -> FolderSettings:
+    """The settings of a trained model: what ends an answer in training also ends generation."""
+    return settings.ended_by(end_of_turn(tokenizer)) if _are_conversations(sources) else settings
+
+
+def _are_conversations(sources: Iterable[AnySource]) -> bool:
+    return any(isinstance(source, Conversations) for source in sources)
 
 
 @torch.no_grad()

@@ -17,6 +17,9 @@ from tokenizer.tokenizer import Tokenizer
 from training.resume import HELD_OUT
 from training.run_folder import FINAL_FOLDERS
 
+COMPARED_DOCUMENTS = 20
+"""How many documents show whether two tokenizers are one vocabulary."""
+
 
 def open_tokenizer(path: str) -> Tokenizer:
     """The tokenizer of the data, if it can also be written beside the trained weights."""
@@ -63,18 +66,35 @@ def check_prepared_with(name: str, source: AnySource, tokenizer: Tokenizer) -> N
     """
     made = source.manifest["tokenizer"]
     if made["fingerprint"] == tokenizer.fingerprint:
+        if isinstance(source, Conversations):
+            try:
+                source.check_template(tokenizer)
+            except ValueError as error:
+                raise ValueError(f"data.sources.{name}: {error}") from None
         return
     remedy = "prepare it again, or name its tokenizer"
     mine = {"vocab_size": tokenizer.vocab_size, "bos_id": tokenizer.bos_id}
     if all(made.get(key) == value for key, value in mine.items()):
+        same = isinstance(source, Source) and _spells_alike(source, tokenizer)
+        found = "is" if same else "may be"
         remedy = (
-            f"both have {tokenizer.vocab_size} ids, so it may be the same vocabulary in another "
+            f"both have {tokenizer.vocab_size} ids, so it {found} the same vocabulary in another "
             "form (tokenizer.json in place of tokenizer.model): set data.tokenizer to the file "
             "or folder that the source was prepared with, or prepare the source again"
         )
     raise ValueError(
         f"data.sources.{name} was prepared with another tokenizer than data.tokenizer; {remedy}"
     )
+
+
+def _spells_alike(source: Source, tokenizer: Tokenizer) -> bool:
+    """Whether the first documents of a source have the ids that a tokenizer gives them."""
+    frame = (tokenizer.bos_id, tokenizer.eos_id)
+    for number in range(min(COMPARED_DOCUMENTS, source.documents)):
+        ids = [id for id in source.document(number).tolist() if id not in frame]
+        if tokenizer.encode(tokenizer.decode(ids)) != ids:
+            return False
+    return True
 
 
 def own_tokenizer(folder: Path) -> Tokenizer | None:

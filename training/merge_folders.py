@@ -20,6 +20,7 @@ from model.adapter import AdapterFolder
 from model.merge import ChatVector, Folder, MergedAdapters, TaskArithmetic
 from model.settings import FolderSettings, read_settings
 from model.weights import PretrainedFolder, write_folder
+from tokenizer.chat import end_of_turn
 from tokenizer.folder import read_templates
 from training.blend import RECORD, BlendConfig, describe_blend, fit_budget
 from training.general_loss import AsWritten
@@ -119,6 +120,8 @@ def export_folder(config: ExportConfig, *, progress: bool = True) -> None:
     tokenizer.check_exportable()
     say = print if progress else _say_nothing
     settings, dropped = _settings(source, config)
+    if not isinstance(source, PretrainedFolder):
+        settings = settings.ended_by(end_of_turn(tokenizer))
     for line in dropped:
         say(line)
     files = {}

@@ -7,6 +7,7 @@ from model.adapter_config import is_adapter
 from model.runner import Runner
 from model.sampling import SamplingConfig
 from model.settings import read_settings
+from tokenizer.chat import end_of_turn
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import choose_device
 from training.inputs import final_folder, open_base
@@ -42,7 +43,8 @@ class Speaker:
     """What `open_speaker` returns.
 
     Attributes:
-        eos_ids: the tokenizer's EOS, and what generation_config.json and config.json name.
+        eos_ids: the tokenizer's EOS, what ends an answer in the chat template, and what
+            generation_config.json and config.json name.
     """
 
     runner: Runner
@@ -68,4 +70,5 @@ def open_speaker(config: SpeakerConfig) -> Speaker:
     runner = Runner(model, pack=config.pack)
     if is_adapter(folder):  # an adapter has no settings of its own
         folder = open_base(AdapterFolder(folder), config.base).folder
-    return Speaker(runner, tokenizer, sorted({tokenizer.eos_id, *read_settings(folder).eos_ids}))
+    settings = read_settings(folder).ended_by(end_of_turn(tokenizer))
+    return Speaker(runner, tokenizer, sorted({tokenizer.eos_id, *settings.eos_ids}))
