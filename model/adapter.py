@@ -16,11 +16,18 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model.adapter_config import CONFIG, read_config
+from model.adapter_tensors import (
+    BASE_DIGEST,
+    COPIES,
+    PREFIX,
+    STORED_BASE,
+    WEIGHTS,
+    AdapterTensors,
+)
 from model.adapter_update import LowRank, TokenRows, Update, Whole
 from model.config import ModelConfig
 from model.durable import new_folder
@@ -28,28 +35,9 @@ from model.lora import EMBEDDING, HEAD, SAVED_NAMES, LoraConfig, add_lora
 from model.transformer import Mistral
 from model.weights import PretrainedFolder, SavedTokenizer, digest_of
 
-WEIGHTS = "adapter_model.safetensors"
-PICKLED = "adapter_model.bin"
-PREFIX = "base_model.model."
-BASE_DIGEST = "base_digest"
 TABLES = tuple(SAVED_NAMES.values())
 """Embedding and head."""
 _CHUNK = 4096  # rows that are compared at a time
-
-# How the name of a tensor goes on behind that of its module; of two that fit the longer is first.
-_ENDS = (
-    *("lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B"),
-    *("lora_magnitude_vector", "lora_magnitude_vector.weight"),
-    *("token_adapter.trainable_tokens_delta", "token_adapter.base_layer.weight"),
-    *("base_layer.weight", "original_module.weight", "modules_to_save.weight", "weight"),
-)
-# What a whole module is saved with where `save_embedding_layers` is set: the module as it was, and
-# itself once more.
-_COPIES = {"original_module.weight", "modules_to_save.weight"}
-# The base as training found it, a vocabulary that was resized included.
-_STORED_BASE = {"base_layer.weight", "token_adapter.base_layer.weight"}
-# State of training that no forward pass reads (VeLoRA, MonteCLoRA).
-_TRAINING_ONLY = (".lora_velora_embed", ".lora_monteclora_sampler.")
 
 
 class AdapterFolder:
@@ -72,15 +60,15 @@ class AdapterFolder:
         self.folder = Path(folder)
         self.settings = read_config(self.folder)
         self.base = self.settings.base
-        self._file = _open_weights(self.folder)
-        self.base_digest: str | None = (self._file.metadata() or {}).get(BASE_DIGEST)
+        self._tensors = AdapterTensors(self.folder)
+        self.base_digest = self._tensors.base_digest
         self.updates: dict[str, Update] = {}
         self.stored_base: dict[str, str] = {}
-        stored = self._stored_shapes()
-        for module, ends in _by_module(self.folder, stored).items():
+        stored = self._tensors.shapes
+        for module, ends in self._tensors.modules.items():
             name = f"{module}.weight"
             self.updates[name] = self._update(module, ends)
-            for end in ends & _STORED_BASE:
+            for end in ends & STORED_BASE:
                 self.stored_base[name] = f"{module}.{end}"
         if not self.updates:
             raise ValueError(f"{self.folder / WEIGHTS} holds no tensor; there is nothing to merge")
@@ -90,30 +78,16 @@ class AdapterFolder:
         for name, update in self.updates.items():
             self._check_shapes(name.removesuffix(".weight"), update)
 
-    def _stored_shapes(self) -> dict[str, torch.Size]:
-        """Of all tensors but what only training reads, by their names without the prefix."""
-        shapes = {}
-        for key in self._file.keys():  # noqa: SIM118 it is no dict
-            if not key.startswith(PREFIX):
-                raise ValueError(
-                    f"{self.folder / WEIGHTS}: {key} does not begin with {PREFIX}, which PEFT does "
-                    "not read either; save the adapter from the model that PEFT returned"
-                )
-            if not any(part in key for part in _TRAINING_ONLY):
-                size = torch.Size(self._file.get_slice(key).get_shape())
-                shapes[key.removeprefix(PREFIX)] = size
-        return shapes
-
     def _update(self, module: str, ends: set[str]) -> Update:
         """What becomes of a module with these tensors."""
-        if ends - _COPIES == {"weight"}:
+        if ends - COPIES == {"weight"}:
             return Whole(f"{module}.weight")
-        if ends - _STORED_BASE == {"token_adapter.trainable_tokens_delta"}:
+        if ends - STORED_BASE == {"token_adapter.trainable_tokens_delta"}:
             rows = self.settings.rows_of(module)
             name = f"{module}.token_adapter.trainable_tokens_delta"
             return TokenRows(name, None if rows is None else tuple(rows))
         magnitude = next((end for end in sorted(ends) if "lora_magnitude_vector" in end), None)
-        factors = sorted(ends - _STORED_BASE - {magnitude})
+        factors = sorted(ends - STORED_BASE - {magnitude})
         embedding = factors == ["lora_embedding_A", "lora_embedding_B"]
         if not embedding and factors != ["lora_A.weight", "lora_B.weight"]:
             raise ValueError(
@@ -158,8 +132,12 @@ class AdapterFolder:
                 )
 
     def read(self, name: str, rows: slice | tuple[slice, slice]) -> Tensor:
-        """Rows of one tensor, or a part of a matrix; only they are read from disk."""
-        return self._file.get_slice(PREFIX + name)[rows]
+        """Rows of one tensor, or a part of a matrix; only they are read from disk.
+
+        Raises:
+            ValueError: a value is infinite or NaN.
+        """
+        return self._tensors.read(name, rows)
 
     def digest(self, config: ModelConfig) -> str:
         """sha256 over what a merge reads: settings, and some rows of the tensors as stored.
@@ -243,8 +221,8 @@ class AdapterFolder:
             table = TABLES[0] if tied and name in TABLES else name
             if table not in base.shapes:
                 raise ValueError(
-                    f"{self.folder} was trained on another base: it changes {name}, which "
-                    f"{base.folder} does not have"
+                    f"{self.folder} was trained on another base, or for another task than text: it "
+                    f"changes {name}, which {base.folder} does not have"
                 )
             shape = base.shapes[table]
             if name in TABLES:
@@ -372,37 +350,6 @@ class AdapterFolder:
             targets=shortest(modules, config.num_hidden_layers),
             modules_to_save=tables[:1] if config.tie_word_embeddings else tables,
         )
-
-
-def _open_weights(folder: Path) -> Any:
-    path = folder / WEIGHTS
-    if not path.is_file() and (folder / PICKLED).is_file():
-        raise ValueError(
-            f"{folder} has its weights in {PICKLED}, and only {WEIGHTS} is read; convert it, in "
-            'that folder: python -c "import torch, safetensors.torch as s; s.save_file({k: '
-            f"v.clone() for k, v in torch.load('{PICKLED}', weights_only=True).items()}}, "
-            f"'{WEIGHTS}')\""
-        )
-    if not path.is_file():
-        raise ValueError(f"{folder}: no {WEIGHTS}; the adapter is incomplete, copy the file there")
-    try:
-        return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: {error}; the file is damaged") from None
-
-
-def _by_module(folder: Path, names: Iterable[str]) -> dict[str, set[str]]:
-    """Module -> the ends of the names of its tensors."""
-    modules: dict[str, set[str]] = {}
-    for name in sorted(names):
-        end = next((end for end in _ENDS if name.endswith(f".{end}")), None)
-        if end is None:
-            raise ValueError(
-                f"{folder / WEIGHTS}: {name} belongs to a kind of adapter that is not implemented; "
-                "where PEFT can merge this kind (merge_and_unload), give the merged folder"
-            )
-        modules.setdefault(name.removesuffix(f".{end}"), set()).add(end)
-    return modules
 
 
 def load_adapter(model: Mistral, adapter: AdapterFolder, base: PretrainedFolder) -> None:

@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.adapter import PICKLED, WEIGHTS, AdapterFolder, load_adapter
+from model.adapter import WEIGHTS, AdapterFolder, load_adapter
 from model.adapter_config import CONFIG
+from model.adapter_tensors import PICKLED
 from model.merge import MergedAdapters
 from model.weights import PretrainedFolder, load_network, load_pretrained
 from tests.test_lora import largest_difference
@@ -404,6 +405,36 @@ def test_tensors_that_no_update_has(plain, bases, tmp_path, name, message):
     with pytest.raises(ValueError, match=message) as error:
         open_folder(folder, bases / "apart")
     assert "damaged" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_values_that_are_not_finite(plain, bases, tmp_path, value):
+    def spoil(tensors):
+        tensors[f"{LAYER}.q_proj.lora_B.weight"][3, 1] = value
+
+    folder = changed(plain, tmp_path / "a", spoil)
+    source = open_folder(folder, bases / "apart")
+    with pytest.raises(ValueError, match=r"q_proj\.lora_B\.weight holds values that are infinite"):
+        source.read("model.layers.0.self_attn.q_proj.weight", slice(None))
+
+
+def test_tensors_of_integers(plain, tmp_path):
+    name = f"{LAYER}.q_proj.lora_B.weight"
+    folder = changed(plain, tmp_path / "a", lambda x: x.update({name: x[name].to(torch.uint8)}))
+    with pytest.raises(ValueError, match=r"q_proj\.lora_B\.weight is stored in U8; only F64, F32"):
+        AdapterFolder(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_an_adapter_in_16_bits(plain, bases, tmp_path, dtype):
+    """Its factors are multiplied in fp32, as PEFT does."""
+    names = load_file(plain / WEIGHTS).keys()
+    folder = changed(plain, tmp_path / "a", lambda x: x.update({n: x[n].to(dtype) for n in names}))
+    peft = pytest.importorskip("peft", reason="compares with PEFT, which is not installed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        twin = peft.PeftModel.from_pretrained(hf_model(bases / "apart"), folder)
+    assert largest_difference(merged_logits(bases / "apart", folder), logits_of(twin)) < 1e-5
 
 
 def test_half_an_update(plain, tmp_path):

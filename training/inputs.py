@@ -212,7 +212,8 @@ def open_base(adapter: AdapterFolder, base: Path | str | None = None) -> Pretrai
     if path is None or not (path / "config.json").is_file():
         raise ValueError(
             f"{adapter.folder} is an adapter of {named or 'an unnamed base'}, and there is no "
-            "model there; merge it with its base first (python -m scripts.export folder=<it> "
+            "model there; write the folder of the base into base_model_name_or_path of "
+            "adapter_config.json, or merge the adapter first (python -m scripts.export folder=<it> "
             "base=<HF folder> out=<folder>; generate, chat and serve take base too)"
         )
     return PretrainedFolder(path)
