@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 from data.conversations import Conversations
 from data.held_out import is_held_out, letters_and_digits, normalize
@@ -25,9 +26,11 @@ from data.prepare_conversations import (
 )
 from data.shards import Source, sha256_of
 from data.sources import open_source
+from tests.chat_folders import FAMILIES, VICUNA, sentencepiece_folder
 from tests.runs import ROOT
-from tokenizer.chat import Message, encode_conversation, encode_prompt
+from tokenizer.chat import Message, encode_conversation, encode_prompt, template_of
 from tokenizer.tokenizer import Tokenizer
+from training.inputs import check_prepared_with
 
 NO_CONVERSATION = "no conversation under the keys 'x'; fields= names its columns"
 
@@ -728,3 +731,72 @@ def test_a_question_and_its_answer_are_on_one_side_whatever_stands_around_them(m
     held_out = [[m for m in c if m.role != "system"] for c in Conversations(config.out).held_out()]
     assert len(held_out) > 10
     assert all(held_out.count(messages) == 2 for messages in held_out)
+
+
+# ---- chat templates of folders
+
+
+def test_the_folders_template_is_what_is_prepared(make, tmp_path):
+    family, end = FAMILIES["zephyr"]
+    folder = family(tmp_path / "zephyr")
+    manifest = run(config := make(many(5), tokenizer=str(folder)))
+    source, theirs = Conversations(config.out), AutoTokenizer.from_pretrained(folder)
+    assert manifest["chat_template"] == template_of(Tokenizer.open(folder)).digest
+    for number, entry in enumerate(read_conversations(config.inputs)):
+        dicts = [message.as_dict() for message in messages_in(entry)]
+        whole = theirs.apply_chat_template(dicts, return_dict=False)
+        asked = theirs.apply_chat_template(dicts[:1], add_generation_prompt=True, return_dict=False)
+        last = len(whole) - whole[::-1].index(theirs.convert_tokens_to_ids(end))
+        assert source.document(number).tolist() == whole
+        expected = [len(asked) <= place < last for place in range(len(whole))]
+        assert source.supervised(number).tolist() == expected
+
+
+def test_another_template_than_the_prepared_one_is_refused(make, tmp_path):
+    folder = FAMILIES["zephyr"][0](tmp_path / "zephyr")
+    run(config := make(many(5), tokenizer=str(folder)))
+    source, ours = Conversations(config.out), Tokenizer.open(folder)
+    check_prepared_with("qa", source, ours)
+    other = ours.with_templates({"default": VICUNA})
+    with pytest.raises(ValueError, match=r"data\.sources\.qa: .*another chat template"):
+        check_prepared_with("qa", source, other)
+    with pytest.raises(ValueError, match=r"data\.sources\.qa: .*another chat template"):
+        check_prepared_with("qa", source, ours.with_templates({}))
+
+
+def test_a_source_without_a_record_of_its_template_has_the_first_format(make, tmp_path):
+    folder = sentencepiece_folder(tmp_path / "base")
+    run(config := make(many(5), tokenizer=str(folder)))
+    manifest = Path(config.out) / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["chat_template"]
+    manifest.write_text(json.dumps(content))
+    source, ours = Conversations(config.out), Tokenizer.open(folder)
+    check_prepared_with("qa", source, ours)
+    with pytest.raises(ValueError, match="another chat template"):
+        check_prepared_with("qa", source, ours.with_templates({"default": VICUNA}))
+
+
+def test_a_template_without_exact_turns_is_refused_before_work(make, tmp_path):
+    source = "{% for m in messages %}{{ m.content | reverse }}{{ eos_token }}{% endfor %}"
+    folder = sentencepiece_folder(tmp_path / "reversed", source)
+    config = make(many(3), tokenizer=str(folder))
+    with pytest.raises(ValueError, match=r"messages\[1\] .*reversed.*cannot be trained on"):
+        run(config)
+    assert not Path(config.out).exists()
+    assert not Path(f"{config.out}.tmp").exists()
+
+
+def test_conversations_that_a_template_refuses_are_listed(make, tmp_path):
+    folder = FAMILIES["gemma"][0](tmp_path / "gemma")
+    records = [*many(2), question_and_answer("why?", "so", system="Be brief."), *many(4)[2:]]
+    manifest = run(config := make(records, tokenizer=str(folder)))
+    reason = "the chat template refuses the messages"
+    assert manifest["rejected"] == {reason: 1}
+    assert manifest["conversations"] == 4
+    assert skipped(config) == [(2, reason)]
+    listed = json.loads((Path(config.out) / "skipped.jsonl").read_text())
+    assert "System role not supported" in listed["detail"]
+    stopped = make(records, tokenizer=str(folder), on_bad="fail", out=str(tmp_path / "other"))
+    with pytest.raises(ValueError, match=r":2: messages\[0\] \(system\).*System role not support"):
+        run(stopped)

@@ -257,6 +257,8 @@ class _Text:
 
     def _count(self, place: int, stop: int) -> int:
         """How many ids the first characters of the text have."""
+        if stop == len(self._rendered.text):
+            return len(self.ids)
         ids = self._encode(stop)
         if self.ids[: len(ids)] != ids:
             near = self._rendered.text[max(0, stop - 12) : stop], self._rendered.text[stop:][:12]

@@ -31,7 +31,7 @@ class GenerateConfig(SpeakerConfig):
     prompt: str | None = field(default=None, metadata={"text": True})
     """One text to continue, or, with `chat`, a question; the answer is printed as it comes."""
     chat: bool = False
-    """Wrap prompts as questions in the [INST] format; else texts are continued after BOS."""
+    """Ask prompts as questions in the chat template; else texts are continued after BOS."""
     prompts: str | None = None
     """A .jsonl file: each line has `prompt` (a text), or `messages` (role and content, always a
     conversation), and perhaps `id`."""
