@@ -39,6 +39,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tie_encoder_decoder": (False, None),
     "chunk_size_feed_forward": (0, None),
     "pruned_heads": ({}, None),
+    "quantization_config": (None,),
+    "text_config": (None,),
+    "vision_config": (None,),
     "transformers_weights": (None,),  # names the file that transformers reads
 }
 
