@@ -156,7 +156,7 @@ def _of_right(left: str, run: str, right: str) -> str:
     """A mark that belongs to the character after it: -196, .5, !=, :=, ->, !x, f'(x)."""
     mark, before = run[-1], (left + run)[-2:-1]
     if right.isnumeric() and mark in "-.":
-        # The hyphen of COVID-19 is no sign, nor are two dashes or an ellipsis before a number.
+        # The hyphen of COVID-19 is not a sign, and neither are two dashes or an ellipsis.
         is_sign = not _IS_PROSE.match(before) and before.lower() == before.upper()
         return mark if is_sign else ""
     if right in _COMPARED and mark in "!:-.":

@@ -1,4 +1,4 @@
-"""Records of instruction data -> conversations, or the reason why a record is none.
+"""Records of instruction data -> conversations, or the reason why a record holds none.
 
 A record is one of these, told by its keys, of which `data.record_keys` has more names:
 
@@ -181,11 +181,11 @@ class _Reader:
         return messages
 
     def _refuse_context(self, messages: list[Message], names: Sequence[str]) -> None:
-        """Refuse texts beside the messages that these do not contain, but may answer."""
+        """Refuse texts of other keys that the messages do not contain, but may answer."""
         for name in self._keys.filled(names):
             if not _contain(messages, self._keys.peek(name)):
                 raise BadRecord(
-                    f"{self._keys.shown(name)} beside the messages, which do not contain it; "
+                    f"{self._keys.shown(name)} holds what the messages do not contain; "
                     f"ignore='[{name}]' passes over it"
                 )
 
@@ -265,7 +265,7 @@ class _Reader:
         return messages
 
     def _system(self, messages: list[Message]) -> list[Message]:
-        """The system prompt beside the turns; none if it is among them, or empty."""
+        """The system prompt in a key of its own; nothing if the turns have it, or it is empty."""
         found = [m.content for m in messages[:1] if m.role == "system" and m.content]
         among = len(found)
         for name in self._keys.filled(self._columns.aliases("system")):
@@ -443,7 +443,7 @@ def _part(part: Any, name: str) -> str:
 
 
 def _contain(messages: Sequence[Message], value: Any) -> bool:
-    """Say if the texts of a value stand in the messages; what is no text does not count."""
+    """Say if the messages contain the texts of a value; numbers and truth values do not count."""
     if isinstance(value, list | dict):
         parts = value.values() if isinstance(value, dict) else value
         return all(_contain(messages, part) for part in parts)

@@ -32,7 +32,7 @@ from data.held_out import normalize, side_hash
 from data.messages import Conversation, Entry, read_conversations
 from data.readers import BadRecord, find_inputs
 from data.record_files import EMPTY_LINE, FORMATS
-from data.record_keys import columns_of
+from data.record_keys import Columns, columns_of
 from data.shards import FORMAT_VERSION, sha256_of, token_dtype
 from data.tokenizer_files import describe_difference, open_exportable
 from tokenizer.chat import (
@@ -119,6 +119,11 @@ class PrepareConversationsConfig:
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: {getattr(self, name)}; it must be >= {least}")
 
+    @property
+    def columns(self) -> Columns:
+        """What the records call their columns, messages and roles."""
+        return columns_of(self.fields, self.ignore, self.roles)
+
 
 def prepare_conversations(config: PrepareConversationsConfig, *, progress: bool = True) -> dict:
     """Prepare a source of conversations and return its manifest.
@@ -154,7 +159,7 @@ def compare_on_messages(config: PrepareConversationsConfig) -> str | None:
         ValueError: there are no such inputs, or no tokenizer.
     """
     paths = find_inputs(config.inputs, None, FORMATS)
-    entries = read_conversations(paths, columns_of(config.fields, config.ignore))
+    entries = read_conversations(paths, config.columns)
     texts = (
         message.content
         for entry in entries
@@ -216,7 +221,7 @@ def _fill(
     """Write a whole source into a folder, and return its manifest."""
     digests = {path: sha256_of(Path(path)) for path in paths}
     with _Writer(folder, config, tokenizer, digests) as writer:
-        entries = read_conversations(paths, columns_of(config.fields, config.ignore, config.roles))
+        entries = read_conversations(paths, config.columns)
         for entry in tqdm(entries, config.name, unit="", disable=not progress):
             writer.add(entry)
         writer.flush()

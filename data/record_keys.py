@@ -69,7 +69,7 @@ _UNUSABLE = {
     ),
 }
 _FLAGS = ("on", "off", "true", "false", "yes", "no", "enabled", "disabled", "low", "medium", "high")
-"""Texts that say of a record that it holds reasoning, and are none."""
+"""Texts that say of a record if it holds reasoning, and do not hold it themselves."""
 UNUSABLE = {what: re.compile(pattern) for what, pattern in _UNUSABLE.items()}
 """Keys whose value, unless it is empty, the answer depends on or belongs to."""
 
@@ -121,7 +121,7 @@ def columns_of(
     for key, column in fields.items():
         meaning = meanings.get(plain(str(key)))
         if meaning is None:
-            raise ValueError(f"fields: {key!r} is no part of a record; use {', '.join(ALIASES)}")
+            raise ValueError(f"fields: {key!r} is not a part of a record; use {', '.join(ALIASES)}")
         if not isinstance(column, str) or not column.strip():
             raise ValueError(f"fields: {key}={column!r}; give the name of a column")
         if meaning in names:
@@ -142,7 +142,7 @@ def columns_of(
     named: dict[str, str] = {}
     for role, said in (roles or {}).items():
         if role not in ("system", "user", "assistant"):
-            raise ValueError(f"roles: {role!r} is no role; choose from system, user, assistant")
+            raise ValueError(f"roles: {role!r} is not a role; choose from system, user, assistant")
         if not isinstance(said, str) or not said.strip() or said.strip().lower() in named:
             raise ValueError(f"roles: {role}={said!r}; give each role a name of its own")
         named[said.strip().lower()] = role

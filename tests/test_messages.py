@@ -49,7 +49,7 @@ def messages(*pairs):
 
 
 def refusal(record, **names):
-    """The reason why a record is no conversation."""
+    """The reason why a record does not hold a conversation."""
     with pytest.raises(BadRecord) as error:
         conversation_of(record, columns_of(**{"fields": {}, "ignore": []} | names))
     return str(error.value)
@@ -100,7 +100,7 @@ def test_an_input_follows_its_instruction(fields, question):
 
 @pytest.mark.parametrize("key", ["system", "system_prompt", "system_message"])
 @pytest.mark.parametrize("form", ["messages", "conversations", "instruction", "pair"])
-def test_a_system_prompt_counts_beside_or_among_the_turns(key, form):
+def test_a_system_prompt_in_a_key_of_its_own_counts(key, form):
     record = {
         "messages": openai(("user", "q"), ("assistant", "a")),
         "conversations": sharegpt(("human", "q"), ("gpt", "a")),
@@ -115,7 +115,7 @@ def test_a_system_prompt_counts_beside_or_among_the_turns(key, form):
     assert refusal(record | {"system": "s", "system_prompt": "t"}) == "two different system prompts"
 
 
-def test_a_system_prompt_beside_the_turns_and_among_them():
+def test_a_system_prompt_in_a_key_of_its_own_and_among_the_turns():
     turns = [("user", "q"), ("assistant", "a")]
     expected = [Message("system", "s"), *ASKED]
     for make in (openai, sharegpt):
@@ -260,10 +260,10 @@ def test_preferences():
     assert "'chosen'" in refusal({"chosen": turns["messages"], "rejected": turns["messages"]})
     listed = {"chosen": turns["messages"], "rejected": turns["messages"]}
     assert messages_of(listed, columns_of({"messages": "chosen"}, [])) == ASKED
-    # Of LLaMA-Factory: the answers are beside the turns.
-    beside = sharegpt(("human", "q"), ("gpt", "a"), ("human", "r"))
+    # Of LLaMA-Factory: the answers are not among the turns.
+    turns_of_user = sharegpt(("human", "q"), ("gpt", "a"), ("human", "r"))
     answers = {name: {"from": "gpt", "value": name} for name in ("chosen", "rejected")}
-    assert "'chosen', 'rejected'" in refusal(beside | answers)
+    assert "'chosen', 'rejected'" in refusal(turns_of_user | answers)
     # Of ms-swift and UltraFeedback: the turns end with the better answer.
     conversation = conversation_of(turns | {"rejected_response": "b"})
     assert conversation == (ASKED, (), ("rejected_response",))
@@ -489,11 +489,13 @@ def test_names_of_media_and_reasoning_in_texts_are_texts():
     assert messages_of(openai(*texts)) == messages(*texts)
 
 
-def test_a_context_beside_the_turns_is_refused_unless_they_contain_it():
+def test_a_context_that_the_turns_do_not_contain_is_refused():
     turns = openai(("user", "Passage: c. Which?"), ("assistant", "a"))
     assert messages_of(turns | {"context": "c."})
-    assert "'context' beside the messages" in refusal(turns | {"context": "another passage"})
-    assert "'instruction' beside" in refusal(turns | {"instruction": "Be brief."})
+    assert "'context' holds what the messages do not contain" in refusal(
+        turns | {"context": "another passage"}
+    )
+    assert "'instruction' holds" in refusal(turns | {"instruction": "Be brief."})
     ignored = columns_of({}, ["instruction"])
     assert conversation_of(turns | {"instruction": "Be brief."}, ignored).passed_over == (
         "instruction",
@@ -516,11 +518,11 @@ BAD = [
     (OPENAI | sharegpt(("human", "q"), ("gpt", "a")), "several conversations: 'messages', 'conver"),
     (
         {"question": "q", "choices": ["x", "y"], "answer": "A"},
-        "'choices' beside the messages",
+        "'choices' holds what the messages do not",
     ),
     (
         {"question": "q", "passage": "p", "answer": "a"},
-        "'passage' beside the messages",
+        "'passage' holds what the messages do not",
     ),
     ({"instruction": "q"}, "'instruction' without an answer under a known key"),
     ({"answer": "a"}, "'answer' without a question under a known key"),
@@ -697,7 +699,11 @@ def test_roles_of_a_user():
 @pytest.mark.parametrize(
     ("fields", "ignore", "message"),
     [
-        ({"frage": "prompt"}, [], "fields: 'frage' is no part of a record; use messages, question"),
+        (
+            {"frage": "prompt"},
+            [],
+            "fields: 'frage' is not a part of a record; use messages, question",
+        ),
         ({"prompt": ""}, [], "fields: prompt=''"),
         ({"prompt": 3}, [], "fields: prompt=3"),
         ({"prompt": "a", "question": "b"}, [], "'question' is the question, which is given twice"),

@@ -681,7 +681,7 @@ def test_the_command_takes_columns_of_the_users(make):
     assert "passed over: tools 1" in ended.stdout
     ended = command(*given, f"out={config.out}2", "fields={frage: '问题'}")
     assert ended.returncode == 1
-    assert ended.stderr.startswith("error: fields: 'frage' is no part of a record; use messages")
+    assert ended.stderr.startswith("error: fields: 'frage' is not a part of a record; use messages")
 
 
 @pytest.mark.parametrize(
