@@ -201,11 +201,11 @@ def test_stages_that_do_not_fit_the_model_are_refused():
             check_stages([stage(), stage(trains="new_rows")], shape)
 
 
-def test_a_grown_folder_says_which_rows_are_new():
+def test_a_grown_folder_says_which_rows_are_new(tmp_path):
     tokenizer, grown = SimpleNamespace(vocab_size=34), SHAPES[0]
     plain = replace(grown, num_base_ids=None)
     for asked, found in ((None, grown), (plain, grown), (grown, plain), (grown, grown)):
-        folder = SimpleNamespace(config=found, folder="f")
+        folder = SimpleNamespace(config=found, folder=tmp_path)
         assert network_shape(asked, folder, tokenizer) == grown
     folder = SimpleNamespace(config=grown, folder="f")
     with pytest.raises(ValueError, match=r"num_base_ids 20 \(asked 21\)"):
