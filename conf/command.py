@@ -22,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from conf.help import help_text
+from conf.hub import download_hint
 from conf.suggest import CONF, check_overrides, split_flags
 from data.durable import system_error
 
@@ -57,7 +58,8 @@ def command(
             with plain_errors(f"stopped; {resumes}"):
                 _refuse_sweep_under_torchrun()
                 check_numbers(composed)
-                task(composed)
+                with named_hubs(composed):
+                    task(composed)
 
         def program() -> None:
             with plain_errors():
@@ -92,6 +94,17 @@ def check_numbers(tree: DictConfig | ListConfig, prefix: str = "") -> None:
             raise ValueError(f"{prefix}{key}={value}: must be a finite number")
         elif isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise ValueError(f"{prefix}{key}={value}: must fit in 64 bits")
+
+
+@contextmanager
+def named_hubs(composed: DictConfig) -> Iterator[None]:
+    """Let an error of a model that is not here say how to get it."""
+    try:
+        yield
+    except ValueError as error:
+        if not (hint := download_hint(str(error), composed)):
+            raise
+        raise ValueError(f"{error}{hint}") from error
 
 
 @contextmanager

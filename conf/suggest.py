@@ -3,7 +3,7 @@
 import difflib
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,8 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     overrides = [split_argument(word) for word in line.words]
     typed = [override for override in overrides if override is not None]
-    chosen = [one for one in typed if _is_choice(one, config_name, typed)]
+    present = _groups_of(config_name, typed)
+    chosen = [one for one in typed if _is_choice(one, config_name, present)]
     for choice in chosen:
         _check_choice(choice, line.sweeps)
     first = [_first_choice(choice) for choice in chosen]
@@ -108,7 +109,16 @@ def _is_hydra(override: Argument) -> bool:
     return override.key.partition(".")[0].partition("/")[0] == "hydra"
 
 
-def _is_choice(override: Argument, config_name: str, typed: Sequence[Argument]) -> bool:
+def _groups_of(config_name: str, typed: Sequence[Argument]) -> Collection[str]:
+    """Groups that a command has, with those that a `+` adds; nothing where none is typed."""
+    if not any((CONF / one.key.partition("@")[0]).is_dir() for one in typed):
+        return ()
+    plus = [one for one in typed if one.sign == "+" and _is_appended(one, config_name)]
+    added = [_first_choice(one) for one in plus if one.value in choices(one.key)]
+    return compose_with_groups(config_name, added)[1]
+
+
+def _is_choice(override: Argument, config_name: str, present: Collection[str]) -> bool:
     """Whether an override chooses a file of a group that the command has.
 
     Raises:
@@ -117,9 +127,6 @@ def _is_choice(override: Argument, config_name: str, typed: Sequence[Argument]) 
     group = override.key.partition("@")[0]
     if "." in group or not (CONF / group).is_dir():
         return False
-    plus = [one for one in typed if one.sign == "+" and _is_appended(one, config_name)]
-    added = [_first_choice(one) for one in plus if one.value in choices(one.key)]
-    present = compose_with_groups(config_name, added)[1]
     if override.sign == "+" and _is_appended(override, config_name):
         return True
     if group in present:

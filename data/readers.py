@@ -64,6 +64,8 @@ def find_inputs(
     """
     paths = []
     for pattern in patterns:
+        if Path(pattern).is_dir():
+            raise ValueError(f"inputs: {pattern!r} is a folder; {_files_in(pattern, formats)}")
         literal = Path(pattern).is_file()
         found = [pattern] if literal else glob.glob(pattern, recursive=True)  # noqa: PTH207
         found = [path for path in found if Path(path).is_file()]
@@ -93,6 +95,16 @@ def find_inputs(
 def has_ending(path: str, *endings: str) -> bool:
     """Say if the name of a file ends in one of these, in capitals or not."""
     return path.lower().endswith(endings)
+
+
+def _files_in(folder: str, formats: tuple[str, ...]) -> str:
+    """What to type for the files of a folder, by the first format that it has."""
+    names = [path.name for path in Path(folder).rglob("*") if path.is_file()]
+    held = next((end for end in formats if any(name.endswith(end) for name in names)), None)
+    if held is None:
+        return f"there is no file in it whose name ends in one of {', '.join(formats)}"
+    below = "" if any(path.name.endswith(held) for path in Path(folder).iterdir()) else "**/"
+    return f"type inputs='[{folder}/{below}*{held}]' for its files"
 
 
 def read_records(

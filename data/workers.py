@@ -5,8 +5,9 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -34,13 +35,24 @@ def map_in_order(
         waiting = deque()
         try:
             for item in items:
-                waiting.append(pool.submit(_work_on, item))
+                with _interrupts_held():  # which a process started meanwhile inherits
+                    waiting.append(pool.submit(_work_on, item))
                 if len(waiting) == CHUNKS_PER_WORKER * workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back for a moment; it is the main process's to answer, not a new process's."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(make: Callable[[], Callable[[Any], Any]]) -> None:

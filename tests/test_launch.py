@@ -3,15 +3,20 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
+from omegaconf import OmegaConf
 
 from conf.command import plain_errors
-from tests.runs import ROOT
+from conf.hub import download_hint
+from data.readers import find_inputs
+from data.sample.build import build_sample
+from tests.runs import ROOT, SAMPLE_SCALE
 from training.distributed import Launch, read_launch, start_world
 from training.run_log import describe_stop
 
@@ -166,3 +171,58 @@ def test_an_interrupt_while_importing_is_one_line():
     for command in sorted((ROOT / "scripts").glob("*.py")):
         assert command.name == "__init__.py" or command.read_text().startswith('"""')
     assert "conf.interrupt" in (ROOT / "scripts/__init__.py").read_text()
+
+
+HUBS = [
+    ("mistralai/Mistral-7B-v0.1", "hf download mistralai/Mistral-7B-v0.1 --local-dir Mistral-7B"),
+    ("Qwen/Qwen2.5", "hf download Qwen/Qwen2.5 --local-dir Qwen2.5"),
+    ("hf://org/model", "hf download org/model --local-dir model"),
+    ("hf://datasets/org/set", "hf download org/set --repo-type dataset --local-dir set"),
+    ("https://huggingface.co/org/model/tree/main", "hf download org/model --local-dir model"),
+]
+
+
+@pytest.mark.parametrize(("value", "line"), HUBS)
+def test_a_name_of_a_hub_is_answered_with_the_download(value, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for tree in ({"folder": value}, {"data": {"tokenizer": value}}, {"adapters": ["a", value]}):
+        composed = OmegaConf.create(tree)
+        assert line in download_hint(f"{value}: no config.json", composed)
+        assert download_hint("another field: too small", composed) == ""
+
+
+@pytest.mark.parametrize(
+    "value", ["corpus/a.jsonl", "runs/x", "a/b/c", "../x/y", "here", "~/m", "/a/b"]
+)
+def test_what_may_be_a_path_is_no_name_of_a_hub(value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    assert download_hint(f"{value}: not there", OmegaConf.create({"folder": value})) == ""
+
+
+def test_a_folder_of_texts_is_answered_with_its_files(tmp_path):
+    below = tmp_path / "my data"
+    (below / "deep").mkdir(parents=True)
+    (below / "deep/a.jsonl.gz").touch()
+    for folder, typed in ((below / "deep", "/deep/*.jsonl.gz"), (below, "my data/**/*.jsonl.gz")):
+        with pytest.raises(ValueError, match=re.escape(f"{typed}]'")) as error:
+            find_inputs([str(folder)], "text")
+        assert "is a folder" in str(error.value)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"is a folder; there is no file in it"):
+        find_inputs([str(tmp_path / "empty")], "text")
+
+
+def test_a_complete_sample_is_opened_without_writing(sample):
+    (sample / ".lock").unlink()
+    before = {path: path.stat().st_mtime_ns for path in sample.rglob("*")}
+    build_sample(sample, scale=SAMPLE_SCALE)
+    assert {path: path.stat().st_mtime_ns for path in sample.rglob("*")} == before
+    with pytest.raises(ValueError, match=r"sample\.json describes another sample"):
+        build_sample(sample, scale=2 * SAMPLE_SCALE)
+
+
+def test_a_sample_that_cannot_be_written_names_the_field(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"data\.root=.*cannot be written there .*data.root="):
+        build_sample(tmp_path / "file/sample", scale=1.0)

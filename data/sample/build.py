@@ -13,13 +13,15 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.apart import CheckSourcesConfig, check_sources
+from data.apart import CheckSourcesConfig, check_sources, pairs_of
+from data.durable import system_error
 from data.held_out import is_held_out
 from data.prepare import PrepareConfig, prepare
 from data.prepare_conversations import PrepareConversationsConfig, prepare_conversations
 from data.sample.corpus import SOURCES, documents
 from data.sample.instructions import INSTRUCTIONS
 from data.sample.instructions import conversations as conversations_of
+from data.shards import Source
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.train import train_bpe
 
@@ -41,25 +43,50 @@ def build_sample(root: Path, *, scale: float, conversations: bool = False) -> No
     """
     if not scale > 0:
         raise ValueError(f"data.sample_scale={scale}: must be positive")
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as lock:
+    label = root / "sample.json"
+    wanted = {"scale": scale, "vocab_size": VOCAB_SIZE, "held_out": HELD_OUT_FRACTION}
+    wanted_sources = [*SOURCES, *(INSTRUCTIONS if conversations else ())]
+    if _is_complete(root, label, wanted, wanted_sources):
+        return  # without a lock, which a read-only folder could not hold
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = (root / ".lock").open("w")
+    except OSError as error:
+        raise ValueError(
+            f"data.root={root}: the embedded sample cannot be written there "
+            f"({system_error(error)}); name another folder with data.root="
+        ) from None
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        label = root / "sample.json"
-        wanted = {"scale": scale, "vocab_size": VOCAB_SIZE, "held_out": HELD_OUT_FRACTION}
-        if label.exists() and label.read_text(encoding="utf-8") != json.dumps(wanted):
-            raise ValueError(f"{label} describes another sample than {wanted}; remove {root}")
+        _check_label(label, wanted)
         partial = root / "sample.json.tmp"
         partial.write_text(json.dumps(wanted), encoding="utf-8")
         partial.replace(label)
-        wanted_sources = [*SOURCES, *(INSTRUCTIONS if conversations else ())]
-        missing = [name for name in wanted_sources if not (root / name / "manifest.json").exists()]
-        if missing:
+        if missing := _missing(root, wanted_sources):
             print(f"building the embedded sample under {root} (once)", flush=True)
             _build(root, scale, missing)
         # Nothing to do but for a sample of an earlier version, which was not prepared to be apart.
         folders = [str(root / name) for name in SOURCES]
         compare = CheckSourcesConfig(sources=folders, tokenizer=str(root / "tokenizer"), workers=1)
         check_sources(compare, progress=False)
+
+
+def _check_label(label: Path, wanted: dict) -> None:
+    if label.exists() and label.read_text(encoding="utf-8") != json.dumps(wanted):
+        raise ValueError(f"{label} describes another sample than {wanted}; remove {label.parent}")
+
+
+def _missing(root: Path, names: list[str]) -> list[str]:
+    return [name for name in names if not (root / name / "manifest.json").exists()]
+
+
+def _is_complete(root: Path, label: Path, wanted: dict, names: list[str]) -> bool:
+    """Whether all is there and compared; ValueError for a sample of another size."""
+    _check_label(label, wanted)
+    if not label.exists() or _missing(root, names):
+        return False
+    pairs = pairs_of([Source(root / name) for name in SOURCES])
+    return all(pair.copies is not None for pair in pairs)
 
 
 def _build(root: Path, scale: float, missing: list[str]) -> None:
