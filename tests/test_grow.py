@@ -168,6 +168,7 @@ def test_pieces_are_known_by_their_company():
 
 # ---- the whole
 
+TEMPLATE = "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}"
 RECIPE = ("new_rows", "embeddings", "adaptation")
 
 
@@ -179,6 +180,9 @@ def base_folder(sample, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("base") / "model"
     model = toy_model(config)
     write_folder(folder, config, model.named_parameters(), tokenizer=tokenizer)
+    names = json.loads((folder / "tokenizer_config.json").read_text())
+    names |= {"pad_token": "</s>", "model_max_length": 4096, "chat_template": TEMPLATE}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
     return folder
 
 
@@ -207,6 +211,8 @@ def test_the_folder_is_a_model(grown, base_folder):
     out, _ = grown
     tokenizer, fast = Tokenizer.open(out), AutoTokenizer.from_pretrained(out)
     assert tokenizer.vocab_size == 2300
+    assert (fast.pad_token, fast.model_max_length) == ("</s>", 4096)
+    assert fast.chat_template == TEMPLATE
     text = "花岗岩 is a rock, 由石英组成。"
     assert fast(text, add_special_tokens=False)["input_ids"] == tokenizer.encode(text)
     model, theirs = load_pretrained(out), AutoModelForCausalLM.from_pretrained(out)

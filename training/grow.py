@@ -16,6 +16,7 @@ from model.similarity import company, neighbours
 from model.weights import write_folder
 from tokenizer.candidates import learn_pieces, learnt_size, read_model
 from tokenizer.expand import Expansion, check_room, expand, padded_rows
+from tokenizer.folder import CONFIG, MAP, MODEL, read_templates
 from tokenizer.rules import main_script
 from tokenizer.tokenizer import Tokenizer
 from training.growth_inputs import (
@@ -139,9 +140,14 @@ def grow(config: GrowConfig, say: Callable[[str], None] = print) -> Summary:
 
 def _open_grown(base: Base, expansion: Expansion) -> Growth:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tokenizer.model"
+        path = Path(folder) / MODEL
         path.write_bytes(expansion.model)
-        grown, model = Tokenizer.open(path), read_model(path)
+        # The names of special tokens and other settings stay those of the base.
+        for name in (CONFIG, MAP):
+            if (base.weights.folder / name).is_file():
+                (Path(folder) / name).write_bytes((base.weights.folder / name).read_bytes())
+        grown, model = Tokenizer.open(folder), read_model(path)
+    grown = grown.with_templates(read_templates(base.weights.folder))
     return Growth(
         base=base.tokenizer,
         grown=grown,

@@ -1,6 +1,5 @@
 """What a vocabulary is grown from: the command's fields, and everything they name, opened."""
 
-import json
 import math
 import os
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from tokenizer.candidates import (
     sample_texts,
     word_pieces,
 )
+from tokenizer.folder import FolderFiles
 from tokenizer.rules import Rules
 from tokenizer.spans import bare_processor
 from tokenizer.tokenizer import Tokenizer
@@ -185,13 +185,8 @@ def _check_out(out: Path) -> None:
 
 def _check_added_tokens(folder: Path, pieces: int) -> None:
     """Refuse tokens that HF files have added behind the pieces: new ones would take their rows."""
-    added = {}
-    if (folder / "added_tokens.json").is_file():
-        added = json.loads((folder / "added_tokens.json").read_text(encoding="utf-8"))
-    if (folder / "tokenizer.json").is_file():
-        tokens = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-        added |= {token["content"]: token["id"] for token in tokens.get("added_tokens", [])}
-    if lost := sorted(token for token, id in added.items() if id >= pieces):
+    added = FolderFiles.read(folder).added()
+    if lost := sorted(token.content for id, token in added.items() if id >= pieces):
         raise ValueError(
             f"base={folder}: {', '.join(lost)} stand behind the {pieces} pieces of tokenizer.model "
             "and would lose their rows; take the model without them, or put them into "
