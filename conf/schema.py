@@ -183,7 +183,7 @@ class Config:
         mixtures = {"general": self.data.general, "domain": self.data.domain}
         for name, weights in mixtures.items():
             check_weights(f"data.{name}", weights)
-            for source in weights.keys() - self.data.sources.keys():
+            for source in sorted(weights.keys() - self.data.sources.keys()):
                 raise ValueError(
                     f"data.{name}.{source}: no such source; data.sources has "
                     f"{', '.join(self.data.sources)}"

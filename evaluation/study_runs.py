@@ -217,7 +217,7 @@ def _check_comparable(runs: Sequence[Run]) -> None:
 def _check_documents(runs: Sequence[Run]) -> None:
     for run in runs[1:]:
         first = runs[0]
-        for name in first.documents.keys() | run.documents.keys():
+        for name in sorted(first.documents.keys() | run.documents.keys()):
             one, other = (r.documents.get(name, np.empty((0, 2)))[:, 1] for r in (first, run))
             if not np.array_equal(one, other):
                 raise ValueError(

@@ -163,7 +163,7 @@ def _check_kinds(values: Mapping[str, Any]) -> None:
         raise ValueError(
             f"model.model_type={shown(kind)}: this network is one of {', '.join(ARCHITECTURES)}"
         )
-    for name in values.keys() & {*_SIZES, "num_padded_ids", *_OPTIONAL_SIZES}:
+    for name in sorted(values.keys() & {*_SIZES, "num_padded_ids", *_OPTIONAL_SIZES}):
         value = values[name]
         if value is None and name in _OPTIONAL_SIZES:
             continue
@@ -171,7 +171,7 @@ def _check_kinds(values: Mapping[str, Any]) -> None:
             raise ValueError(f"model.{name}={shown(value)}: must be a whole number")
         if abs(value) > _LARGEST:
             raise ValueError(f"model.{name}={shown(value)}: must be below 2^31")
-    for name in values.keys() & set(_NUMBERS):
+    for name in sorted(values.keys() & set(_NUMBERS)):
         if not is_number(values[name]):
             raise ValueError(f"model.{name}={shown(values[name])}: must be a finite number")
     tied = values.get("tie_word_embeddings", False)
