@@ -43,9 +43,13 @@ def with_deltas(results: Results, start: Results) -> Results:
 def log_evaluation(log: MetricsLog, metrics: Path, step: int, stage: str, results: Results) -> None:
     """Log one evaluation with its deltas, and print it; for the main process.
 
+    Without held-out text there is nothing to log.
+
     Args:
         metrics: what `log` writes.
     """
+    if not results:
+        return
     start = results if step == 0 else starting_point(metrics) or {}
     results = with_deltas(results, start)
     log.write({"step": step, "stage": stage, "eval": results})

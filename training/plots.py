@@ -13,20 +13,30 @@ from training.forgetting import DELTA, starting_point, with_deltas
 
 
 def plot_run(metrics: Path, picture: Path) -> None:
-    """Draw the curves of one metrics.jsonl."""
+    """Draw the curves of one metrics.jsonl; a log without any gives no picture."""
     training, evaluations = _read(metrics)
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    stages = {
+        stage: [(row["step"], row["loss_nats"]) for row in training if row["stage"] == stage]
+        for stage in dict.fromkeys(row["stage"] for row in training)
+    }
+    sets = {
+        name: [(row["step"], row["eval"][name]["bits_per_byte"]) for row in evaluations]
+        for name in dict.fromkeys(name for row in evaluations for name in row["eval"])
+    }
+    panels = {"training loss (nats per token)": stages, "held-out bits per byte": sets}
+    panels = {label: curves for label, curves in panels.items() if curves}
+    if not panels:
+        return
+    figure = Figure(figsize=(5.5 * len(panels), 4.5), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    for stage in dict.fromkeys(row["stage"] for row in training):
-        own = [row for row in training if row["stage"] == stage]
-        left.plot([row["step"] for row in own], [row["loss_nats"] for row in own], label=stage)
-    left.set(xlabel="step", ylabel="training loss (nats per token)")
-    for name in dict.fromkeys(name for row in evaluations for name in row["eval"]):
-        points = [(row["step"], row["eval"][name]["bits_per_byte"]) for row in evaluations]
-        right.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
-    right.set(xlabel="step", ylabel="held-out bits per byte")
-    for axes in (left, right):
+    for axes, (label, curves) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        for name, points in curves.items():
+            # A line through one point is none.
+            marker = "o" if curves is sets or len(points) == 1 else None
+            axes.plot(*zip(*points, strict=True), marker=marker, markersize=3, label=name)
+        axes.set(xlabel="step", ylabel=label)
         axes.grid(alpha=0.3)
         axes.legend()
     figure.savefig(picture, dpi=130)
@@ -36,11 +46,12 @@ def plot_forgetting(metrics: Path, picture: Path) -> None:
     """Draw the bits per byte that each held-out set has gained since step 0, over tokens.
 
     Above zero lies what was forgotten. Dashed lines are the borders of stages, as near as the
-    logged steps tell. A log without step 0, or without a logged step, gives no picture.
+    logged steps tell. A log without held-out text at step 0, or without a logged step, gives no
+    picture.
     """
     training, evaluations = _read(metrics)
     start = starting_point(metrics)
-    if start is None or not training:
+    if not start or not training:
         return
     tokens_per_step = training[-1]["tokens"] / training[-1]["step"]
     figure = Figure(figsize=(7, 4.5), layout="constrained")
