@@ -46,6 +46,7 @@ from training.evaluate import evaluate
 from training.export import chat_files, chat_settings, export
 from training.forgetting import log_evaluation
 from training.freeze import freeze, frozen_rows_held, zero_frozen_gradients
+from training.inputs import Folder
 from training.metrics import Meter, MetricsLog, measure_peak_flops
 from training.optim import build_optimizer, set_learning_rates
 from training.parallelize import materialize, sum_over_replicas
@@ -61,6 +62,7 @@ from training.run_folder import (
 )
 from training.run_log import describe_gaps, describe_stop
 from training.schedule import learning_rate
+from training.started_from import keep
 from training.step import StepResult, loss_by_row, sum_by_source
 
 
@@ -75,7 +77,7 @@ def train(config: Config) -> None:
         run, batch = config.folder, config.batch
 
         # 2. Data and network; what can be refused is refused here, before anything is written.
-        parts = assemble(config, world)
+        parts = assemble(config, world, continues=True)
         config, plan, model = parts.config, parts.plan, parts.model
 
         # 3. Run folder: nothing is written unless this is the same run, or a new one; then what is
@@ -99,6 +101,8 @@ def train(config: Config) -> None:
             replace_text(run / "config.yaml", to_yaml(config))
             environment = describe_environment(world, parts.fingerprints)
             replace_text(run / "environment.json", json.dumps(environment, indent=2) + "\n")
+            if isinstance(parts.initial, Folder):
+                keep(run, parts.initial.folder)
         log = MetricsLog(
             run, config.logging, active=world.is_main, steps=plan.steps, settings=asdict(config)
         )

@@ -5,13 +5,14 @@ begin with it.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from conf.schema import Config
+from conf.schema import Config, load_run
 from data.curriculum import Plan
 from data.sample.build import build_sample
 from data.sample.instructions import INSTRUCTIONS
@@ -20,7 +21,7 @@ from evaluation.ask import Question
 from evaluation.in_training import prepare_tasks
 from model.attention import resolve_backend
 from model.initial import InitialWeights
-from model.settings import NO_SETTINGS, FolderSettings, read_settings
+from model.settings import FolderSettings
 from model.transformer import Mistral
 from model.weights import PretrainedFolder, WeightSource
 from tokenizer.tokenizer import Tokenizer
@@ -29,6 +30,7 @@ from training.distributed import World
 from training.evaluate import HeldOutSet, held_out_sets
 from training.freeze import check_stages
 from training.inputs import (
+    Folder,
     fingerprints_of,
     network_shape,
     open_sources,
@@ -38,6 +40,8 @@ from training.inputs import (
 from training.parallelize import build_mesh, compute_dtype, parallelize
 from training.resume import recorded_fingerprints
 from training.schedule import Span, spans_of
+from training.sealed import finished
+from training.started_from import KEPT, KeptFolder, kept_settings
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Parts:
         model: on the meta device, spread over the processes.
         weights: what fills it.
         settings: what the folder that training starts from says besides its network.
+        initial: the folder of the initial weights that train, None where there is none, or an
+            adapter trains.
         frozen: what an adapter is trained on, if one is trained.
         dtype: what it computes in.
     """
@@ -68,6 +74,7 @@ class Parts:
     model: Mistral
     weights: WeightSource
     settings: FolderSettings
+    initial: Folder | KeptFolder | None
     frozen: Frozen | None
     dtype: torch.dtype
 
@@ -78,22 +85,31 @@ class Parts:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """What identifies the data, and the weights under an adapter."""
-        weights = {} if self.frozen is None else self.frozen.fingerprints
+        """What identifies the data, and the weights that the run starts from."""
+        digest = None if self.initial is None else self.initial.digest
+        weights = {} if digest is None else {"init_from": digest}
+        if self.frozen is not None:
+            weights = self.frozen.fingerprints
         return fingerprints_of(self.sources) | weights
 
 
-def assemble(config: Config, world: World) -> Parts:
+def assemble(config: Config, world: World, *, continues: bool = False) -> Parts:
     """Open the data and build the network; writes nothing but the embedded sample.
+
+    Args:
+        continues: a run that has a checkpoint goes on from it, and of the initial folder, which
+            may be gone, nothing is needed but what the run has kept. The weights are fresh then.
 
     Raises:
         ValueError: something does not exist or does not fit.
     """
     batch = config.batch
     # What can be refused at once: weights, attention, mesh.
-    folder, frozen = open_weights(config.init_from), None
+    folder = _open_initial(config) if continues else open_weights(config.init_from)
+    frozen = None
     if config.lora is not None:
         assert folder is not None
+        assert not isinstance(folder, KeptFolder)
         frozen = open_frozen(folder)
         folder = frozen.base
     dtype = compute_dtype(config.parallel.dtype, world.device)
@@ -120,9 +136,10 @@ def assemble(config: Config, world: World) -> Parts:
     tasks = prepare_tasks(config.tasks, tokenizer, shape)
     with torch.device("meta"):
         model = Mistral(shape, backend=backend)
-    if folder is not None:
+    weights = InitialWeights(model, config.seed)
+    if folder is not None and not isinstance(folder, KeptFolder):
         folder.check(model)
-    weights = folder or InitialWeights(model, config.seed)
+        weights = folder
     if config.lora is not None and frozen is not None:
         lora, weights = frozen.adapt(model, config.lora, dtype, config.seed)
         config = replace(config, lora=lora)
@@ -139,7 +156,35 @@ def assemble(config: Config, world: World) -> Parts:
         spans=spans_of(plan.stages, config.optim.lr),
         model=model,
         weights=weights,
-        settings=NO_SETTINGS if folder is None else read_settings(folder.folder),
+        settings=kept_settings(config.folder, folder and folder.folder),
+        initial=None if frozen else folder,
         frozen=frozen,
         dtype=dtype,
     )
+
+
+def _open_initial(config: Config) -> Folder | KeptFolder | None:
+    """The folder that a run starts from or, where it cannot be opened and a checkpoint makes it
+    unnecessary, what the run has kept of it.
+
+    Raises:
+        ValueError: it cannot be opened, and the run needs it.
+    """
+    kept = None
+    if config.lora is None and finished(config.folder / "checkpoints"):
+        with suppress(ValueError):  # of a damaged run folder, which is refused later
+            written = load_run(config.folder)
+            if written.init_from is not None and written.model is not None:
+                recorded = recorded_fingerprints(config.folder / "environment.json")
+                digest = recorded.get("init_from")
+                kept = KeptFolder(config.folder / KEPT, written.model, digest)
+                if config.init_from is None:
+                    return kept
+                if config.init_from != written.init_from:  # it cannot be told whether it was moved
+                    kept = None
+    try:
+        return open_weights(config.init_from)
+    except ValueError:
+        if kept is None:
+            raise
+        return kept

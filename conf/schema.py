@@ -20,7 +20,7 @@ from yaml import YAMLError
 
 from conf.command import register_schema
 from data.curriculum import Plan
-from data.stages import CurriculumConfig, check_weights, weights_of_sources
+from data.stages import CurriculumConfig, weights_of_sources
 from evaluation.in_training import TasksConfig
 from model.config import ModelConfig
 from model.lora import LoraOptions
@@ -29,6 +29,7 @@ from training.evaluate import EvaluationConfig
 from training.metrics import LoggingConfig
 from training.optim import OptimConfig
 from training.parallelize import ParallelConfig
+from training.resume import recorded_fingerprints
 from training.schedule import ScheduleConfig
 
 # Fields that say where and how a run is carried out, not what it computes: they do not enter its
@@ -182,7 +183,6 @@ class Config:
             )
         mixtures = {"general": self.data.general, "domain": self.data.domain}
         for name, weights in mixtures.items():
-            check_weights(f"data.{name}", weights)
             for source in sorted(weights.keys() - self.data.sources.keys()):
                 raise ValueError(
                     f"data.{name}.{source}: no such source; data.sources has "
@@ -341,7 +341,10 @@ def check_same_run(path: Path, config: Config) -> None:
     if not path.exists():
         return
     free = LAUNCH_FIELDS + MOVABLE_FIELDS
-    if config.lora is not None:  # the digest in environment.json vouches for the base
+    # The digest in environment.json is compared instead, where the run has noted it.
+    if config.lora is not None or "init_from" in recorded_fingerprints(
+        path.with_name("environment.json")
+    ):
         free += ("init_from",)
     if different := _differences(path, config, free):
         raise ValueError(

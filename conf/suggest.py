@@ -4,7 +4,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,23 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> list[str]:
         if field is None or override.value is None:
             read.append(str(override))
         else:
-            read.append(rendered(override, field, tree, sweeps=line.sweeps))
+            text = rendered(override, field, tree, sweeps=line.sweeps)
+            read += _in_place_of_keys(override, tree, text)
     if not line.sweeps:
         _compose(config_name, read)  # what is left: what only the whole configuration shows
     return [*read, *line.flags]
+
+
+def _in_place_of_keys(override: Argument, tree: DictConfig, text: str) -> list[str]:
+    """Overrides by which a mapping that is typed whole replaces the mapping that is there.
+
+    Hydra would merge the two: what nobody typed would stay.
+    """
+    node = OmegaConf.select(tree, override.key)
+    is_whole = not override.sign and (override.value or "").strip().startswith("{")
+    if not is_whole or not isinstance(node, DictConfig) or is_dataclass(node._metadata.object_type):
+        return [text]
+    return [*(f"~{override.key}.{name}" for name in node), f"+{text}"]
 
 
 def _has_other_config(flags: list[str]) -> bool:

@@ -105,7 +105,7 @@ class CurriculumConfig:
             )
 
 
-def check_weights(key: str, weights: Any) -> None:
+def _check_weights(key: str, weights: Any) -> None:
     """Compare weights by name with what weights can be.
 
     Raises:
@@ -196,7 +196,7 @@ def _check_stage(key: str, stage: Stage, earlier: list[str]) -> None:
     if stage.tokens <= 0:
         raise ValueError(f"{key}.tokens: {stage.tokens}; must be positive")
     if not isinstance(stage.weights, str):
-        check_weights(f"{key}.weights", stage.weights)
+        _check_weights(f"{key}.weights", stage.weights)
         if not any(stage.weights.values()):
             raise ValueError(f"{key}.weights: {stage.weights}; at least one must be positive")
     share, replayed = stage.replay.share, stage.replay.of

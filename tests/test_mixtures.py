@@ -20,8 +20,7 @@ KEY = "curriculum.stages.adaptation.weights"
 def typed(*arguments):
     """The configuration of a command line, which is checked as every command checks it."""
     register()
-    check_overrides("train", list(arguments))
-    return configure(*arguments)
+    return configure(*check_overrides("train", list(arguments)))
 
 
 def weights(config):
@@ -92,6 +91,53 @@ def test_several_stages_at_once():
     }
 
 
+@pytest.fixture
+def own_curriculum():
+    """A curriculum of the user's own, whose stage has a mapping."""
+    path = CONF / "curriculum" / "of_this_test.yaml"
+    path.write_text("stages: {adaptation: {tokens: 4096, weights: {general_en: 1, geo_en: 1}}}")
+    yield path.stem
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("typed_value", "expected"),
+    [
+        ("{general_en: 3}", {"general_en": 3}),  # and not geo_en as well
+        ("{geo_zh: 2, domain: 1}", {"geo_zh": 2.35, "geo_en": 0.65}),
+        ("general", GENERAL),
+    ],
+)
+def test_nothing_of_a_mapping_in_a_file_stays(own_curriculum, typed_value, expected):
+    found = weights(typed(f"curriculum={own_curriculum}", f"{KEY}={typed_value}"))["adaptation"]
+    assert found == pytest.approx(expected)
+    one = weights(typed(f"curriculum={own_curriculum}", f"{KEY}.geo_en=5"))["adaptation"]
+    assert one == {"general_en": 1, "geo_en": 5}
+
+
+def test_a_typed_mixture_of_the_data_set_replaces_it_too():
+    config = typed("+experiment=tspt", "data.domain={geo_zh: 1, general_en: 1}")
+    assert config.data.domain == {"geo_zh": 1, "general_en": 1}
+    assert weights(config)["specialization"] == {"geo_zh": 1, "general_en": 1}
+    more = typed("+experiment=tspt", "+data.domain.general_en=0.1")
+    assert more.data.domain == DOMAIN | {"general_en": 0.1}
+
+
+@pytest.mark.parametrize("sign", ["", "+", "++"])
+def test_a_source_cannot_be_put_into_what_a_name_stands_for(sign):
+    """It would land in the mixture of the data set, and so in every stage."""
+    with pytest.raises(ValueError, match=r"no such option: .*weights\.geo_en"):
+        typed("+experiment=tspt", f"{sign}{KEY}.geo_en=0.0886")
+
+
+def test_a_sweep_over_mixtures(tmp_path):
+    arguments = ["+experiment=tspt", f"{KEY}={{general: 1}},{{general: 0.5, domain: 0.5}}", "-m"]
+    register()
+    *read, flag = check_overrides("train", arguments)
+    assert flag == "-m"
+    assert [x for x in read if x.startswith(f"{KEY}=")]
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [
@@ -124,14 +170,13 @@ def test_what_is_no_mixture_is_refused_with_field_and_value(value, words):
             ["data.domain={geo_en: 0, geo_zh: 0}", f"{KEY}=domain"],
             "adaptation.weights.domain: nothing in data.domain=.* is positive",
         ),
-        (["data.general.geo_en=-1"], r"data\.general\.geo_en: -1\.0; must be finite"),
-        (["+data.domain.general_en=nan"], r"data\.domain\.general_en: nan; must be finite"),
+        (["+data.general.geo_en=-1"], r"data\.general\.geo_en=-1\.0: a weight is finite"),
+        (["+data.domain.general_en=nan"], r"data\.domain\.general_en=nan: a weight is finite"),
     ],
 )
 def test_mixtures_of_the_data_set_are_checked(overrides, words):
-    overrides = ["+" + x if x.startswith("data.general") else x for x in overrides]
     with pytest.raises(ValueError, match=words):
-        configure("+experiment=tspt", *overrides)
+        typed("+experiment=tspt", *overrides)
 
 
 def test_a_mixture_that_nobody_uses_may_be_empty():

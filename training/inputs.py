@@ -16,6 +16,7 @@ from tokenizer.folder import JSON, MODEL
 from tokenizer.tokenizer import Tokenizer
 from training.resume import HELD_OUT
 from training.run_folder import FINAL_FOLDERS
+from training.started_from import KeptFolder
 
 COMPARED_DOCUMENTS = 20
 """How many documents show whether two tokenizers are one vocabulary."""
@@ -220,7 +221,7 @@ def open_base(adapter: AdapterFolder, base: Path | str | None = None) -> Pretrai
 
 
 def network_shape(
-    asked: ModelConfig | None, folder: Folder | None, tokenizer: Tokenizer
+    asked: ModelConfig | None, folder: Folder | KeptFolder | None, tokenizer: Tokenizer
 ) -> ModelConfig:
     """The shape of the network, asked for or that of the initial weights; both must agree.
 

@@ -117,12 +117,13 @@ def check_same_data(path: Path, fingerprints: dict[str, str]) -> None:
 def _not_noted(before: dict[str, str], now: dict[str, str], name: str) -> bool:
     """Recognize what an earlier version did not note in a form that can be compared.
 
-    Earlier versions did not note the held-out text. They noted an adapter by the bits of its
+    Earlier versions did not note the held-out text, nor the weights that a run of all weights
+    started from, of which the path is compared then. They noted an adapter by the bits of its
     product with the base, which depend on the processor; such a run continues from its checkpoints,
     which hold all weights.
     """
     if name not in before:
-        return name.endswith(HELD_OUT)
+        return name.endswith(HELD_OUT) or name == "init_from"
     return now[name].startswith(ADAPTED) and not str(before[name]).startswith(ADAPTED)
 
 

@@ -1,6 +1,6 @@
 """The folder of a run: what is in force is written before the first step.
 
-    config.yaml environment.json starts.jsonl metrics.jsonl checkpoints/ exports/
+    config.yaml environment.json starts.jsonl metrics.jsonl initial/ checkpoints/ exports/
     loss.png forgetting.png model/ or, where an adapter was trained, adapter/
 
 Process 0 owns it. A lock keeps a second run out; the kernel drops it with the process, so a killed
