@@ -3,6 +3,7 @@
 import pytest
 import transformers
 
+from data.prepare import PrepareConfig, prepare
 from model.lora import LoraConfig
 from model.settings import NO_SETTINGS, FolderSettings, read_settings
 from model.weights import load_pretrained, write_folder
@@ -269,7 +270,11 @@ def test_a_tokenizer_with_more_ids_than_rows_is_refused_everywhere(sample, tmp_p
         train(configure(*run, *shape))
     with pytest.raises(ValueError, match=message):
         grow(GrowConfig(base=str(folder), corpus=["x"], target_vocab_size=3000, out="grown"))
-    assert {path.name for path in tmp_path.iterdir()} == {"folder"}
+    (tmp_path / "text.txt").write_text("loess")
+    data = {"inputs": [str(tmp_path / "text.txt")], "out": str(tmp_path / "data")}
+    with pytest.raises(ValueError, match=message):
+        prepare(PrepareConfig(name="x", tokenizer=str(folder), **data), progress=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "text.txt"}
 
 
 def swapped(sample, folder):

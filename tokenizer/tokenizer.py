@@ -77,11 +77,23 @@ class Tokenizer(ABC):
         """Open a `.model` file, or a folder with tokenizer.model, tokenizer.json or both.
 
         Raises:
-            ValueError: there is no tokenizer, a file is damaged, or two files disagree.
+            ValueError: there is no tokenizer, a file is damaged, two files disagree, or there are
+                more ids than the model beside them has rows.
         """
         path = Path(path)
         if path.is_file():
             return _SentencePiece(path, path.read_bytes(), FolderFiles.none(path))
+        tokenizer = Tokenizer._open_folder(path)
+        rows = _rows_of_model(path / "config.json")
+        if rows is not None and tokenizer.vocab_size > rows:
+            raise ValueError(
+                f"{path}: the tokenizer has {tokenizer.vocab_size} pieces, the model {rows} rows; "
+                "they do not belong together"
+            )
+        return tokenizer
+
+    @staticmethod
+    def _open_folder(path: Path) -> "Tokenizer":
         files = FolderFiles.read(path)
         if MODEL in files.raw:
             model = _parse(path / MODEL, files.raw[MODEL])
@@ -497,3 +509,12 @@ def _write(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _rows_of_model(path: Path) -> int | None:
+    """`vocab_size` of a config.json; None where there is no such file, or it does not say."""
+    try:
+        rows = json.loads(path.read_bytes())["vocab_size"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # whoever opens the model says what is wrong with it
+    return rows if type(rows) is int else None
