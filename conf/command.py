@@ -10,10 +10,10 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -83,7 +83,7 @@ def check_numbers(tree: DictConfig | ListConfig, prefix: str = "") -> None:
 
     Which of the others a field takes is its dataclass's to say.
     """
-    keys = tree.keys() if isinstance(tree, DictConfig) else range(len(tree))
+    keys: Iterable[Any] = tree.keys() if isinstance(tree, DictConfig) else range(len(tree))
     for key in keys:
         if OmegaConf.is_missing(tree, key):
             continue

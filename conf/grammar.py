@@ -78,6 +78,7 @@ class Field:
 def field_of(tree: DictConfig, key: str) -> Field | None:
     """The field that a dotted key names, also one that a mapping does not hold yet."""
     node: Node | None = tree
+    parent: Container = tree
     parts = key.split(".")
     for number, part in enumerate(parts):
         if isinstance(node, DictConfig) and node._is_interpolation():
@@ -93,7 +94,7 @@ def field_of(tree: DictConfig, key: str) -> Field | None:
             return Field(_element(node), exists=False, is_open=not node._get_flag("struct"))
         assert isinstance(child, Node)
         parent, node = node, child
-    owner = parent._metadata.object_type  # pyright: ignore[reportPossiblyUnbound] never empty
+    owner = parent._metadata.object_type  # pyright: ignore[reportAttributeAccessIssue] it has one
     metadata = {}
     if is_dataclass(owner):
         metadata = {field.name: field.metadata for field in fields(owner)}.get(parts[-1], {})

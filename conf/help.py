@@ -38,7 +38,7 @@ def help_text(config_name: str, usage: str) -> str:
 
 def _fields(tree: DictConfig, prefix: str, seen: set[type]) -> Iterator[str]:
     """A line or more per field, those of a part behind it; a kind of part is explained once."""
-    owner = OmegaConf.get_type(tree)
+    owner: Any = OmegaConf.get_type(tree)
     documented = _docstrings(owner) if is_dataclass(owner) and owner not in seen else {}
     if is_dataclass(owner):
         seen = seen | {owner}
@@ -46,11 +46,14 @@ def _fields(tree: DictConfig, prefix: str, seen: set[type]) -> Iterator[str]:
         name = f"{prefix}{key}"
         missing = OmegaConf.is_missing(tree, key)
         node = None if missing else tree._get_node(key)
-        is_part = isinstance(node, DictConfig) and not node._is_none()
-        if is_part and not node._is_interpolation() and len(node):
+        if isinstance(node, DictConfig) and _is_part(node):
             yield from _fields(node, f"{name}.", seen)
             continue
         yield from _entry(f"{name}={_shown(node, missing)}", documented.get(str(key), ""))
+
+
+def _is_part(node: DictConfig) -> bool:
+    return not (node._is_none() or node._is_interpolation()) and len(node) > 0
 
 
 def _shown(node: Any, missing: bool) -> str:
@@ -66,8 +69,14 @@ def _entry(name: str, meaning: str) -> list[str]:
     if not meaning:
         return [f"  {name}"]
     head = f"  {name:<28}  "
-    options = {"initial_indent": head, "subsequent_indent": " " * 32}
-    return textwrap.wrap(meaning, WIDTH, break_long_words=False, break_on_hyphens=False, **options)
+    return textwrap.wrap(
+        meaning,
+        WIDTH,
+        initial_indent=head,
+        subsequent_indent=" " * 32,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _docstrings(owner: type) -> dict[str, str]:

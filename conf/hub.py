@@ -1,8 +1,9 @@
 """Names of models on a hub, given where the folder of a model belongs."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -42,7 +43,7 @@ def _is_elsewhere(value: str, found: re.Match[str]) -> bool:
 
 
 def _texts(tree: DictConfig | ListConfig) -> Iterator[str]:
-    keys = tree.keys() if isinstance(tree, DictConfig) else range(len(tree))
+    keys: Iterable[Any] = tree.keys() if isinstance(tree, DictConfig) else range(len(tree))
     for key in keys:
         value = None if OmegaConf.is_missing(tree, key) else tree[key]
         if isinstance(value, (DictConfig, ListConfig)):
