@@ -227,7 +227,7 @@ def test_the_readme_names_only_what_exists():
 
 def test_a_part_of_what_is_not_there_is_answered_with_how_to_get_it():
     register()
-    message = r"lora\.rank: lora is null here; .*\(lora=none, r64, r8\)"
+    message = r"lora\.rank: lora is null here; .*\(lora=continued, none, r64, r8\)"
     with pytest.raises(ValueError, match=message):
         check_overrides("train", ["+experiment=tspt_stage1", "lora.rank=4"])
     check_overrides("train", ["+experiment=tspt_stage1", "lora=r8", "lora.rank=4"])
