@@ -83,6 +83,7 @@ def piece_losses(
     """Nats of each piece, of all its ids but the first; pieces of like length share a pass."""
     order = sorted(range(len(pieces)), key=lambda n: len(pieces[n]))
     losses = [0.0] * len(pieces)
+    device = model.lm_head.weight.device
     while order:
         width = len(pieces[order[-1]])
         count = max(1, batch_tokens // width)
@@ -95,7 +96,8 @@ def piece_losses(
             tokens[row, :length] = torch.tensor(pieces[n])
             labels[row, : length - 1] = tokens[row, 1:length]
             segments[row, :length] = 1
-        rows = model(tokens, documents=Documents.from_segments(segments), labels=labels).rows
+        documents = Documents.from_segments(segments).to(device)
+        rows = model(tokens.to(device), documents=documents, labels=labels.to(device)).rows
         for n, nats in zip(chosen, rows.tolist(), strict=True):
             losses[n] = nats
     return losses

@@ -2,6 +2,9 @@
 
     python -m scripts.measure runs=<folder of run folders> [half=development] [probes=true]
 
+Each run is measured on the kind of device and in the precision that it was trained in, see `device`
+and `dtype`.
+
 Leaves in each run folder what `scripts.report` compares: study.json (arm, seed, learning rate),
 documents.json (nats and bytes of each held-out document of the test half), or development.json (of
 the other half), and probes.json; and measured.json, how. Runs that have not finished are passed
@@ -12,7 +15,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
@@ -23,9 +25,11 @@ from data.sample.probes import questions
 from data.shards import Source
 from data.sources import open_source
 from evaluation.measure import first_texts, half_of, measure_documents, measure_probes
+from training.distributed import choose_device
 from training.inputs import final_folder
 from training.open_model import open_model
-from training.run_folder import FINAL_FOLDERS, replace_text
+from training.parallelize import DTYPES
+from training.run_folder import FINAL_FOLDERS, read_starts, replace_text
 
 FILES = {"test": "documents.json", "development": "development.json"}
 """What each half is written to."""
@@ -43,20 +47,40 @@ class MeasureConfig:
     """Of each source, the first documents that together are no longer; null takes all."""
     probes: bool = False
     """Ask for the facts of the embedded sample too."""
+    device: str | None = None
+    """cpu or cuda; null: the kind of device that each run was trained on."""
+    dtype: str | None = None
+    """float32 or bfloat16; null: what each run was trained in."""
 
     def __post_init__(self) -> None:
         if self.half not in FILES:
             raise ValueError(f"half={self.half!r}: one of {', '.join(FILES)}")
         if self.max_bytes is not None and self.max_bytes < 1:
             raise ValueError(f"max_bytes={self.max_bytes}: must be at least 1, or null")
+        for name, choices in (("device", ("cpu", "cuda")), ("dtype", tuple(DTYPES))):
+            if getattr(self, name) not in (None, *choices):
+                raise ValueError(f"{name}={getattr(self, name)!r}: {' or '.join(choices)}, or null")
 
 
 ConfigStore.instance().store("measure_schema", MeasureConfig)
 
 
-def settings_of(config: MeasureConfig) -> dict[str, object]:
+def place_of(folder: Path, config: MeasureConfig) -> tuple[str, str]:
+    """The kind of device, and the name of the precision, in which a run is measured.
+
+    A run without starts.jsonl, of an earlier version, is measured on a CPU in float32.
+    """
+    last = next(reversed(read_starts(folder)), {})
+    trained_on = "cpu" if last.get("device", "cpu") == "cpu" else "cuda"
+    return config.device or trained_on, config.dtype or last.get("dtype", "float32")
+
+
+def settings_of(folder: Path, config: MeasureConfig) -> dict[str, object]:
     """What decides the figures of a finished run."""
-    return {"half": config.half, "max_bytes": config.max_bytes}
+    settings = {"half": config.half, "max_bytes": config.max_bytes}
+    place = place_of(folder, config)
+    # Earlier versions measured on a CPU in float32, and did not note it.
+    return settings if place == ("cpu", "float32") else settings | {"place": " ".join(place)}
 
 
 def is_measured(folder: Path, config: MeasureConfig) -> bool:
@@ -65,14 +89,19 @@ def is_measured(folder: Path, config: MeasureConfig) -> bool:
     record = folder / "measured.json"
     if not record.exists() or not all((folder / name).exists() for name in wanted):
         return False
-    if json.loads(record.read_text(encoding="utf-8")) != settings_of(config):
+    if json.loads(record.read_text(encoding="utf-8")) != settings_of(folder, config):
         return False
     return record.stat().st_mtime >= final_folder(folder).stat().st_mtime
 
 
 def measure(run: Config, folder: Path, config: MeasureConfig) -> None:
     """Measure one finished run."""
-    model, tokenizer = open_model(final_folder(folder), torch.float32, "cpu")
+    device, dtype = place_of(folder, config)
+    try:
+        chosen = choose_device(device, 0)
+    except ValueError as error:
+        raise ValueError(f"{folder} is to be measured on {device}: {error}") from None
+    model, tokenizer = open_model(final_folder(folder), DTYPES[dtype], chosen)
     sources = {name: open_source(Path(run.data.root) / at) for name, at in run.data.sources.items()}
     documents = {
         name: measure_documents(
@@ -95,7 +124,7 @@ def measure(run: Config, folder: Path, config: MeasureConfig) -> None:
         "lr": run.optim.lr,
     }
     replace_text(folder / "study.json", json.dumps(about) + "\n")
-    replace_text(folder / "measured.json", json.dumps(settings_of(config)) + "\n")
+    replace_text(folder / "measured.json", json.dumps(settings_of(folder, config)) + "\n")
 
 
 @command("measure", resumes="the same command goes on with the run that it was at")

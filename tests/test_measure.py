@@ -1,5 +1,6 @@
 """What the study measures agrees with in-loop evaluation and with a computation by hand."""
 
+import json
 import math
 
 import pytest
@@ -16,6 +17,7 @@ from evaluation.measure import (
     probe_request,
 )
 from model.transformer import Mistral
+from scripts.measure import MeasureConfig, measure, place_of, settings_of
 from tests.toy import toy_config, toy_model
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import start_world
@@ -111,6 +113,53 @@ def test_the_context_of_a_probe_is_the_cloze(tokenizer):
 )
 def test_common_length(sequences, length):
     assert common_length(sequences) == length
+
+
+def started(folder, **start):
+    line = json.dumps({"step": 0, "logging_every": 1} | start)
+    (folder / "starts.jsonl").write_text(line + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("start", "asked", "place"),
+    [
+        ({"device": "cpu", "dtype": "float32"}, {}, ("cpu", "float32")),
+        ({"device": "cpu", "dtype": "bfloat16"}, {}, ("cpu", "bfloat16")),
+        ({"device": "NVIDIA H200", "dtype": "bfloat16"}, {}, ("cuda", "bfloat16")),
+        ({"device": "NVIDIA H200", "dtype": "bfloat16"}, {"device": "cpu"}, ("cpu", "bfloat16")),
+        ({"device": "cpu", "dtype": "bfloat16"}, {"dtype": "float32"}, ("cpu", "float32")),
+    ],
+)
+def test_a_run_is_measured_where_and_how_it_was_trained(tmp_path, start, asked, place):
+    config = MeasureConfig(runs="x", **asked)
+    assert place_of(started(tmp_path, **start), config) == place
+    assert ("place" in settings_of(tmp_path, config)) == (place != ("cpu", "float32"))
+
+
+def test_a_run_of_an_earlier_version_is_measured_in_float32(tmp_path):
+    assert place_of(tmp_path, MeasureConfig(runs="x")) == ("cpu", "float32")
+
+
+@pytest.mark.parametrize("wrong", [{"device": "tpu"}, {"dtype": "fp8"}])
+def test_another_device_or_precision_is_refused(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
+        MeasureConfig(runs="x", **wrong)
+
+
+def test_the_precision_of_training_is_used(tmp_path, monkeypatch):
+    opened = []
+
+    def stop(folder, dtype, device):
+        opened.append((dtype, str(device)))
+        raise InterruptedError
+
+    monkeypatch.setattr("scripts.measure.open_model", stop)
+    run = started(tmp_path, device="cpu", dtype="bfloat16")
+    for asked in ({}, {"dtype": "float32"}):
+        with pytest.raises(InterruptedError):
+            measure(None, run, MeasureConfig(runs="x", **asked))
+    assert opened == [(torch.bfloat16, "cpu"), (torch.float32, "cpu")]
 
 
 def test_every_document_is_of_one_half():
