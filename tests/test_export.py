@@ -238,24 +238,6 @@ def test_kinds_of_adapters_become_folders_that_transformers_opens(sample, tmp_pa
         torch.testing.assert_close(one.read(name, slice(None)), other.read(name, slice(None)))
 
 
-def test_a_base_with_fewer_rows_than_its_tokenizer_has_ids(sample, tmp_path):
-    """Copied it is refused; an adapter that PEFT trained on it is merged as PEFT merges it, unless
-    the tokenizer with too many ids is the adapter's own."""
-    from tests.test_adapters_of_peft import hf_model, logits_of, peft_writes
-
-    base = base_folder(sample, tmp_path / "base", vocab_size=2040, sliding_window=None)
-    expected = peft_writes(base, tmp_path / "adapter", target_modules=["q_proj"])
-    with pytest.raises(ValueError, match="has 2048 pieces, the model 2040 rows"):
-        export(folder=str(base), out=str(tmp_path / "copy"))
-    export(folder=str(tmp_path / "adapter"), out=str(tmp_path / "out"))
-    found = logits_of(hf_model(tmp_path / "out"))
-    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
-    for path in base.glob("tokenizer*"):
-        path.rename(tmp_path / "adapter" / path.name)
-    with pytest.raises(ValueError, match="has 2048 pieces, the model 2040 rows"):
-        export(folder=str(tmp_path / "adapter"), out=str(tmp_path / "again"))
-
-
 def test_the_command(sample, tmp_path):
     import scripts.export  # noqa: F401 its schema
     from conf.suggest import check_overrides

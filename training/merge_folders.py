@@ -7,7 +7,7 @@ budget of forgetting holds a whole network, in fp32, to measure it.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, zip_longest
 from pathlib import Path
@@ -22,7 +22,6 @@ from model.settings import FolderSettings, read_settings
 from model.weights import PretrainedFolder, write_folder
 from tokenizer.chat import end_of_turn
 from tokenizer.folder import read_templates
-from tokenizer.tokenizer import Tokenizer
 from training.blend import RECORD, BlendConfig, describe_blend, fit_budget
 from training.general_loss import AsWritten
 from training.inputs import check_rows, final_folder, open_folder, own_tokenizer
@@ -117,9 +116,9 @@ def export_folder(config: ExportConfig, *, progress: bool = True) -> None:
     templates = next(filter(None, map(read_templates, places)), {})
     if templates != tokenizer.templates:
         tokenizer = tokenizer.with_templates(templates)
-    say = print if progress else _say_nothing
-    _check_rows(tokenizer, source, say)
+    check_rows(tokenizer, source.config, source.folder)
     tokenizer.check_exportable()
+    say = print if progress else _say_nothing
     settings, dropped = _settings(source, config)
     if not isinstance(source, PretrainedFolder):
         settings = settings.ended_by(end_of_turn(tokenizer))
@@ -163,21 +162,6 @@ def _settings(source: Merged, config: ExportConfig) -> tuple[FolderSettings, lis
                 f"of {source.folder}"
             )
     return settings, lines
-
-
-def _check_rows(tokenizer: Tokenizer, source: Merged, say: Callable[[str], None]) -> None:
-    """Refuse ids that the model has no rows for, unless the base of adapters lacks them too: PEFT
-    trained on that base as it is, and the merge adds none."""
-    if isinstance(source, MergedAdapters) and tokenizer.vocab_size > source.config.vocab_size:
-        own = own_tokenizer(source.folder)
-        if own is not None and own.fingerprint == tokenizer.fingerprint:
-            say(
-                f"{source.folder}: the tokenizer has {tokenizer.vocab_size} pieces, the model "
-                f"{source.config.vocab_size} rows, and so will the merged folder: it can be opened "
-                "by transformers, and is refused here"
-            )
-            return
-    check_rows(tokenizer, source.config, source.folder)
 
 
 def _say_nothing(_message: str) -> None:
