@@ -83,11 +83,12 @@ def check_numbers(tree: DictConfig | ListConfig, prefix: str = "") -> None:
 
     Which of the others a field takes is its dataclass's to say.
     """
-    keys: Iterable[Any] = tree.keys() if isinstance(tree, DictConfig) else range(len(tree))
+    content: Any = tree
+    keys: Iterable[Any] = content.keys() if isinstance(tree, DictConfig) else range(len(content))
     for key in keys:
         if OmegaConf.is_missing(tree, key):
             continue
-        value = tree[key]
+        value = content[key]
         if isinstance(value, (DictConfig, ListConfig)):
             check_numbers(value, f"{prefix}{key}.")
         elif isinstance(value, float) and not math.isfinite(value):

@@ -39,9 +39,9 @@ def help_text(config_name: str, usage: str) -> str:
 def _fields(tree: DictConfig, prefix: str, seen: set[type]) -> Iterator[str]:
     """A line or more per field, those of a part behind it; a kind of part is explained once."""
     owner: Any = OmegaConf.get_type(tree)
-    documented = _docstrings(owner) if is_dataclass(owner) and owner not in seen else {}
-    if is_dataclass(owner):
-        seen = seen | {owner}
+    part = isinstance(owner, type) and is_dataclass(owner)
+    documented = _docstrings(owner) if part and owner not in seen else {}
+    seen = seen | {owner} if part else seen
     for key in tree:
         name = f"{prefix}{key}"
         missing = OmegaConf.is_missing(tree, key)

@@ -43,9 +43,10 @@ def _is_elsewhere(value: str, found: re.Match[str]) -> bool:
 
 
 def _texts(tree: DictConfig | ListConfig) -> Iterator[str]:
-    keys: Iterable[Any] = tree.keys() if isinstance(tree, DictConfig) else range(len(tree))
+    content: Any = tree
+    keys: Iterable[Any] = content.keys() if isinstance(tree, DictConfig) else range(len(content))
     for key in keys:
-        value = None if OmegaConf.is_missing(tree, key) else tree[key]
+        value = None if OmegaConf.is_missing(tree, key) else content[key]
         if isinstance(value, (DictConfig, ListConfig)):
             yield from _texts(value)
         elif isinstance(value, str):

@@ -77,7 +77,7 @@ def place_of(folder: Path, config: MeasureConfig) -> tuple[str, str]:
 
 def settings_of(folder: Path, config: MeasureConfig) -> dict[str, object]:
     """What decides the figures of a finished run."""
-    settings = {"half": config.half, "max_bytes": config.max_bytes}
+    settings: dict[str, object] = {"half": config.half, "max_bytes": config.max_bytes}
     place = place_of(folder, config)
     # Earlier versions measured on a CPU in float32, and did not note it.
     return settings if place == ("cpu", "float32") else settings | {"place": " ".join(place)}

@@ -33,12 +33,12 @@ def main(composed: DictConfig) -> None:
     if missing := OmegaConf.missing_keys(composed):
         raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
+    assert isinstance(config, PrepareConversationsConfig | PrepareConfig)
     try:
         if isinstance(config, PrepareConversationsConfig):
             say(compare_on_messages(config))
             summarize_conversations(prepare_conversations(config), config)
             return
-        assert isinstance(config, PrepareConfig)
         say(compare_on_documents(config))
         manifest = prepare(config)
     except KeyboardInterrupt:

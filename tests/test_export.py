@@ -238,6 +238,27 @@ def test_kinds_of_adapters_become_folders_that_transformers_opens(sample, tmp_pa
         torch.testing.assert_close(one.read(name, slice(None)), other.read(name, slice(None)))
 
 
+def test_a_tokenizer_that_does_not_fit_the_base_of_an_adapter_is_left_out(sample, tmp_path, capsys):
+    """PEFT trains on such a base as it is. The base alone, or an adapter that brings the tokenizer,
+    is refused."""
+    from tests.test_adapters_of_peft import hf_model, logits_of, peft_writes
+
+    base = base_folder(sample, tmp_path / "base", vocab_size=2040, sliding_window=None)
+    expected = peft_writes(base, tmp_path / "adapter", target_modules=["q_proj"])
+    with pytest.raises(ValueError, match="has 2048 pieces, the model 2040 rows"):
+        export(folder=str(base), out=str(tmp_path / "copy"))
+    out = tmp_path / "out"
+    export_folder(ExportConfig(folder=str(tmp_path / "adapter"), out=str(out)))
+    found = logits_of(hf_model(out))
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert not list(out.glob("tokenizer*"))
+    assert "written without a tokenizer" in capsys.readouterr().out
+    for path in base.glob("tokenizer*"):
+        path.rename(tmp_path / "adapter" / path.name)
+    with pytest.raises(ValueError, match="has 2048 pieces, the model 2040 rows"):
+        export(folder=str(tmp_path / "adapter"), out=str(tmp_path / "again"))
+
+
 def test_the_command(sample, tmp_path):
     import scripts.export  # noqa: F401 its schema
     from conf.suggest import check_overrides

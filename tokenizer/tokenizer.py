@@ -46,6 +46,10 @@ from tokenizer.folder import (
 from tokenizer.text import Span, check_text, matches_outside
 
 
+class MoreIdsThanRows(ValueError):
+    """A tokenizer has ids for which the model of the same folder has no rows."""
+
+
 class Tokenizer(ABC):
     """What every kind of tokenizer offers.
 
@@ -77,8 +81,8 @@ class Tokenizer(ABC):
         """Open a `.model` file, or a folder with tokenizer.model, tokenizer.json or both.
 
         Raises:
-            ValueError: there is no tokenizer, a file is damaged, two files disagree, or there are
-                more ids than the model beside them has rows.
+            ValueError: there is no tokenizer, a file is damaged, or two files disagree.
+            MoreIdsThanRows: the model in the folder has fewer rows than the tokenizer has ids.
         """
         path = Path(path)
         if path.is_file():
@@ -86,7 +90,7 @@ class Tokenizer(ABC):
         tokenizer = Tokenizer._open_folder(path)
         rows = _rows_of_model(path / "config.json")
         if rows is not None and tokenizer.vocab_size > rows:
-            raise ValueError(
+            raise MoreIdsThanRows(
                 f"{path}: the tokenizer has {tokenizer.vocab_size} pieces, the model {rows} rows; "
                 "they do not belong together"
             )

@@ -13,7 +13,7 @@ from model.config import ModelConfig
 from model.merge import MergedAdapters
 from model.weights import PretrainedFolder
 from tokenizer.folder import JSON, MODEL
-from tokenizer.tokenizer import Tokenizer
+from tokenizer.tokenizer import MoreIdsThanRows, Tokenizer
 from training.resume import HELD_OUT
 from training.run_folder import FINAL_FOLDERS
 from training.started_from import KeptFolder
@@ -105,9 +105,9 @@ def own_tokenizer(folder: Path) -> Tokenizer | None:
 
 
 def check_rows(tokenizer: Tokenizer, shape: ModelConfig, folder: Path) -> None:
-    """ValueError where a tokenizer has ids that the model has no rows for."""
+    """MoreIdsThanRows, a ValueError, where a tokenizer has ids that the model has no rows for."""
     if tokenizer.vocab_size > shape.vocab_size:
-        raise ValueError(
+        raise MoreIdsThanRows(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} pieces, the model "
             f"{shape.vocab_size} rows; they do not belong together"
         )

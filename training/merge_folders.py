@@ -7,7 +7,7 @@ budget of forgetting holds a whole network, in fp32, to measure it.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, zip_longest
 from pathlib import Path
@@ -21,7 +21,8 @@ from model.merge import ChatVector, Folder, MergedAdapters, TaskArithmetic
 from model.settings import FolderSettings, read_settings
 from model.weights import PretrainedFolder, write_folder
 from tokenizer.chat import end_of_turn
-from tokenizer.folder import read_templates
+from tokenizer.folder import JSON, MODEL, read_templates
+from tokenizer.tokenizer import MoreIdsThanRows, Tokenizer
 from training.blend import RECORD, BlendConfig, describe_blend, fit_budget
 from training.general_loss import AsWritten
 from training.inputs import check_rows, final_folder, open_folder, own_tokenizer
@@ -111,21 +112,22 @@ def export_folder(config: ExportConfig, *, progress: bool = True) -> None:
     source = open_merge(config)
     folders = [config.chat, *config.adapters, *config.tuned, config.folder, source.folder]
     places = [final_folder(folder) for folder in folders if folder is not None]
-    # The tokenizer is ours, not that of the chat model.
-    tokenizer = open_tokenizer_of(places[1 if config.chat else 0 :])
-    templates = next(filter(None, map(read_templates, places)), {})
-    if templates != tokenizer.templates:
-        tokenizer = tokenizer.with_templates(templates)
-    check_rows(tokenizer, source.config, source.folder)
-    tokenizer.check_exportable()
     say = print if progress else _say_nothing
+    # The tokenizer is ours, not that of the chat model.
+    tokenizer = _tokenizer(source, places[1 if config.chat else 0 :], say)
     settings, dropped = _settings(source, config)
-    if not isinstance(source, PretrainedFolder):
-        settings = settings.ended_by(end_of_turn(tokenizer))
+    if tokenizer is not None:
+        templates = next(filter(None, map(read_templates, places)), {})
+        if templates != tokenizer.templates:
+            tokenizer = tokenizer.with_templates(templates)
+        tokenizer.check_exportable()
+        if not isinstance(source, PretrainedFolder):
+            settings = settings.ended_by(end_of_turn(tokenizer))
     for line in dropped:
         say(line)
     files = {}
     if isinstance(source, TaskArithmetic):
+        assert tokenizer is not None
         fit = None
         if config.max_general_bits_per_byte is not None:
             theirs = own_tokenizer(source.base.folder) or tokenizer
@@ -141,6 +143,29 @@ def export_folder(config: ExportConfig, *, progress: bool = True) -> None:
         max_shard_bytes=int(config.max_shard_gib * 2**30),
         files=files,
     )
+
+
+def _tokenizer(
+    source: Merged, places: Sequence[Path], say: Callable[[str], None]
+) -> Tokenizer | None:
+    """The tokenizer that is written, or None where an adapter is merged and the tokenizer of its
+    base has more ids than the base has rows.
+
+    PEFT trains on such a base as it is, so the merged weights are right; the tokenizer does not fit
+    them and is left out. A plain folder with such a tokenizer, or an adapter that brings one, is
+    refused.
+    """
+    try:
+        tokenizer = open_tokenizer_of(list(places))
+        check_rows(tokenizer, source.config, source.folder)
+    except MoreIdsThanRows as error:
+        others = [place for place in places if place != source.folder]
+        brought = any((place / name).is_file() for place in others for name in (MODEL, JSON))
+        if brought or not isinstance(source, MergedAdapters):
+            raise
+        say(f"{error}. The merged folder is written without a tokenizer; add the one that fits")
+        return None
+    return tokenizer
 
 
 def _settings(source: Merged, config: ExportConfig) -> tuple[FolderSettings, list[str]]:
