@@ -316,8 +316,7 @@ def load_run(folder: Path | str) -> Config:
 
 def _with_new_names(path: Path) -> DictConfig:
     """A written configuration, its fields under the names that they have today."""
-    written = OmegaConf.load(path)
-    assert isinstance(written, DictConfig)
+    written = OmegaConf.create(_read_tree(path))
     for old, new in RENAMED.items():
         parent, _, name = old.rpartition(".")
         holder = OmegaConf.select(written, parent)

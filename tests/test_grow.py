@@ -406,9 +406,10 @@ def test_refusals(base_folder, sample, tmp_path):
         ({"init": "best"}, "init='best': one of"),
         ({"candidates": [words]}, "words.csv; give sentencepiece .model files or .txt"),
         ({"candidates": [write(tmp_path, "gbk2.txt", "岩".encode("gbk"))]}, "in UTF-8"),
-        ({"pad_to_multiple_of": 0}, "pad_to_multiple_of=0"),
     ]
     before = sorted(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="pad_to_multiple_of=0: must be at least 1"):
+        settings_of(base_folder, sample, tmp_path / "out", pad_to_multiple_of=0)
     for changes, message in cases:
         config = settings_of(base_folder, sample, tmp_path / "out", **changes)
         with pytest.raises(ValueError, match=message):

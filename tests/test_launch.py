@@ -157,6 +157,7 @@ def test_a_stopped_run_says_what_continues_it(tmp_path):
 
 STOPPED_AT_ONCE = """
 import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 import conf.interrupt
 os.kill(os.getpid(), signal.SIGINT)
 import time

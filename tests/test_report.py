@@ -533,8 +533,11 @@ def test_ordinary_runs_can_be_compared_by_name(tmp_path):
         (["out=x"], "error: runs: must be given"),
         (["runs=[a]", "out=x", "curves=[[a,b],[c]]"], "error: runs: a has no config.yaml"),
         (["runs=a", "out=x", "margn=0.1"], "no such option: margn; did you mean margin?"),
-        (["runs=a", "out=x", "arm_seeds={few:[0,x]}"], "Value 'x' (str) is incompatible"),
-        (["runs=a", "out=x", "grown_from=[a]"], "Cannot merge DictConfig with ListConfig"),
+        (
+            ["runs=a", "out=x", "arm_seeds={few:[0,x]}"],
+            "error: arm_seeds=x: must be a whole number",
+        ),
+        (["runs=a", "out=x", "grown_from=[a]"], "type grown_from='{name: value}'"),
         (["runs=a", "out=x", "arm_seeds={few:[0,0]}"], "error: arm_seeds.few=[0, 0]: must be"),
         (["runs=a", "out=x", "arm_seeds={few:[0]}"], "error: runs=a: no such folder"),
     ],

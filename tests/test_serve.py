@@ -382,6 +382,15 @@ def test_the_end_of_the_server_ends_its_streams(speaker):
         assert waiting.result().status_code == 503
 
 
+@pytest.fixture
+def interruptible():
+    """Commands heed Ctrl-C, although a shell that runs the tests in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_the_command_serves_until_ctrl_c(speaker, tmp_path):
     tokenizer = speaker.tokenizer
     model = toy_model(toy_config(vocab_size=tokenizer.vocab_size))

@@ -187,10 +187,10 @@ def test_what_was_read_before_the_run_began_is_said(finished, sample, tmp_path, 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"step": 0}, "step=0: this run has steps 1 to 10"),
+        ({"step": 0}, "step=0: must be at least 1"),
         ({"step": 11}, "step=11: this run has steps 1 to 10"),
         ({"row": 80}, "row=80: this run has rows 0 to 79"),
-        ({"row": -1}, "row=-1: this run has rows 0 to 79"),
+        ({"row": -1}, "row=-1: must be at least 0"),
         ({"document": "geo_en"}, "document='geo_en': give source:number"),
         ({"document": "geo_en:-1"}, "document='geo_en:-1': give source:number"),
         ({"document": "web:1"}, r"no source 'web'; this run reads general_en, .*geo_zh"),

@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import shutil
 import subprocess
 import time
@@ -350,7 +349,7 @@ def test_a_gradient_that_is_not_finite_updates_nothing(sample, tmp_path):
     first = run_here(STAGE1, "curriculum.stages.adaptation.tokens=512", *tiny(sample, tmp_path))
     weights = first / "model" / "model.safetensors"
     tensors = load_file(weights)
-    tensors["model.norm.weight"][0] = math.inf
+    tensors["model.norm.weight"][:] = 3e38  # finite, and what is computed with them is not
     save_file(tensors, weights, metadata={"format": "pt"})
     with pytest.raises(FloatingPointError, match=r"at rows \[0, 1, .*nothing was updated"):
         run_here(STAGE1, SHORT, f"init_from={first}", "name=bad", *tiny(sample, tmp_path))

@@ -7,6 +7,7 @@ tokenizer_config.json, unless the latter has `added_tokens_decoder`; the flags o
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -188,6 +189,38 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_templates(folder: Path) -> dict[str, str]:
     """The chat templates of a folder by name; a folder of weights or an adapter may have none."""
     return _templates(folder, read_json(folder / CONFIG))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file; it appears complete or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+class MoreIdsThanRows(ValueError):
+    """A tokenizer has ids for which the model of the same folder has no rows."""
+
+
+def check_rows(folder: Path, ids: int, rows: int | None) -> None:
+    """MoreIdsThanRows where a tokenizer has more ids than the model has rows, if rows are known."""
+    if rows is not None and ids > rows:
+        raise MoreIdsThanRows(
+            f"{folder}: the tokenizer has {ids} pieces, the model {rows} rows; "
+            "they do not belong together"
+        )
+
+
+def rows_of_model(folder: Path) -> int | None:
+    """`vocab_size` of a folder's config.json; None without such a file or an entry of this kind."""
+    try:
+        rows = json.loads((folder / "config.json").read_bytes())["vocab_size"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # the reader of the model reports what is wrong with the file
+    return rows if type(rows) is int else None
 
 
 def _object(path: Path, raw: Mapping[str, bytes]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ first text only). `tokenizer.model` is then kept and copied, and `second_opinion
 import copy
 import hashlib
 import json
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -38,16 +37,15 @@ from tokenizer.folder import (
     FolderFiles,
     as_json,
     check_named,
+    check_rows,
     check_same_ids,
     description_of,
     goes_beyond,
     read_json,
+    rows_of_model,
+    write_whole,
 )
 from tokenizer.text import Span, check_text, matches_outside
-
-
-class MoreIdsThanRows(ValueError):
-    """A tokenizer has ids for which the model of the same folder has no rows."""
 
 
 class Tokenizer(ABC):
@@ -88,12 +86,7 @@ class Tokenizer(ABC):
         if path.is_file():
             return _SentencePiece(path, path.read_bytes(), FolderFiles.none(path))
         tokenizer = Tokenizer._open_folder(path)
-        rows = _rows_of_model(path / "config.json")
-        if rows is not None and tokenizer.vocab_size > rows:
-            raise MoreIdsThanRows(
-                f"{path}: the tokenizer has {tokenizer.vocab_size} pieces, the model {rows} rows; "
-                "they do not belong together"
-            )
+        check_rows(path, tokenizer.vocab_size, rows_of_model(path))
         return tokenizer
 
     @staticmethod
@@ -227,7 +220,7 @@ class Tokenizer(ABC):
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in (files | self._folder.template_files()).items():
             (folder / name).parent.mkdir(exist_ok=True)
-            _write(folder / name, content)
+            write_whole(folder / name, content)
 
     @abstractmethod
     def _encode(self, text: str) -> list[int]: ...
@@ -504,21 +497,3 @@ def _fingerprint(model: ModelProto) -> str:
 
 def _sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _rows_of_model(path: Path) -> int | None:
-    """`vocab_size` of a config.json; None where there is no such file, or it does not say."""
-    try:
-        rows = json.loads(path.read_bytes())["vocab_size"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # whoever opens the model says what is wrong with it
-    return rows if type(rows) is int else None

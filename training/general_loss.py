@@ -18,10 +18,10 @@ from model.attention import resolve_backend
 from model.merge import ChatVector, Folder, TaskArithmetic
 from model.transformer import Mistral
 from model.weights import fill
+from tokenizer.folder import check_rows
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import World, choose_device, start_world
 from training.evaluate import EvaluationConfig, build_set, evaluate
-from training.inputs import check_rows
 from training.parallelize import DTYPES
 
 _ROW_LENGTH = 512
@@ -139,7 +139,7 @@ def _network(
     weights: Folder | TaskArithmetic, tokenizer: Tokenizer, dtype: str, world: World
 ) -> Mistral:
     shape = weights.config
-    check_rows(tokenizer, shape, weights.folder)
+    check_rows(weights.folder, tokenizer.vocab_size, shape.vocab_size)
     # Ids that the tokenizer does not have get no probability, as in training.
     padded = max(shape.num_padded_ids, shape.vocab_size - tokenizer.vocab_size)
     backend = resolve_backend("auto", world.device, torch.float32, shape.head_size)

@@ -22,12 +22,12 @@ from tokenizer.candidates import (
     sample_texts,
     word_pieces,
 )
-from tokenizer.folder import FolderFiles
+from tokenizer.folder import FolderFiles, check_rows
 from tokenizer.rules import Rules
 from tokenizer.spans import bare_processor
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import choose_device
-from training.inputs import check_rows, open_weights
+from training.inputs import open_weights
 
 LEARNT = "learnt"
 """The name of the candidates that are learnt from the corpora."""
@@ -148,7 +148,7 @@ def open_base(config: GrowConfig) -> Base:
         )
     tokenizer, model = Tokenizer.open(path), read_model(path)
     check_base(model)
-    check_rows(tokenizer, weights.config, weights.folder)
+    check_rows(weights.folder, tokenizer.vocab_size, weights.config.vocab_size)
     _check_added_tokens(weights.folder, tokenizer.vocab_size)
     init = Init.parse(config.init, config.head_init, tied=weights.config.tie_word_embeddings)
     return Base(weights, tokenizer, model, bare_processor(model), init)

@@ -12,8 +12,8 @@ from model.adapter_config import is_adapter
 from model.config import ModelConfig
 from model.merge import MergedAdapters
 from model.weights import PretrainedFolder
-from tokenizer.folder import JSON, MODEL
-from tokenizer.tokenizer import MoreIdsThanRows, Tokenizer
+from tokenizer.folder import JSON, MODEL, check_rows
+from tokenizer.tokenizer import Tokenizer
 from training.resume import HELD_OUT
 from training.run_folder import FINAL_FOLDERS
 from training.started_from import KeptFolder
@@ -102,15 +102,6 @@ def own_tokenizer(folder: Path) -> Tokenizer | None:
     """The tokenizer in a folder, None where there is no file of one."""
     found = any((folder / name).is_file() for name in (MODEL, JSON))
     return Tokenizer.open(folder) if found else None
-
-
-def check_rows(tokenizer: Tokenizer, shape: ModelConfig, folder: Path) -> None:
-    """MoreIdsThanRows, a ValueError, where a tokenizer has ids that the model has no rows for."""
-    if tokenizer.vocab_size > shape.vocab_size:
-        raise MoreIdsThanRows(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size} pieces, the model "
-            f"{shape.vocab_size} rows; they do not belong together"
-        )
 
 
 def check_same_ids(folder: Path, tokenizer: Tokenizer) -> None:
@@ -244,7 +235,7 @@ def network_shape(
                 + "; set model=pretrained to take the folder's, or these keys to its values"
             )
         shape = replace(shape, num_base_ids=given["num_base_ids"])
-        check_rows(tokenizer, shape, folder.folder)
+        check_rows(folder.folder, tokenizer.vocab_size, shape.vocab_size)
         check_same_ids(folder.folder, tokenizer)
         if tokenizer.vocab_size < shape.vocab_size:
             shape = replace(shape, num_padded_ids=shape.vocab_size - tokenizer.vocab_size)

@@ -21,11 +21,11 @@ from model.merge import ChatVector, Folder, MergedAdapters, TaskArithmetic
 from model.settings import FolderSettings, read_settings
 from model.weights import PretrainedFolder, write_folder
 from tokenizer.chat import end_of_turn
-from tokenizer.folder import JSON, MODEL, read_templates
-from tokenizer.tokenizer import MoreIdsThanRows, Tokenizer
+from tokenizer.folder import JSON, MODEL, MoreIdsThanRows, check_rows, read_templates
+from tokenizer.tokenizer import Tokenizer
 from training.blend import RECORD, BlendConfig, describe_blend, fit_budget
 from training.general_loss import AsWritten
-from training.inputs import check_rows, final_folder, open_folder, own_tokenizer
+from training.inputs import final_folder, open_folder, own_tokenizer
 from training.open_model import open_tokenizer_of
 from training.parallelize import DTYPES
 
@@ -157,7 +157,7 @@ def _tokenizer(
     """
     try:
         tokenizer = open_tokenizer_of(list(places))
-        check_rows(tokenizer, source.config, source.folder)
+        check_rows(source.folder, tokenizer.vocab_size, source.config.vocab_size)
     except MoreIdsThanRows as error:
         others = [place for place in places if place != source.folder]
         brought = any((place / name).is_file() for place in others for name in (MODEL, JSON))

@@ -11,10 +11,10 @@ from model.attention import resolve_backend
 from model.merge import MergedAdapters
 from model.transformer import Mistral
 from model.weights import NetworkSource, PretrainedFolder, load_network, telling_rows
-from tokenizer.folder import JSON, MODEL, read_templates
+from tokenizer.folder import JSON, MODEL, check_rows, read_templates
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import keep_freed_memory
-from training.inputs import check_rows, final_folder, open_base, own_tokenizer
+from training.inputs import final_folder, open_base, own_tokenizer
 
 
 def open_model(
@@ -77,7 +77,7 @@ def open_tokenizer_of(folders: list[Path]) -> Tokenizer:
 def _checked(model: Mistral, tokenizer: Tokenizer, folder: Path) -> tuple[Mistral, Tokenizer]:
     """Ids that the tokenizer does not have become padding, which is never sampled."""
     shape = model.config
-    check_rows(tokenizer, shape, folder)
+    check_rows(folder, tokenizer.vocab_size, shape.vocab_size)
     shape.num_padded_ids = max(shape.num_padded_ids, shape.vocab_size - tokenizer.vocab_size)
     return model, tokenizer
 
