@@ -39,12 +39,14 @@ from data.record_keys import (
     is_blank,
     is_empty,
     is_null,
+    plain,
 )
 from tokenizer.chat import Message, find_problem
 
 NO_QUESTION = "first messages of the assistant left off, without a question"
 NO_ANSWER = "last messages left off, without an answer"
 PLAIN = Columns()
+_YES, _NO = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0")
 
 
 class Conversation(NamedTuple):
@@ -132,21 +134,21 @@ class _Reader:
         """Refuse a record that is marked, as a whole, as nothing to learn."""
         for name in self._keys.present((*NEGATIVE, *PREFERENCE)):
             value = self._keys.peek(name)
-            if name == "kto_tag":
-                value = str(value).lower() not in ("false", "0", "0.0")
-            if value is (name == "rejected"):
+            # A number under `label` may be a class.
+            is_class = name == "label" and not isinstance(value, bool | str)
+            holds = None if is_class else _truth(value)
+            if holds is (name == "rejected"):
                 raise BadRecord(f"{self._keys.shown(name)} marks an example of a bad answer")
-            if isinstance(value, bool):
+            if holds is not None:
                 self._keys.use(name)
         for name in self._keys.present((*self._columns.aliases("train"), *MASKED)):
             value = self._keys.peek(name)
             if isinstance(value, list) and not is_empty(value):
                 raise BadRecord(f"{self._keys.shown(name)} is a list; mark each message instead")
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            is_no = str(value).lower() == "false" or (is_number and value == 0)
-            if value is True if name in MASKED else is_no:
+            holds = _truth(value)
+            if holds is (name in MASKED):
                 raise BadRecord(f"{self._keys.shown(name)} marks a record not to be learned")
-            if isinstance(value, bool) or (is_number and value == 1):
+            if holds is not None:
                 self._keys.use(name)
 
     def _refuse_unusable(self, keys: Keys) -> None:
@@ -298,9 +300,14 @@ class _Reader:
             roles = ("user", "assistant")
             return [Message(roles[place % 2], text) for place, text in enumerate(turns)]
         messages = []
+        named = {bool(self._columns.knows_role(turn[0])) for turn in turns if _is_pair(turn)}
+        if len(named) > 1:
+            raise BadRecord("messages that are pairs of texts, some of a role and its text")
         for turn in turns:
             if isinstance(turn, dict):
                 messages += self._of_turn(Keys(turn, self._columns))
+            elif _is_pair(turn) and True in named:
+                messages.append(Message(self._columns.role_of(turn[0]) or "", turn[1]))
             elif _is_pair(turn):
                 messages += [Message("user", turn[0]), Message("assistant", turn[1])]
             else:
@@ -417,6 +424,21 @@ def _flag(keys: Keys, name: str) -> bool:
     )
 
 
+def _truth(value: Any) -> bool | None:
+    """True or false as a number, a truth value or a word; None for anything else."""
+    if isinstance(value, bool | int | float):
+        return bool(value) if value in (0, 1) else None
+    word = value.strip().lower() if isinstance(value, str) else ""
+    return {**dict.fromkeys(_YES, True), **dict.fromkeys(_NO, False)}.get(word)
+
+
+def _marks_learned(key: str, value: Any) -> bool | None:
+    """Meaning of a mark of a part of a message: to be learned or not; None for another key."""
+    if plain(key) not in (*ALIASES["train"], *MASKED):
+        return None
+    return _truth(value) is (plain(key) not in MASKED)
+
+
 def _joined(content: Any, name: str) -> str:
     """A content as one text."""
     if isinstance(content, str):
@@ -434,7 +456,10 @@ def _part(part: Any, name: str) -> str:
     held = {key: value for key, value in part.items() if not is_null(value)}
     kind = held.get("type", "text")
     if kind in ("text", "input_text", "output_text"):
-        others = [key for key in held if key not in ("type", "text") and not is_empty(held[key])]
+        marks = {key: _marks_learned(key, value) for key, value in held.items()}
+        others = [key for key, learned in marks.items() if learned is False]
+        others += [key for key in held if marks[key] is None and not is_empty(held[key])]
+        others = [key for key in others if key not in ("type", "text")]
         others = [key for key in others if key not in ("cache_control", "annotations", "index")]
         if not others and isinstance(held.get("text"), str):
             return held["text"]

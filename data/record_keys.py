@@ -96,6 +96,11 @@ class Columns:
             raise BadRecord(f"unknown role {said[:30]!r}; roles= can name it")
         return role
 
+    def knows_role(self, said: str) -> bool:
+        """Say if a text is the name of a role."""
+        name = said.strip().lower()
+        return name in self.roles or name in ROLES
+
     def aliases(self, meaning: str) -> tuple[str, ...]:
         """The names of keys with a meaning: the user's own only, where there is one."""
         return (self.names[meaning],) if meaning in self.names else ALIASES[meaning]

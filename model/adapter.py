@@ -195,7 +195,8 @@ class AdapterFolder:
         """
         embedding, head = (self.updates.get(name) for name in TABLES)
         if self.settings.weight_tying and embedding is not None:
-            return True
+            # The norms of DoRA differ between the two tables, and so do the adapted tables.
+            return not (self.settings.dora and head is not None)
         if head is None:
             return embedding is None or isinstance(embedding, TokenRows)
         if isinstance(head, TokenRows) and isinstance(embedding, TokenRows):
@@ -209,6 +210,11 @@ class AdapterFolder:
             )
         return False
 
+    @property
+    def _tables(self) -> list[str]:
+        """The embedding and the head, where the adapter changes them."""
+        return [name for name in TABLES if name in self.updates]
+
     def check(self, base: PretrainedFolder) -> None:
         """Compare with the base that the adapter is to be used on.
 
@@ -217,6 +223,12 @@ class AdapterFolder:
         """
         tied = base.config.tie_word_embeddings
         rows = self._check_vocabulary(base)
+        if tied and len({isinstance(self.updates[n], TokenRows) for n in self._tables}) > 1:
+            raise ValueError(
+                f"{self.folder} trains rows of one table (trainable_token_indices) and changes the "
+                f"other in another way ({', '.join(self._tables)}), and {base.folder} ties the two "
+                "tables; give the folder that PEFT merges (merge_and_unload)"
+            )
         for name, update in self.updates.items():
             table = TABLES[0] if tied and name in TABLES else name
             if table not in base.shapes:

@@ -249,7 +249,10 @@ class _Reader:
             dora=self._flag("use_dora"),
             rank_pattern=self._patterns("rank_pattern", self._rank),
             alpha_pattern=self._patterns("alpha_pattern", self._number),
-            targets=self._modules("target_modules"),
+            # PEFT's choice for Mistral and Llama where the file names none.
+            targets=self._modules("target_modules")
+            if self._raw.get("target_modules", "all-linear") is not None
+            else ["q_proj", "v_proj"],
             excluded=self._modules("exclude_modules"),
             layers=self._layers(),
             layers_pattern=self._names("layers_pattern"),

@@ -93,9 +93,20 @@ TIED = {
     "LoRA on the head": {"target_modules": ["q_proj", "lm_head"]},
     "LoRA on both": ON_TABLES,
     "LoRA on both as one": ON_TABLES | {"ensure_weight_tying": True},
+    "DoRA on both as one": ON_TABLES | {"ensure_weight_tying": True, "use_dora": True},
     "LoRA on the embedding for both": {
         "target_modules": ["q_proj", "embed_tokens"],
         "ensure_weight_tying": True,
+    },
+    "DoRA on the embedding for both": {
+        "target_modules": ["q_proj", "embed_tokens"],
+        "ensure_weight_tying": True,
+        "use_dora": True,
+    },
+    "DoRA on the head for both": {
+        "target_modules": ["q_proj", "lm_head"],
+        "ensure_weight_tying": True,
+        "use_dora": True,
     },
     "DoRA on the embedding": {"target_modules": ["q_proj", "embed_tokens"], "use_dora": True},
     "the embedding whole": QV | {"modules_to_save": ["embed_tokens"]},
@@ -213,6 +224,29 @@ def test_an_adapter_that_is_merged_only(bases, tmp_path, case):
     model, opened = load_pretrained(base), AdapterFolder(folder)
     with pytest.raises(ValueError, match=r"such an adapter can only be merged \(python -m scripts"):
         load_adapter(model, opened, PretrainedFolder(base))
+
+
+def test_targets_that_are_null_are_those_of_peft(bases, tmp_path):
+    """PEFT adapts q_proj and v_proj then, and passes other tensors over."""
+    folder = tmp_path / "adapter"
+    peft_writes(bases / "apart", folder, target_modules="all-linear")
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"target_modules": None}))
+    with pytest.raises(ValueError, match=r"does not name .target_modules.*passes it over"):
+        merged_logits(bases / "apart", folder)
+    peft_writes(bases / "apart", folder, **QV)
+    expected = json.loads(path.read_text())
+    assert set(expected["target_modules"]) == {"q_proj", "v_proj"}
+    before = merged_logits(bases / "apart", folder)
+    path.write_text(json.dumps(expected | {"target_modules": None}))
+    assert torch.equal(merged_logits(bases / "apart", folder), before)
+
+
+def test_rows_of_one_tied_table_and_another_change_of_the_other_are_refused(bases, tmp_path):
+    how = {"target_modules": ["q_proj", "lm_head"], "trainable_token_indices": [3, 5]}
+    peft_writes(bases / "tied", tmp_path / "adapter", **how)
+    with pytest.raises(ValueError, match=r"trains rows of one table .* ties the two"):
+        merged_logits(bases / "tied", tmp_path / "adapter")
 
 
 @pytest.mark.parametrize("case", TIED)

@@ -716,3 +716,54 @@ def test_roles_of_a_user():
 def test_bad_columns_are_refused(fields, ignore, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         columns_of(fields, ignore)
+
+
+NOT_TO_BE_LEARNED = [
+    {"mask": 1},
+    {"masked": "true"},
+    {"train": "0"},
+    {"train": "no"},
+    {"loss_mask": "0.0"},
+    {"desirable": 0},
+    {"desirable": "False"},
+    {"label": "False"},
+    {"kto_tag": "no"},
+    {"rejected": 1},
+]
+
+
+@pytest.mark.parametrize("mark", NOT_TO_BE_LEARNED, ids=str)
+def test_words_and_numbers_mark_a_record_as_well(mark):
+    with pytest.raises(BadRecord, match=next(iter(mark))):
+        conversation_of({"question": "q", "answer": "a", **mark})
+
+
+@pytest.mark.parametrize("mark", [{"mask": 0}, {"train": "yes"}, {"label": 0}, {"desirable": 1}])
+def test_a_mark_that_says_learn_or_a_class_changes_nothing(mark):
+    found = conversation_of({"question": "q", "answer": "a", **mark})
+    assert found.messages == messages(("user", "q"), ("assistant", "a"))
+
+
+@pytest.mark.parametrize("mark", [{"train": False}, {"loss": 0}, {"mask": True}, {"weight": 0.5}])
+def test_a_part_that_is_not_to_be_learned_is_refused(mark):
+    parts = [{"type": "text", "text": "bad", **mark}, {"type": "text", "text": "good"}]
+    with pytest.raises(BadRecord, match=next(iter(mark))):
+        conversation_of(openai(("user", "q"), ("assistant", parts)))
+
+
+def test_a_part_that_is_to_be_learned_is_text():
+    parts = [{"type": "text", "text": "good", "train": True, "weight": 1.0, "mask": 0}]
+    found = conversation_of(openai(("user", "q"), ("assistant", parts)))
+    assert found.messages == messages(("user", "q"), ("assistant", "good"))
+
+
+@pytest.mark.parametrize("roles", [("user", "assistant"), ("human", "gpt"), ("Human", "Bot")])
+def test_pairs_of_a_role_and_its_text(roles):
+    turns = [[roles[0], "q"], [roles[1], "a"], [roles[0], "q2"], [roles[1], "a2"]]
+    found = conversation_of({"messages": turns})
+    expected = (("user", "q"), ("assistant", "a"), ("user", "q2"), ("assistant", "a2"))
+    assert found.messages == messages(*expected)
+    asked = conversation_of({"messages": [["What is loess?", "Silt."]]})
+    assert asked.messages == messages(("user", "What is loess?"), ("assistant", "Silt."))
+    with pytest.raises(BadRecord, match="some of a role"):
+        conversation_of({"messages": [[roles[0], "q"], ["What?", "a"]]})
