@@ -60,7 +60,7 @@ def split_argument(text: str) -> Argument | None:
 
 @dataclass(frozen=True)
 class Field:
-    """What a key of a composed configuration takes.
+    """Type of the values that a key of a composed configuration takes.
 
     Attributes:
         hint: type of its values.
@@ -265,7 +265,7 @@ class _Writer:
         return whole is not None and self._exists(whole[1])
 
     def _has_references(self, value: str) -> bool:
-        """Whether all `${...}` of a text name what exists."""
+        """Check that every `${...}` of a text names an existing key."""
         names = re.findall(r"\$\{([^{}]+)\}", value)
         return bool(names) and value.count("${") == len(names) and all(map(self._exists, names))
 
@@ -277,7 +277,7 @@ class _Writer:
 
 
 def _parsed(value: str) -> Any:
-    """What Hydra's grammar makes of a value; None if it makes nothing of it (or null)."""
+    """Value that Hydra's grammar parses; None if the text does not parse, or is null."""
     try:
         (override,) = OverridesParser.create().parse_overrides([f"x={value}"])
     except HydraException:
@@ -286,7 +286,7 @@ def _parsed(value: str) -> Any:
 
 
 def _fits(parsed: Any, hint: type) -> bool:
-    """Whether OmegaConf takes a parsed value for a field of a scalar type."""
+    """Check that OmegaConf accepts a parsed value for a field of a scalar type."""
     if hint is bool:
         words = ("true", "false", "on", "off", "yes", "no", "y", "n", "1", "0")
         return str(parsed).lower() in words

@@ -15,7 +15,7 @@ WIDTH = 100
 
 
 def help_text(config_name: str, usage: str) -> str:
-    """What a command says of itself.
+    """Help text of a command.
 
     Args:
         usage: docstring of its module.

@@ -16,13 +16,15 @@ _FILE = re.compile(r"\.[A-Za-z]{2,8}", re.ASCII)
 
 
 def download_hint(message: str, tree: DictConfig) -> str:
-    """How to get what an error misses, if that has the name of a model on a hub; else nothing.
+    """Download command for a missing path that has the form of a hub name; else an empty text.
 
     Args:
         message: what is said of the error; only values that it holds are looked at.
         tree: the configuration whose values they are.
     """
     for value in _texts(tree):
+        if message.startswith(f"name={value!r}"):
+            continue  # the name of a run is refused for another reason
         found = _NAME.fullmatch(value) if value in message else None
         if found is None or not _is_elsewhere(value, found):
             continue
@@ -35,7 +37,7 @@ def download_hint(message: str, tree: DictConfig) -> str:
 
 
 def _is_elsewhere(value: str, found: re.Match[str]) -> bool:
-    """Whether a text can be nothing but a hub's name: no file, in no folder that is there."""
+    """Check that a text can only be a hub name: neither a file nor in an existing folder."""
     if found["address"]:
         return True
     is_file = Path(value).exists() or _FILE.fullmatch(Path(value).suffix)

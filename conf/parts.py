@@ -85,7 +85,7 @@ class Parts:
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """What identifies the data, and the weights that the run starts from."""
+        """Fingerprints of the data and of the weights that the run starts from."""
         digest = None if self.initial is None else self.initial.digest
         weights = {} if digest is None else {"init_from": digest}
         if self.frozen is not None:

@@ -114,7 +114,9 @@ class BatchConfig:
                 raise ValueError(f"batch.{name}={getattr(self, name)}: must be at least {least}")
         if self.row_length > LONGEST_ROW:
             raise ValueError(f"batch.row_length={self.row_length}: at most {LONGEST_ROW} tokens")
-        if self.tokens_per_step < 1 or self.tokens_per_step % self.row_length:
+        if self.tokens_per_step < 1:
+            raise ValueError(f"batch.tokens_per_step={self.tokens_per_step}: must be positive")
+        if self.tokens_per_step % self.row_length:
             raise ValueError(
                 f"batch.tokens_per_step={self.tokens_per_step} is not a multiple of "
                 f"batch.row_length={self.row_length}"
@@ -267,7 +269,9 @@ def _orders(tree: dict[str, Any]) -> dict[str, str]:
 
 def _check_name(key: str, name: str) -> None:
     """ValueError unless a name is one component of a path, the same wherever it is copied."""
-    if name.strip() != name or name in ("", ".", "..") or len(name.encode()) > LONGEST_NAME:
+    if name in (".", ".."):
+        wrong = "it means an existing folder; choose another name"
+    elif name.strip() != name or not name or len(name.encode()) > LONGEST_NAME:
         wrong = "it must neither be empty nor begin or end with a blank, nor be too long for a file"
     elif found := re.search(r"[/\\\x00-\x1f\x7f]", name):
         wrong = f"it must not hold {found[0]!r}; the folder above it is runs_folder"

@@ -37,7 +37,7 @@ class CommandLine:
 
     @property
     def sweeps(self) -> bool:
-        """Whether several runs are asked for."""
+        """Check if the command line describes several runs."""
         return bool({"-m", "--multirun"} & set(self.flags))
 
 
@@ -132,7 +132,7 @@ def _groups_of(config_name: str, typed: Sequence[Argument]) -> Collection[str]:
 
 
 def _is_choice(override: Argument, config_name: str, present: Collection[str]) -> bool:
-    """Whether an override chooses a file of a group that the command has.
+    """Check if an override chooses a file of a group that the command has.
 
     Raises:
         ValueError: it does, but with a `+` too many or too few.
@@ -206,7 +206,7 @@ def _first_choice(group: Argument) -> str:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What to say of a word that is no override, or of an override of nothing.
+    """Message for a word that is not an override, or an override without a value.
 
     Attributes:
         known: keys of the configuration `tree`.
@@ -276,7 +276,7 @@ class _Answer:
         return f"no such option: {key}" + (f"; {meant}" if meant else "")
 
     def _meant(self, key: str, value: str) -> str:
-        """What to type instead of a key, as words of a sentence; empty if nobody can say."""
+        """Suggestion for an unknown key, as part of a sentence; empty without a suggestion."""
         word = key.rpartition(".")[2].lower().replace("-", "_")
         shown = shlex.quote(value) if value else "..."
         if key in self.known:

@@ -146,4 +146,4 @@ NOTES = {
         "warm-up is a share of the steps: schedule.warmup_fraction=0.02",
     ),
 }
-"""What has another unit or form here: a field that the command must have, and what to do."""
+"""Words of other tools with another unit or form here: the field of this project and a remedy."""

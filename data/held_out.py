@@ -1,4 +1,4 @@
-"""Which documents are held out of training, and which texts count as the same one.
+"""Held-out side of documents, and the fold by which two texts count as the same text.
 
 Two functions of a text serve two purposes, and the second follows from the first:
 
@@ -59,7 +59,7 @@ def normalize(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """What counts as the same text; see the head of this file for what that keeps and ignores."""
+    """Fold of a text, equal for texts that count as the same text; see the head of this file."""
     text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
     text = _fold_case(" ".join(_DASHES.sub("-", text).split()))
     kept = _PROSE_RUN.sub(_carried, text).replace(" ", "").replace(_SPACE, " ")
@@ -125,7 +125,7 @@ def _fold_case(text: str) -> str:
 
 
 def _carried(run: re.Match) -> str:
-    """What a run of spaces and marks of prose contributes to a fold."""
+    """Part of a fold that comes from a run of spaces and punctuation of prose."""
     text, marks = run.string, run[0].replace(" ", "")
     start, stop = run.span()
     left, right = text[start - 1 : start] if start else "", text[stop : stop + 1]

@@ -50,7 +50,7 @@ _YES, _NO = ("true", "yes", "1", "1.0"), ("false", "no", "0", "0.0")
 
 
 class Conversation(NamedTuple):
-    """What a record holds."""
+    """Conversation of a record, with the parts that were not used."""
 
     messages: list[Message]
     left_off: tuple[str, ...] = ()
@@ -279,7 +279,7 @@ class _Reader:
         return [Message("system", text) for text in found[among:]]
 
     def _nothing(self) -> str:
-        """Why a record holds no conversation."""
+        """Reason for which a record holds no conversation."""
         keys, columns = self._keys, self._columns
         if names := keys.present(PREFERENCE):
             return _preference(keys, names)

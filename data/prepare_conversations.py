@@ -121,7 +121,7 @@ class PrepareConversationsConfig:
 
     @property
     def columns(self) -> Columns:
-        """What the records call their columns, messages and roles."""
+        """Names of columns, messages and roles in the records."""
         return columns_of(self.fields, self.ignore, self.roles)
 
 

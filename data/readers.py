@@ -98,7 +98,7 @@ def has_ending(path: str, *endings: str) -> bool:
 
 
 def _files_in(folder: str, formats: tuple[str, ...]) -> str:
-    """What to type for the files of a folder, by the first format that it has."""
+    """Glob to type for the files of a folder, by the first format found there."""
     names = [path.name for path in Path(folder).rglob("*") if path.is_file()]
     held = next((end for end in formats if any(name.endswith(end) for name in names)), None)
     if held is None:

@@ -59,7 +59,7 @@ def _of_array(path: str) -> Iterator[tuple[int, Any]]:
 
 
 def _what_is_no_array(value: Any) -> str:
-    """What a .json file holds instead of an array, and what to do."""
+    """Content of a .json file that is not an array, with a remedy."""
     array = "not an array of records"
     if not isinstance(value, dict):
         return f"{array}; write a list of objects into it"

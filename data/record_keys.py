@@ -23,7 +23,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "content": ("content", "value", "text"),
     "train": ("train", "training", "trainable", "loss", "loss_mask", "loss_scale", "weight"),
 }
-"""What a key means, and the names that data sets have for such keys."""
+"""Meaning of a key, and its names in published data sets."""
 
 LAST_QUESTIONS = ("human", "user")
 LAST_ANSWERS = ("target", "targets", "assistant")
@@ -201,11 +201,11 @@ class Keys:
             self._values[name], self._names[name] = value, str(key)
 
     def present(self, names: Sequence[str]) -> list[str]:
-        """Which of some keys there are."""
+        """Keys of the given ones that the record has."""
         return [name for name in names if name in self._values and name not in self._ignored]
 
     def filled(self, names: Sequence[str]) -> list[str]:
-        """Which of some keys hold something."""
+        """Keys of the given ones that hold a value."""
         return [name for name in self.present(names) if not is_blank(self._values[name])]
 
     def use(self, name: str) -> Any:

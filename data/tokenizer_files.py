@@ -10,13 +10,16 @@ from itertools import islice
 from tokenizer.tokenizer import Tokenizer
 
 COMPARED = 1000
-"""How many texts at the beginning of the inputs are compared."""
+"""Number of texts at the beginning of the inputs that are compared."""
 LONGEST = 10_000
 """Characters of each text that are compared."""
 
 
-def open_exportable(path: str) -> Tokenizer:
+def open_exportable(path: str, key: str = "tokenizer") -> Tokenizer:
     """The tokenizer of a source.
+
+    Args:
+        key: field that names the tokenizer, for messages.
 
     Raises:
         ValueError: there is none, or training could not write its files beside the weights.
@@ -25,7 +28,7 @@ def open_exportable(path: str) -> Tokenizer:
         tokenizer = Tokenizer.open(path)
         tokenizer.check_exportable()
     except ValueError as error:
-        raise ValueError(f"tokenizer={path}: {error}") from None
+        raise ValueError(f"{key}={path}: {error}") from None
     return tokenizer
 
 

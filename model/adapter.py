@@ -79,7 +79,7 @@ class AdapterFolder:
             self._check_shapes(name.removesuffix(".weight"), update)
 
     def _update(self, module: str, ends: set[str]) -> Update:
-        """What becomes of a module with these tensors."""
+        """Update of a module from its tensors."""
         if ends - COPIES == {"weight"}:
             return Whole(f"{module}.weight")
         if ends - STORED_BASE == {"token_adapter.trainable_tokens_delta"}:
@@ -189,7 +189,7 @@ class AdapterFolder:
 
     @cached_property
     def head_follows(self) -> bool:
-        """Whether the head of a tied model stays its embedding under this adapter.
+        """True if the head of a tied model stays equal to its embedding under this adapter.
 
         PEFT adapts both apart unless it is told otherwise (`ensure_weight_tying`).
         """
@@ -302,8 +302,7 @@ class AdapterFolder:
             )
 
     def obstacle(self, config: ModelConfig) -> str | None:
-        """Why the network cannot hold this adapter unmerged, nor training go on from it; None if
-        both can.
+        """Reason against an unmerged use and further training of this adapter, or None.
 
         Args:
             config: of the base.
@@ -331,7 +330,7 @@ class AdapterFolder:
         return None
 
     def untrained(self) -> str | None:
-        """Which table the adapter holds whole without having trained it; None if there is none."""
+        """Table that the adapter stores whole and did not train, or None."""
         for name in TABLES:
             module = name.removesuffix(".weight")
             if name in self.updates and not (

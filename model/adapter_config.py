@@ -89,7 +89,7 @@ class AdapterConfig:
         return self.alpha_pattern.get(_pattern_of(self.alpha_pattern, module), self.alpha)
 
     def scale_of(self, module: str) -> float:
-        """What B A of a module is multiplied with."""
+        """Factor of the product B A of a module."""
         rank = self.rank_of(module)
         return self.alpha_of(module) / (math.sqrt(rank) if self.rslora else rank)
 
@@ -177,7 +177,7 @@ def read_config(folder: Path) -> AdapterConfig:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder is an adapter and not a model.
+    """Check if a folder is an adapter and not a model.
 
     Raises:
         ValueError: it is neither, and has adapters in folders of their own.
@@ -225,7 +225,7 @@ def _check_kind(path: Path, raw: dict[str, Any]) -> None:
 
 
 def _is_on(value: object) -> bool:
-    """Whether a value asks for something: none of null, false, 0, and what is empty does."""
+    """Check if a value switches something on: null, false, 0 and empty values do not."""
     return value not in (None, False, 0, "", [], {})
 
 

@@ -1,4 +1,4 @@
-"""What an adapter makes of one matrix of its base: the rows of the merged one, in fp32.
+"""Merged rows of one matrix of the base under an adapter, in fp32.
 
 The formulas are those of PEFT's merge (`peft.tuners.lora`): W + s B A (Hu et al. 2021, section
 4.1), with DoRA scaled to the trained magnitude m of every output, m (W + s B A) / ||W + s B A||
@@ -18,7 +18,7 @@ Read = Callable[[str, slice | tuple[slice, slice]], Tensor]
 ReadBase = Callable[[slice], Tensor]
 """Rows of the matrix that is changed."""
 Kept = dict[str, Tensor]
-"""What an update computes from a whole matrix, to be used for all of its rows."""
+"""Values that an update computes once from a whole matrix, for all of its rows."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ GENERATION_KEYS = frozenset(
         ),
     }
 )
-"""What steers generation, which old folders have in config.json."""
+"""Generation settings that old folders have in config.json."""
 
 HARMLESS = GENERATION_KEYS | frozenset(
     {
@@ -96,7 +96,7 @@ HARMLESS = GENERATION_KEYS | frozenset(
         *("neftune_noise_alpha", "loss_type"),
     }
 )
-"""What changes neither the network nor what it computes at inference."""
+"""Keys without an effect on the network or on inference."""
 
 # A text whose name holds one of these may choose another network.
 _NETWORK_WORDS = (

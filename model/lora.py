@@ -25,7 +25,7 @@ _PLAIN_NAME = re.compile(r"[\w.]+")
 
 @dataclass(kw_only=True)
 class _Adaptation:
-    """What is adapted, and how, but for the size of the updates."""
+    """Targets and options of the adapter, without the size of the updates."""
 
     dropout: float = 0.0
     """Share of the inputs of A that training zeroes; the choice follows from (seed, row)."""
@@ -61,7 +61,7 @@ class _Adaptation:
 
 @dataclass(kw_only=True)
 class LoraConfig(_Adaptation):
-    """What is adapted, and how."""
+    """Targets and options of the adapter."""
 
     rank: int
     """R: the rank of each update."""
@@ -76,7 +76,7 @@ class LoraConfig(_Adaptation):
 
 @dataclass(kw_only=True)
 class LoraOptions(_Adaptation):
-    """What a run is told to adapt, and how; see `settle`."""
+    """Adapter options of a run; see `settle`."""
 
     rank: int | None = None
     """R: the rank of each update; null (lora=continued): that of the adapter that `init_from`

@@ -125,7 +125,7 @@ class _Tuned:
         self._kept: Kept = {}
 
     def changes(self, name: str) -> bool:
-        """Whether a tensor is another than that of the base."""
+        """Check if a tensor differs from that of the base."""
         return self._source(name) in self._adapter.updates or self._stored(name) is not None
 
     def merged(self, name: str, rows: slice) -> Tensor:

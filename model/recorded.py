@@ -32,7 +32,7 @@ Mix = Callable[[Tensor], Tensor]
 
 
 def can_record(model: Mistral) -> bool:
-    """Whether a step can be recorded here: the stock network on a CUDA device, and triton."""
+    """Check if a step can be recorded: the stock network on a CUDA device, with triton."""
     size = model.config.head_size
     return (
         chosen(model.lm_head.weight)

@@ -1,4 +1,4 @@
-"""What a folder says besides its network: which tokens start and end a text, how to sample, and
+"""Settings of a folder besides its network: tokens that start and end a text, sampling, and
 what else others have noted. Nothing of it is lost between a folder that is read and one that is
 written.
 """
@@ -17,7 +17,7 @@ GENERATION = "generation_config.json"
 
 @dataclass(frozen=True)
 class FolderSettings:
-    """What two files of a folder say besides the network.
+    """Settings besides the network from two files of a folder.
 
     Attributes:
         config: keys of config.json that say nothing of the network.
@@ -36,7 +36,7 @@ class FolderSettings:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the network should know, a sentence each."""
+        """Notes for the user of the network, one sentence each."""
         notes = []
         if self.config.get("attention_dropout"):
             notes.append(
@@ -88,7 +88,7 @@ NO_SETTINGS = FolderSettings({}, {})
 
 
 def read_settings(folder: Path) -> FolderSettings:
-    """What the files of a folder say besides the network.
+    """Settings besides the network from the files of a folder.
 
     Raises:
         ValueError: a file is damaged, or names a token by what is no row of the network.
@@ -109,7 +109,7 @@ def read_settings(folder: Path) -> FolderSettings:
 def settings_to_write(
     settings: FolderSettings, config: ModelConfig, bos_id: int | None, eos_id: int | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What config.json says besides the network, and the content of generation_config.json.
+    """Keys of config.json besides the network, and the content of generation_config.json.
 
     Args:
         config: of the network that is written; its padded ids become `suppress_tokens`.

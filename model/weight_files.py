@@ -187,7 +187,7 @@ def _listed(problems: list[str]) -> str:
 
 
 def _hint(found: set[str], wanted: Mapping[str, torch.Size]) -> str:
-    """What foreign names come from, and the remedy."""
+    """Origin of foreign tensor names, with a remedy."""
     for marker, what in _WRAPPERS.items():
         if any(marker in name and name.replace(marker, "") in wanted for name in found):
             return f" (the names hold {marker!r}, as {what} is saved: remove it from the names)"

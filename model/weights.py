@@ -46,7 +46,7 @@ class WeightSource(Protocol):
 
 @runtime_checkable
 class NetworkSource(WeightSource, Protocol):
-    """Where all weights of a network come from."""
+    """Source of all weights of a network."""
 
     config: ModelConfig
 

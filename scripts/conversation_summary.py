@@ -70,12 +70,12 @@ def _warn_of_files(manifest: dict, reasons: dict[str, Counter[str]]) -> None:
 
 
 class _Skipped(NamedTuple):
-    """What skipped.jsonl says."""
+    """Records of skipped.jsonl."""
 
     places: dict[str, list[str]]
     """The first few places of each reason, the reasons in the order they were met."""
     reasons: dict[str, Counter[str]]
-    """How many records of each file were rejected, by reason."""
+    """Number of rejected records by file and reason."""
 
 
 def _skipped(folder: Path) -> _Skipped:

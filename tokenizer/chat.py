@@ -256,7 +256,7 @@ class _Text:
         return start + at - negative_length
 
     def _count(self, place: int, stop: int) -> int:
-        """How many ids the first characters of the text have."""
+        """Number of ids for the first characters of the text."""
         if stop == len(self._rendered.text):
             return len(self.ids)
         ids = self._encode(stop)
@@ -272,7 +272,7 @@ class _Text:
         return self._tokenizer.encode_rendered(self._rendered.text[:stop], spans)
 
     def _contents(self) -> list[list[Span]]:
-        """Where the contents are; ValueError if that matters and cannot be told."""
+        """Spans of the contents; ValueError if they are needed and unknown."""
         if self._rendered.contents is not None:
             return self._rendered.contents
         for place, message in enumerate(self._messages):

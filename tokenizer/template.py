@@ -225,7 +225,7 @@ def _take_marks(text: str, marks: str) -> tuple[str, list[list[Span]] | None]:
 
 @dataclass
 class _Budget:
-    """What a rendering may still use."""
+    """Remaining budget of a rendering."""
 
     steps: int = MOST_STEPS
     until: float = field(default_factory=lambda: time.monotonic() + MOST_SECONDS)

@@ -1,4 +1,4 @@
-"""What a text must be before it is tokenized, and places in it."""
+"""Checks of a text before it is tokenized, and spans in a text."""
 
 import re
 from collections.abc import Iterator, Sequence

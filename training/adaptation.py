@@ -15,7 +15,7 @@ from training.resume import ADAPTER
 
 @dataclass(frozen=True)
 class Frozen:
-    """What an adapter is trained on.
+    """Base of an adapter that is trained.
 
     Attributes:
         base: the frozen model.
@@ -27,7 +27,7 @@ class Frozen:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """What identifies the weights that no checkpoint holds, and the adapter at the start."""
+        """Digests of the weights that no checkpoint holds, and of the adapter at the start."""
         noted = {"init_from": self.base.digest}
         if self.continued is not None:
             noted[ADAPTER] = self.continued.digest(self.base.config)
@@ -53,7 +53,7 @@ class Frozen:
 
 
 def open_frozen(folder: Folder) -> Frozen:
-    """What an adapter is trained on, from what `init_from` names: a model, or an adapter on its
+    """Base of an adapter that is trained, from `init_from`: a model, or an adapter on its
     base, whose training then continues.
 
     Raises:

@@ -165,7 +165,7 @@ def _join_alone(backend: str) -> str:
 
 @dataclass(frozen=True)
 class Launch:
-    """How this process was started.
+    """Launch of this process.
 
     Attributes:
         local_rank, local_size: its number on this machine, and how many there are.
@@ -180,7 +180,7 @@ class Launch:
 
 
 def read_launch(environment: Mapping[str, str]) -> Launch:
-    """What a launcher such as torchrun says of this process; without RANK it is the only one.
+    """Rank and world size from a launcher such as torchrun; a process without RANK is alone.
 
     An empty variable is an absent one: job templates export names without values.
 

@@ -7,6 +7,7 @@ from data.apart import refuse_copies
 from data.conversations import Conversations
 from data.shards import Source, sha256_of
 from data.sources import AnySource, open_source
+from data.tokenizer_files import open_exportable
 from model.adapter import AdapterFolder
 from model.adapter_config import is_adapter
 from model.config import ModelConfig
@@ -19,17 +20,12 @@ from training.run_folder import FINAL_FOLDERS
 from training.started_from import KeptFolder
 
 COMPARED_DOCUMENTS = 20
-"""How many documents show whether two tokenizers are one vocabulary."""
+"""Number of documents by which two tokenizers are compared."""
 
 
 def open_tokenizer(path: str) -> Tokenizer:
-    """The tokenizer of the data, if it can also be written beside the trained weights."""
-    try:
-        tokenizer = Tokenizer.open(path)
-        tokenizer.check_exportable()
-    except ValueError as error:
-        raise ValueError(f"data.tokenizer={path}: {error}") from None
-    return tokenizer
+    """The tokenizer of the data, if it can also be written with the trained weights."""
+    return open_exportable(path, "data.tokenizer")
 
 
 def open_sources(
@@ -89,7 +85,7 @@ def check_prepared_with(name: str, source: AnySource, tokenizer: Tokenizer) -> N
 
 
 def _spells_alike(source: Source, tokenizer: Tokenizer) -> bool:
-    """Whether the first documents of a source have the ids that a tokenizer gives them."""
+    """Check that the first documents of a source have the ids that a tokenizer gives them."""
     frame = (tokenizer.bos_id, tokenizer.eos_id)
     for number in range(min(COMPARED_DOCUMENTS, source.documents)):
         ids = [id for id in source.document(number).tolist() if id not in frame]

@@ -169,7 +169,7 @@ def _tokenizer(
 
 
 def _settings(source: Merged, config: ExportConfig) -> tuple[FolderSettings, list[str]]:
-    """What the folder will say besides its network, and what of the parts it does not keep."""
+    """Settings of the folder besides its network, and lines on settings that are dropped."""
     settings = read_settings(source.folder)
     others: list[Path] = []
     if isinstance(source, ChatVector):

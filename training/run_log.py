@@ -79,7 +79,7 @@ def read_records(run: Path) -> Records:
 
 
 def describe_stop(run: Path) -> str:
-    """Where a run was stopped, by what its folder holds, and what continues it."""
+    """Step at which a run was stopped, from its folder, and the command that continues it."""
     logged = run / "metrics.jsonl"
     steps = [0]
     if logged.is_file():

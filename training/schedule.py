@@ -25,7 +25,7 @@ class ScheduleConfig:
     cooldown_fraction: float = 0.2
     """Part of the span that wsd spends falling; only wsd has one."""
     floor: float = 0.1
-    """What decay comes to, as a fraction of the peak: the rate that would follow the last step."""
+    """End of the decay, as a fraction of the peak: the rate that would follow the last step."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

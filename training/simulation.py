@@ -33,7 +33,7 @@ from training.parallelize import (
 
 @dataclass(frozen=True)
 class Simulated:
-    """What one optimizer step asks for on rank 0.
+    """Collectives of one optimizer step on rank 0.
 
     Attributes:
         calls: how often each collective was called.

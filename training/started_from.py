@@ -1,4 +1,4 @@
-"""What a run keeps of the folder that it started from, so that it continues without that folder.
+"""Files that a run keeps of its initial folder, so that it resumes without that folder.
 
     <run>/initial/    config.json and generation_config.json
 
@@ -42,7 +42,7 @@ def keep(run: Path, source: Path) -> None:
 
 
 def kept_settings(run: Path, source: Path | None) -> FolderSettings:
-    """What a folder says besides its network: as the run has kept it, else as it is now."""
+    """Settings of a folder besides its network: the copy in the run, else the present files."""
     for folder in (run / KEPT, source):
         if folder is not None and (folder / "config.json").is_file():
             return read_settings(folder)

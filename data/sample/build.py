@@ -81,7 +81,7 @@ def _missing(root: Path, names: list[str]) -> list[str]:
 
 
 def _is_complete(root: Path, label: Path, wanted: dict, names: list[str]) -> bool:
-    """Whether all is there and compared; ValueError for a sample of another size."""
+    """Check that the sample is complete and compared; ValueError for a sample of another size."""
     _check_label(label, wanted)
     if not label.exists() or _missing(root, names):
         return False
