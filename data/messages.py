@@ -9,7 +9,8 @@ A record is one of these, told by its keys, of which `data.record_keys` has more
     {"conversation": [{"human", "assistant"}, ...]}, or a list of texts in turns         others
 
 Texts are taken exactly as they are; an input follows its instruction after a line break, and the
-text parts of a content follow each other without anything between them. A message that is marked
+text parts of a content (`{"type": "text", "text": ...}`) follow each other without anything between
+them; a list of plain texts is refused. A message that is marked
 as not to be predicted (`train`, `loss`, `weight`, ...) becomes context. A first message of the
 assistant and a last one of the user have no question and no answer: they are left off and counted.
 Media, tools and reasoning are refused by the name of their key, unless the user passes over that
@@ -316,14 +317,33 @@ class _Reader:
 
     def _of_turn(self, keys: Keys) -> list[Message]:
         """One message; or two, if the turn holds a question and its answer."""
-        roles = keys.present(self._columns.aliases("role"))
-        one = [self._message(keys, keys.use(name)) for name in roles[:1]]
+        names = self._role_keys(keys)
+        roles = [keys.use(name) for name in names][:1]
+        one = [self._message(keys, said) for said in roles]
         messages = one or self._of_pair_turn(keys)
         self._refuse_unusable(keys)
         if not _is_trained(keys, self._columns):
             messages = [message._replace(train=False) for message in messages]
         self._passed_over += [f"{name} (of messages)" for name in keys.unused()]
         return messages
+
+    def _role_keys(self, keys: Keys) -> list[str]:
+        """Keys of a message that name its role: the first key, and others with a known role.
+
+        A further key such as `speaker` may hold a person's name and is no role then.
+
+        Raises:
+            BadRecord: two keys name different roles.
+        """
+        names = keys.present(self._columns.aliases("role"))
+        names = names[:1] + [n for n in names[1:] if self._columns.is_role(keys.peek(n))]
+        said = [str(keys.peek(name)) for name in names]
+        if len(names) > 1 and len(set(map(self._columns.role_of, said))) > 1:
+            raise BadRecord(
+                f"a message with several roles: {', '.join(map(keys.shown, names))}; "
+                f"fields='{{role: {names[0]}}}' says which"
+            )
+        return names
 
     def _of_pair_turn(self, keys: Keys) -> list[Message]:
         questions = keys.filled(PAIR_QUESTIONS) or keys.present(PAIR_QUESTIONS)[:1]
@@ -445,6 +465,10 @@ def _joined(content: Any, name: str) -> str:
         return content
     if not isinstance(content, list):
         raise BadRecord(f"{name} is {_kind(content)}, not a text")
+    if len(content) > 1 and _is_texts(content):
+        raise BadRecord(
+            f"{name} is a list of texts, and no format says what separates them; write one text"
+        )
     return "".join(_part(part, name) for part in content)
 
 

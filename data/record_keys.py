@@ -101,6 +101,10 @@ class Columns:
         name = said.strip().lower()
         return name in self.roles or name in ROLES
 
+    def is_role(self, value: Any) -> bool:
+        """True if a value is the name of a role, be it one of tools."""
+        return isinstance(value, str) and (self.knows_role(value) or plain(value) in TOOL_ROLES)
+
     def aliases(self, meaning: str) -> tuple[str, ...]:
         """The names of keys with a meaning: the user's own only, where there is one."""
         return (self.names[meaning],) if meaning in self.names else ALIASES[meaning]

@@ -130,6 +130,18 @@ def test_a_system_prompt_in_a_key_of_its_own_and_among_the_turns():
     assert "'system' is a number" in refusal(openai(*turns, system=4))
 
 
+def test_two_keys_that_name_one_role_are_one_and_a_name_is_no_role():
+    turns = [{"role": "user", "from": "human", "content": "q"}]
+    turns += [{"speaker": "gpt", "role": "assistant", "content": "a"}]
+    assert conversation_of({"messages": turns}) == (ASKED, (), ())
+    named = [
+        turn | {"speaker": "Ada"} for turn in openai(("user", "q"), ("assistant", "a"))["messages"]
+    ]
+    assert messages_of({"messages": named}) == ASKED
+    other = [turns[0] | {"from": "gpt"}, turns[1]]
+    assert messages_of({"messages": other}, columns_of({"role": "role"}, [])) == ASKED
+
+
 def test_texts_are_kept_as_they_are():
     record = openai(("user", " a\u2028 "), ("assistant", "\tb\r\n</s> "))
     assert [message.content for message in messages_of(record)] == [" a\u2028 ", "\tb\r\n</s> "]
@@ -558,6 +570,16 @@ BAD = [
         {"messages": [{"role": "user", "content": "q", "text": "r"}]},
         "a message with several contents: 'content', 'text'",
     ),
+    (
+        {"messages": [{"role": "user", "from": "gpt", "content": "q"}]},
+        "a message with several roles: 'role', 'from'; fields='{role: role}' says which",
+    ),
+    (
+        {"conversations": [{"from": "human", "Speaker": "Tool", "value": "q"}]},
+        "a message with several roles: 'from', 'Speaker'",
+    ),
+    (ALPACA | {"system": ["s1", "s2"]}, "'system' is a list of texts, and no format says what sep"),
+    (openai(("user", ["q", "r"]), ("assistant", "a")), "'content' is a list of texts"),
     (sharegpt(("human", "q"), ("human", "r"), ("gpt", "a")), "two messages of the user in a row"),
     (
         sharegpt(("human", "q"), ("gpt", "r"), ("gpt", "a")),

@@ -63,7 +63,7 @@ def options(sample, base, folder, name, *more):
     ]
 
 
-def twenty_steps(world, arguments):
+def twenty_steps(world, arguments, steps=20):
     """The trained tensors after 20 steps, whole, and whether the base in memory is what it was."""
     config = configure(*arguments)
     parts = assemble(config, world)
@@ -73,7 +73,7 @@ def twenty_steps(world, arguments):
 
     split = {"rank": world.rank, "world_size": world.size, "seed": config.seed}
     with Loader(parts.plan, parts.sources, micro_batch_rows=2, **split) as loader:
-        for step in range(20):
+        for step in range(steps):
             begin_step(step, parts, optimizer)
             train_step(parts.model, optimizer, loader.step(step), parts.config, world)
     trained, untouched = {}, True
@@ -94,7 +94,12 @@ def test_one_two_and_three_ranks_train_the_same_adapter(sample, base, tmp_path):
     more = ("parallel.checkpointing=selective", TABLES, "optim.eps=1e-5")
     before = {path: path.read_bytes() for path in base.iterdir()}
     arguments = options(sample, base, tmp_path, "run", *more)
-    results = [run_ranks(twenty_steps, ranks, arguments) for ranks in (1, 2, 3)]
+    _assert_equal([run_ranks(twenty_steps, ranks, arguments) for ranks in (1, 2, 3)])
+    assert before == {path: path.read_bytes() for path in base.iterdir()}
+
+
+def _assert_equal(results):
+    """Compare the trained tensors of some numbers of ranks; the base is untouched on every rank."""
     assert all(untouched for ranks in results for _, untouched in ranks)
     (expected, _), worst = results[0][0], 0.0
     assert all(tensor.abs().max() > 0 for tensor in expected.values())
@@ -104,9 +109,8 @@ def test_one_two_and_three_ranks_train_the_same_adapter(sample, base, tmp_path):
             for name, tensor in trained.items():
                 difference = (tensor - expected[name]).abs().max() / expected[name].abs().max()
                 worst = max(worst, float(difference))
-    print(f"1, 2, 3 ranks: largest difference relative to the largest weight {worst:.1e}")
+    print(f"largest difference relative to the largest weight {worst:.1e}")
     assert worst < 1e-4
-    assert before == {path: path.read_bytes() for path in base.iterdir()}
 
 
 def test_a_base_in_bfloat16_is_frozen_bit_for_bit(sample, base, tmp_path):
@@ -346,6 +350,20 @@ def test_an_adapter_is_trained_further(sample, base, straight, tmp_path):
     with torch.no_grad():
         theirs = twin(input_ids=tokens, use_cache=False).logits
         assert largest_difference(model(tokens), theirs) < 1e-5
+
+
+@pytest.mark.distributed
+def test_one_and_two_ranks_train_the_same_adapter_further(sample, straight, tmp_path):
+    adapter = straight / "1/adapter"
+    before = {path: path.read_bytes() for path in adapter.iterdir()}
+    arguments = continuing(sample, tmp_path, "further", straight / "1", "optim.eps=1e-5")
+    results = [run_ranks(twenty_steps, ranks, arguments, 10) for ranks in (1, 2)]
+    _assert_equal(results)
+    started = load_file(adapter / WEIGHTS)
+    trained, _ = results[1][0]
+    names = {name: f"base_model.model.{name.removesuffix('.default.weight')}" for name in trained}
+    assert before == {path: path.read_bytes() for path in adapter.iterdir()}
+    assert len(started) == len(trained), (sorted(started)[:3], sorted(trained)[:3], names)
 
 
 def test_further_training_continues_bit_for_bit_after_a_kill(sample, straight, tmp_path):
