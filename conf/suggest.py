@@ -21,6 +21,10 @@ from conf.words import FIELDS, NOTES
 CONF = Path(__file__).resolve().parent
 APPENDED = {"train": ("experiment", "arm")}
 """Groups that a `+` adds to the defaults of a command."""
+_NEAR = 0.75
+"""Likeness of a typed key and a key that exists from which the key is suggested."""
+_AWAY = 0.05
+"""What a key in another group is less near."""
 
 
 @dataclass(frozen=True)
@@ -273,7 +277,7 @@ class _Answer:
         if options and root in self.tree and self.tree[root] is None and "." in key:
             return f"{key}: {root} is null here; choose one first ({root}={options})"
         meant = self._meant(key, value)
-        return f"no such option: {key}" + (f"; {meant}" if meant else "")
+        return f"no such option: {key}; {meant or '--help shows the options'}"
 
     def _meant(self, key: str, value: str) -> str:
         """Suggestion for an unknown key, as part of a sentence; empty without a suggestion."""
@@ -281,7 +285,9 @@ class _Answer:
         shown = shlex.quote(value) if value else "..."
         if key in self.known:
             return f"type {key}={shown}"
-        if typo := difflib.get_close_matches(key, self.known, n=1, cutoff=0.9):
+        typo = difflib.get_close_matches(key, self.known, n=1, cutoff=0.9)
+        is_word = word in FIELDS or word in NOTES
+        if typo and (not is_word or typo[0].rpartition(".")[2] == word):
             return f"did you mean {typo[0]}? Type {typo[0]}={shown}"
         siblings = [f"{key.rpartition('.')[0]}.{name}".lstrip(".") for name in FIELDS.get(word, ())]
         for name in [*siblings, *FIELDS.get(word, ())]:
@@ -306,10 +312,31 @@ class _Answer:
 
 
 def _nearest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if not near:  # perhaps the right name in the wrong place
-        near = [key for key in known if key.rsplit(".", 1)[-1] == word.rsplit(".", 1)[-1]][:1]
-    return near[0] if near else ""
+    """The known key of which a word is a misspelling, or the right name in the wrong place.
+
+    Letters in common are no common meaning: where no key is near enough, the result is empty.
+    """
+    best = max(known, key=lambda key: _likeness(word, key), default="")
+    return best if best and _likeness(word, best) >= _NEAR else ""
+
+
+def _likeness(word: str, key: str) -> float:
+    """Likeness of two keys in [0, 1]: that of their least similar parts.
+
+    Only the last parts count where the keys have different numbers of parts. A name that has all
+    words of the known name and some more (`every_steps`, `every`) is near.
+    """
+    parts, others = word.split("."), key.split(".")
+    (*above, name), (*above_other, other) = parts, others
+    likeness = difflib.SequenceMatcher(None, name, other).ratio()
+    if set(other.split("_")) < set(name.split("_")):
+        likeness = max(likeness, _NEAR)
+    in_place = 0.0  # the likeness of the groups that hold them
+    if len(above) == len(above_other):
+        pairs = zip(above, above_other, strict=True)
+        in_place = min([1.0, *(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)])
+    elsewhere = likeness - _AWAY if name == other or len(above) != len(above_other) else 0.0
+    return max(min(likeness, in_place), elsewhere)
 
 
 def _compose(config_name: str, overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:

@@ -22,7 +22,6 @@ FIELDS = {
     "dataset": ("data.root", "inputs", "tasks", "corpus"),
     "dataset_dir": ("data.root", "inputs", "benchmarks", "corpus"),
     "decay": ("optim.weight_decay",),
-    "eval_batch_size": ("batch_tokens",),
     "eval_steps": ("evaluation.every",),
     "few_shot": ("shots",),
     "fewshot": ("shots",),
@@ -56,6 +55,7 @@ FIELDS = {
     "model_max_length": ("batch.row_length", "max_tokens"),
     "model_name_or_path": ("init_from", "folder", "base"),
     "model_path": ("init_from", "folder", "base"),
+    "momentum": ("optim.beta1",),
     "n_shot": ("shots",),
     "num_fewshot": ("shots",),
     "num_samples": ("limit", "max_documents"),
@@ -76,6 +76,7 @@ FIELDS = {
     "save_steps": ("checkpoint.every",),
     "save_total_limit": ("checkpoint.keep_last",),
     "scheduler": ("schedule.kind",),
+    "seed": ("demonstration_seed",),
     "seq_len": ("batch.row_length", "max_tokens"),
     "sequence_len": ("batch.row_length", "max_tokens"),
     "sequence_length": ("batch.row_length", "max_tokens"),
@@ -108,9 +109,14 @@ _PRECISION = "say parallel.dtype=bfloat16 (or float32; auto is bfloat16 on CUDA)
 
 NOTES = {
     "batch_size": ("batch.tokens_per_step", _BATCH),
+    "betas": ("optim.beta1", "say optim.beta1=... optim.beta2=..."),
     "bf16": ("parallel.dtype", _PRECISION),
     "deepspeed": ("parallel.strategy", "say parallel.strategy=fsdp, hsdp or replicate"),
     "epochs": ("curriculum.stages", _LENGTH),
+    "eval_batch_size": (
+        "batch_tokens",
+        "the size of a forward pass is a number of tokens, batch_tokens=...",
+    ),
     "eval_strategy": ("evaluation.every", "say evaluation.every=<steps>"),
     "evaluation_strategy": ("evaluation.every", "say evaluation.every=<steps>"),
     "finetuning_type": ("lora", "say lora=r8 (or r64) for an adapter, lora=none for all weights"),

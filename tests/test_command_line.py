@@ -266,6 +266,27 @@ def test_words_of_other_tools_are_answered_with_ours(name, typed, meant):
     assert meant in refused(name, *typed.split())
 
 
+@pytest.mark.parametrize(
+    ("name", "typed", "answer"),
+    [
+        ("train", "optim.betas=[0.9,0.95]", "betas; say optim.beta1=... optim.beta2=..."),
+        ("train", "betas=[0.9,0.95]", "betas; say optim.beta1=... optim.beta2=..."),
+        ("evaluate", "seed=3", "seed; did you mean demonstration_seed? Type demonstration_seed=3"),
+        ("evaluate", "batch_size=8", "batch_size; --help shows the options"),
+        ("evaluate", "max_tokens=8", "max_tokens; --help shows the options"),
+        ("evaluate", "tokens=8", "tokens; --help shows the options"),
+        ("evaluate", "eval_batch_size=8", "eval_batch_size; the size of a forward pass is a num"),
+        ("train", "optim.momentum=0.9", "did you mean optim.beta1? Type optim.beta1=0.9"),
+        ("train", "parallel.foo=1", "parallel.foo; --help shows the options"),
+        ("train", "checkpoint.every_steps=1", "did you mean checkpoint.every? Type checkpoint.ev"),
+        ("train", "row_lenght=64", "did you mean batch.row_length? Type batch.row_length=64"),
+        ("train", "optim.seed=1", "did you mean seed? Type seed=1"),
+    ],
+)
+def test_a_key_is_suggested_for_its_meaning_or_none(name, typed, answer):
+    assert answer in refused(name, typed)
+
+
 def test_every_word_leads_to_a_field_that_exists():
     lines = [(p.stem,) for p in CONF.glob("*.yaml") if p.stem != "hydra_quiet"]
     lines += [("train", "lora=r8"), ("prepare_data", "kind=conversations")]

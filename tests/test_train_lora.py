@@ -357,13 +357,8 @@ def test_one_and_two_ranks_train_the_same_adapter_further(sample, straight, tmp_
     adapter = straight / "1/adapter"
     before = {path: path.read_bytes() for path in adapter.iterdir()}
     arguments = continuing(sample, tmp_path, "further", straight / "1", "optim.eps=1e-5")
-    results = [run_ranks(twenty_steps, ranks, arguments, 10) for ranks in (1, 2)]
-    _assert_equal(results)
-    started = load_file(adapter / WEIGHTS)
-    trained, _ = results[1][0]
-    names = {name: f"base_model.model.{name.removesuffix('.default.weight')}" for name in trained}
+    _assert_equal([run_ranks(twenty_steps, ranks, arguments, 10) for ranks in (1, 2)])
     assert before == {path: path.read_bytes() for path in adapter.iterdir()}
-    assert len(started) == len(trained), (sorted(started)[:3], sorted(trained)[:3], names)
 
 
 def test_further_training_continues_bit_for_bit_after_a_kill(sample, straight, tmp_path):
