@@ -1,5 +1,4 @@
-"""The guard of the decoders that go round the network's modules (`model.packed`, `model.native`,
-`model.recorded`).
+"""The guard of the decoders that bypass the network's modules (`model.packed`, `model.recorded`).
 
 Such a decoder computes the stock network from its weights and calls none of its modules. A network
 that somebody has changed is decoded by its own forward pass.

@@ -29,14 +29,9 @@ _HINT = 8
 
 
 def can_pack(model: Mistral) -> bool:
-    """Whether a packed copy would work, and work faster, here."""
+    """Decide if a packed copy works here: stock network, CPU, dtype, MKL and oneDNN."""
     libraries = torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()
-    return libraries and is_plain(model)
-
-
-def is_plain(model: Mistral) -> bool:
-    """Whether a CPU's decode step of its own may go round the network's modules."""
-    if departure(model) is not None:
+    if not libraries or departure(model) is not None:
         return False
     dtype = model.lm_head.weight.dtype
     adapted = any(isinstance(module, LoraLinear) for module in model.modules())
@@ -134,7 +129,7 @@ class _Norm:
         width = norm.weight.shape[0]
         # x / sqrt(mean(x^2) + eps) = x sqrt(D) / sqrt(|x|^2 + D eps)
         self.weight = norm.weight.detach().float() * width**0.5
-        self.eps = torch.tensor(width * norm.eps)
+        self.eps = torch.tensor(width * norm.eps, dtype=torch.float32)
 
     def __call__(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
         exact = x.float()

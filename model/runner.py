@@ -9,7 +9,6 @@ from torch import Tensor
 from model.cache import Cache
 from model.documents import Documents
 from model.guard import Watch, departure
-from model.native import NativeMistral, can_compile
 from model.packed import PackedMistral, can_pack
 from model.recorded import RecordedMistral, can_record
 from model.transformer import Mistral
@@ -23,12 +22,12 @@ class Runner:
 
     Args:
         model: the network; it is called as it is, with whatever was wrapped or replaced in it.
-        pack: decode by a step of its own: on a CPU in C where a compiler is found, see
-            `model.native`, else with a copy of the weights that is read faster, see `model.packed`;
-            on a CUDA device recorded, see `model.recorded`. None: where it can be had. In fp32 the
-            copy is not made before two sequences are decoded at once, but of weights with an
-            adapter, which is merged into it. Such a step computes the stock network only: a network
-            that is changed, before or after the runner is made, decodes by its own forward pass.
+        pack: decode with a specialised step: on a CPU with a copy of the weights that is read
+            faster (`model.packed`), on a CUDA device as a recorded graph (`model.recorded`). None:
+            where such a step is available. In fp32 the copy is made when two sequences are first
+            decoded at once; weights with an adapter are merged and copied at once. The step
+            computes the stock network only: a network that is changed, before or after the runner
+            is made, decodes with its forward pass.
 
     Raises:
         ValueError: packing was asked for where it cannot be had; also by `prefill` and `decode`, if
@@ -37,7 +36,7 @@ class Runner:
 
     def __init__(self, model: Mistral, *, pack: bool | None = None) -> None:
         self.model, self.pack = model, pack
-        self.packed: NativeMistral | PackedMistral | RecordedMistral | None = None
+        self.packed: PackedMistral | RecordedMistral | None = None
         self._choose()
 
     def _choose(self) -> None:
@@ -47,21 +46,17 @@ class Runner:
         self.packed = None
         if self.pack is False:
             return
-        kinds = {
-            NativeMistral: can_compile,
-            PackedMistral: can_pack,
-            RecordedMistral: can_record,
-        }
+        kinds = {PackedMistral: can_pack, RecordedMistral: can_record}
         fitting = [kind for kind, fits in kinds.items() if fits(model)]
         if self.pack and not fitting:
             changed = departure(model)
             raise ValueError(
-                f"pack=true: {changed}, and a decode step of its own computes the stock network "
+                f"pack=true: {changed}, and the specialised decode steps compute the stock network "
                 "only; undo the change, or use pack=null or false"
                 if changed
-                else "pack=true needs a whole, unwrapped network on a CPU, in float32 or bfloat16 "
-                "(with an adapter in float32), and a C compiler or a PyTorch with MKL and oneDNN, "
-                "or one on a CUDA device with triton; use pack=false, or null to let it be decided"
+                else "pack=true needs a whole, unwrapped network: on a CPU in float32 or bfloat16 "
+                "(with an adapter in float32) and a PyTorch with MKL and oneDNN, or on a CUDA "
+                "device with triton; use pack=false, or null to choose automatically"
             )
         self.packed = fitting[0](model) if fitting else None
 

@@ -12,14 +12,11 @@ from torch.nn.utils import parametrize, prune
 from model.guard import departure
 from model.lora import LoraConfig, add_lora
 from model.lora_linear import LoraLinear
-from model.native import NativeMistral, can_compile
 from model.packed import PackedMistral, can_pack
 from model.recorded import can_record
 from model.runner import Runner
 from model.transformer import MLP, Attention
 from tests.toy import random_tokens, randomize, toy_config, toy_model
-
-DECODERS = {"native": (NativeMistral, can_compile), "packed": (PackedMistral, can_pack)}
 
 
 class Geglu(MLP):
@@ -172,16 +169,12 @@ CHANGES = [
 ]
 
 
-@pytest.fixture(params=DECODERS)
-def decoder(request, monkeypatch):
-    """A decoder that goes round the network, as the only one that can be had."""
-    kind, fits = DECODERS[request.param]
-    if not fits(toy_model(toy_config())):
-        pytest.skip(f"{kind.__name__} cannot be had on this machine")
-    for _, other in DECODERS.values():
-        if other is not fits:
-            monkeypatch.setattr(f"model.runner.{other.__name__}", lambda model: False)
-    return kind
+@pytest.fixture
+def decoder():
+    """The CPU decoder that bypasses the network's modules."""
+    if not can_pack(toy_model(toy_config())):
+        pytest.skip("needs a PyTorch with MKL and oneDNN")
+    return PackedMistral
 
 
 def decoded(runner, cache, ids):
