@@ -4,18 +4,18 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from evaluation.arms import Comparison, Recall, Summary
 from evaluation.statistics import Interval
 from evaluation.study import Study
 from evaluation.study_runs import SIDES, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 AXIS = {
     "general": "change of general bits per byte",
@@ -32,6 +32,10 @@ MARKERS = "os^Dv"
 
 
 def _figure(panels: int, height: float, *, width: float = 11, rows: int = 1) -> tuple:
+    # Imported here, because matplotlib takes half a second.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, -(-panels // rows), squeeze=False).flatten()
@@ -40,7 +44,7 @@ def _figure(panels: int, height: float, *, width: float = 11, rows: int = 1) -> 
     return figure, list(axes[:panels])
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: "Figure") -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, dpi=120, format="png", metadata={"Software": None})
     return stream.getvalue()
@@ -48,6 +52,8 @@ def _png(figure: Figure) -> bytes:
 
 def _styles(arms: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour and marker of each arm, the same in all pictures that are given the same arms."""
+    import matplotlib
+
     palette = matplotlib.colormaps["tab10"]
     return {
         arm: {"color": palette(n % 10), "marker": MARKERS[n // 10 % len(MARKERS)]}
@@ -243,7 +249,7 @@ def draw_recall(known: Mapping[str, Sequence[Recall]]) -> bytes | None:
     return _png(figure)
 
 
-def _legend_outside(figure: Figure, panels: Sequence[Axes]) -> None:
+def _legend_outside(figure: "Figure", panels: Sequence["Axes"]) -> None:
     """One legend of all arms of all panels, below them."""
     handles = {}
     for axes in panels:

@@ -14,16 +14,14 @@ Shapes: query (B, T, H, E), key and value (B, T, K, E), result (B, T, H, E), whe
 query head h reads key head h // (H / K).
 """
 
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.attention import varlen
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from model.banded import band_block, banded_attention, visible_keys
@@ -185,13 +183,6 @@ def _compiled_flex() -> Callable[..., Tensor]:
     return torch.compile(flex_attention, dynamic=False)
 
 
-# torch 2.11 has no such argument and documents no grouped heads.
-_VARLEN_HAS_GQA = "enable_gqa" in inspect.signature(varlen.varlen_attn).parameters
-_varlen_attn: Callable[..., Tensor] = (
-    partial(varlen.varlen_attn, enable_gqa=True) if _VARLEN_HAS_GQA else varlen.varlen_attn
-)  # pyright: ignore[reportAssignmentType]
-
-
 def _flash(
     query: Query, key: KeyValue, value: KeyValue, documents: Documents, window: int | None
 ) -> Query:
@@ -214,14 +205,12 @@ def torch_varlen(
     query: Query, key: KeyValue, value: KeyValue, documents: Documents, window: int | None
 ) -> Query:
     """`flash` by the kernels that come with PyTorch."""
+    # Imported here, because the module imports torch's compiler, which takes a second.
+    from model.varlen import varlen_attention
+
     q, k, v = (x.flatten(0, 1) for x in (query, key, value))  # (B * T, heads, E)
-    window = _felt(window, documents)
-    left = -1 if window is None else window - 1
-    if not _VARLEN_HAS_GQA:
-        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
     lengths, longest = documents.cu_seqlens, documents.max_seqlen
-    out = _varlen_attn(*(q, k, v, lengths, lengths, longest, longest), window_size=(left, 0))
-    return out.view_as(query)
+    return varlen_attention(q, k, v, lengths, longest, _felt(window, documents)).view_as(query)
 
 
 def _flash4(

@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 from tests.draws import register_profiles, start_alike
-from tests.runs import SAMPLE_SCALE
+from tests.sizes import SAMPLE_SCALE
 
 register_profiles()
 

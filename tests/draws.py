@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture import providers
 
-from tests.toy import THREADS
+from tests.sizes import THREADS
 
 EXPLORE = "explore"
 _MORE = 20

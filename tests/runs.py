@@ -12,10 +12,10 @@ from hydra import compose, initialize_config_dir
 
 from conf.schema import Config, load, register
 from conf.suggest import CONF
+from tests.sizes import SAMPLE_SCALE
 from training.run_folder import read_starts
 
 ROOT = CONF.parent
-SAMPLE_SCALE = 0.1
 TINY = (
     "model.hidden_size=32",
     "model.intermediate_size=64",

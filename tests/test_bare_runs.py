@@ -10,7 +10,8 @@ from conf.suggest import CONF
 from data.prepare import PrepareConfig, prepare
 from data.sample import build
 from data.sample.build import build_sample
-from tests.runs import SAMPLE_SCALE, configure, metrics, tiny
+from tests.runs import configure, metrics, tiny
+from tests.sizes import SAMPLE_SCALE
 from train import train
 from training.plots import plot_forgetting, plot_run
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.draws import EXPLORE, examples
-from tests.toy import ROOT, THREADS, run_without_hook, toy_config
+from tests.sizes import THREADS
+from tests.toy import ROOT, run_without_hook, toy_config
 
 
 def draw():

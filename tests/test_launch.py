@@ -16,7 +16,8 @@ from conf.command import plain_errors
 from conf.hub import download_hint
 from data.readers import find_inputs
 from data.sample.build import build_sample
-from tests.runs import ROOT, SAMPLE_SCALE
+from tests.runs import ROOT
+from tests.sizes import SAMPLE_SCALE
 from training.distributed import Launch, read_launch, start_world
 from training.run_log import describe_stop
 

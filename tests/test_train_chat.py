@@ -14,7 +14,8 @@ from model.adapter import WEIGHTS
 from model.weights import load_pretrained
 from scripts.verify import verify
 from tests.kills import run_training
-from tests.runs import SAMPLE_SCALE, TINY, configure, evaluations, losses, starts
+from tests.runs import TINY, configure, evaluations, losses, starts
+from tests.sizes import SAMPLE_SCALE
 from tests.test_resume import figures
 from tokenizer.chat import encode_conversation
 from tokenizer.tokenizer import Tokenizer

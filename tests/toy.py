@@ -1,6 +1,5 @@
 """Tiny networks, packed rows and transformers' twins of both, shared by the tests."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,14 +14,13 @@ from torch import Tensor, nn
 from model.config import ModelConfig
 from model.documents import Documents
 from model.transformer import Mistral
+from tests.sizes import THREADS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ROOT = Path(__file__).parents[1]
 
-# Toys are too small to split: several threads only wait for each other, long on a busy machine.
-THREADS = int(os.environ.get("OMP_NUM_THREADS", "1"))
 torch.set_num_threads(THREADS)
 
 

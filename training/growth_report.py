@@ -4,9 +4,6 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from model.embeddings import Init
 from tokenizer.expand import Expansion
 from training.growth_measures import Compression, Growth, HeadCost
@@ -183,6 +180,10 @@ def _code(text: str) -> str:
 
 def picture(summary: Summary) -> bytes:
     """Tokens that are left per corpus, and bits per byte before any training, as a PNG."""
+    # Imported here, because matplotlib takes half a second.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)

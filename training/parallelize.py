@@ -148,6 +148,9 @@ def parallelize(model: Mistral, config: ParallelConfig, mesh: DeviceMesh) -> Non
 def _checkpointed(block: nn.Module, kind: str) -> nn.Module:
     if kind == "full":
         return checkpoint_wrapper(block, preserve_rng_state=False)
+    # Registers the operator `_varlen_attn`. Imported here, because the import takes a second.
+    from torch.nn.attention import varlen  # noqa: F401
+
     aten, ours = torch.ops.aten, torch.ops.model
     expensive = {
         *(aten.mm.default, aten.addmm.default, aten.bmm.default),

@@ -4,12 +4,23 @@ latter have moved from where the run began."""
 import json
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from training.forgetting import DELTA, starting_point, with_deltas
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def _figure(width: float, height: float) -> "Figure":
+    """Empty figure of a size in inches, with a canvas that writes PNG."""
+    # Imported here, because matplotlib takes half a second.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def plot_run(metrics: Path, picture: Path) -> None:
@@ -27,8 +38,7 @@ def plot_run(metrics: Path, picture: Path) -> None:
     panels = {label: curves for label, curves in panels.items() if curves}
     if not panels:
         return
-    figure = Figure(figsize=(5.5 * len(panels), 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(5.5 * len(panels), 4.5)
     for axes, (label, curves) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
@@ -54,8 +64,7 @@ def plot_forgetting(metrics: Path, picture: Path) -> None:
     if not start or not training:
         return
     tokens_per_step = training[-1]["tokens"] / training[-1]["step"]
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(7, 4.5)
     axes = figure.subplots()
     axes.axhline(0, color="black", linewidth=1)
     for name in start:
