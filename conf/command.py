@@ -57,6 +57,7 @@ def command(
         def guarded(composed: DictConfig) -> None:
             with plain_errors(f"stopped; {resumes}"):
                 _refuse_sweep_under_torchrun()
+                _check_given(composed, sys.modules[task.__module__].__doc__ or "")
                 check_numbers(composed)
                 with named_hubs(composed):
                     task(composed)
@@ -76,6 +77,14 @@ def command(
         return program
 
     return decorate
+
+
+def _check_given(composed: DictConfig, usage: str) -> None:
+    """ValueError that names the fields without a value; the usage is printed before the message."""
+    if missing := sorted(OmegaConf.missing_keys(composed)):
+        if os.environ.get("RANK", "0") == "0":
+            print(usage.strip(), file=sys.stderr, end="\n\n")
+        raise ValueError(f"{', '.join(missing)}: must be given")
 
 
 def check_numbers(tree: DictConfig | ListConfig, prefix: str = "") -> None:

@@ -65,12 +65,14 @@ class Field:
     Attributes:
         hint: type of its values.
         is_text: nothing in the value has a meaning.
+        takes_nothing: an empty text is a value.
         exists: whether the configuration has it; otherwise it is a new key of a mapping.
         is_open: whether a mapping takes the new key without a `+`.
     """
 
     hint: Any
     is_text: bool = False
+    takes_nothing: bool = False
     exists: bool = True
     is_open: bool = True
 
@@ -95,10 +97,11 @@ def field_of(tree: DictConfig, key: str) -> Field | None:
         assert isinstance(child, Node)
         parent, node = node, child
     owner = parent._metadata.object_type  # pyright: ignore[reportAttributeAccessIssue] it has one
-    metadata = {}
-    if is_dataclass(owner):
-        metadata = {field.name: field.metadata for field in fields(owner)}.get(parts[-1], {})
-    return Field(node._metadata.ref_type, is_text=bool(metadata.get("text")))
+    described = {field.name: field for field in fields(owner)} if is_dataclass(owner) else {}
+    found = described.get(parts[-1])
+    is_text = found is not None and bool(found.metadata.get("text"))
+    takes_nothing = is_text or (found is not None and found.default == "")
+    return Field(node._metadata.ref_type, is_text=is_text, takes_nothing=takes_nothing)
 
 
 def _element(node: Container) -> Any:
@@ -116,6 +119,10 @@ def rendered(argument: Argument, field: Field, tree: DictConfig, *, sweeps: bool
         ValueError: the value is none of this type, or can be read in two ways; says what to type.
     """
     assert argument.value is not None
+    if field.hint is str and not (argument.value.strip(" '\"") or field.takes_nothing):
+        raise ValueError(
+            f"{argument.key}=: empty; type {argument.key}=<value>, or leave {argument.key} out"
+        )
     writer = _Writer(argument.key, tree, is_text=field.is_text)
     value = argument.value
     if sweeps and not field.is_text:

@@ -27,6 +27,11 @@ def system_error(error: OSError) -> str:
     return f"{' -> '.join(places)}: {reason}" if places else reason
 
 
+def why_no_file(path: Path) -> str:
+    """Reason for which a path is not that of a file, for a message that names the path."""
+    return "a folder, and a file is needed" if path.is_dir() else "no such file"
+
+
 def fsync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)

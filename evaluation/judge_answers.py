@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data.durable import why_no_file
 from evaluation.open_questions import OpenQuestion
 from tokenizer.text import check_text
 
@@ -22,7 +23,9 @@ def read_answers(name: str, path: Path, questions: Sequence[OpenQuestion]) -> di
         ValueError: names the line that is no answer, or the questions without one.
     """
     if not path.is_file():
-        raise ValueError(f"answers.{name}={path}: no such file")
+        raise ValueError(
+            f"answers.{name}={path}: {why_no_file(path)}; give a .jsonl file of answers"
+        )
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:

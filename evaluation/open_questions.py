@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.durable import why_no_file
 from tokenizer.text import check_text
 
 COLUMNS = {
@@ -45,7 +46,9 @@ def read_open_questions(path: Path) -> list[OpenQuestion]:
         ValueError: names the file, and the row or line that is no question.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; give an .xlsx or .jsonl file of open questions")
+        raise ValueError(
+            f"questions={path}: {why_no_file(path)}; give an .xlsx or .jsonl file of open questions"
+        )
     if path.suffix.lower() == ".xlsx":
         return _unique(path, "row", _rows(path))
     if path.suffix.lower() == ".jsonl":

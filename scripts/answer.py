@@ -15,8 +15,6 @@ ConfigStore.instance().store("answer_schema", AnswerConfig)
 @command("answer")
 def main(composed: DictConfig) -> None:
     """Compose, answer, and say how far that got."""
-    if missing := OmegaConf.missing_keys(composed):
-        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, AnswerConfig)
     try:

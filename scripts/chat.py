@@ -119,8 +119,6 @@ def talk(conversation: Conversation) -> None:
 @command("chat", resumes="/save keeps a conversation")
 def main(composed: DictConfig) -> None:
     """Open the model and talk."""
-    if missing := OmegaConf.missing_keys(composed):
-        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, ChatConfig)
     speaker = open_speaker(config)

@@ -21,8 +21,6 @@ SHOWN = 3
 
 def main(composed: DictConfig) -> None:
     """Compare and tell."""
-    if missing := OmegaConf.missing_keys(composed):
-        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, CheckSourcesConfig)
     if tell(check_sources(config), config):

@@ -22,8 +22,6 @@ ConfigStore.instance().store("compare_schema", CompareConfig)
 @command("compare")
 def main(composed: DictConfig) -> None:
     """Read both folders and print the table."""
-    if missing := OmegaConf.missing_keys(composed):
-        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, CompareConfig)
     comparisons = compare_folders(config)

@@ -25,8 +25,6 @@ register_schema("evaluate_schema", EvaluateConfig, free_keys=("shots_of",))
 @command("evaluate", resumes="the same command goes on where it was")
 def main(composed: DictConfig) -> None:
     """Open tasks and model, answer, and print the table."""
-    if missing := OmegaConf.missing_keys(composed):
-        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, EvaluateConfig)
     tasks = open_tasks(config.tasks, config.benchmarks, config.variant, config.limit)

@@ -20,8 +20,6 @@ ConfigStore.instance().store("expand_tokenizer_schema", GrowConfig)
 
 @command("expand_tokenizer")
 def main(composed: DictConfig) -> None:
-    if missing := OmegaConf.missing_keys(composed):
-        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, GrowConfig)
     summarize(grow(config), config.out)

@@ -22,8 +22,6 @@ ConfigStore.instance().store("export_schema", ExportConfig)
 @command("export")
 def main(composed: DictConfig) -> None:
     """Write one folder."""
-    if missing := OmegaConf.missing_keys(composed):
-        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, ExportConfig)
     export_folder(config)

@@ -49,8 +49,6 @@ def answer_file(config: GenerateConfig) -> None:
 @command("generate")
 def main(composed: DictConfig) -> None:
     """Compose, then print or write."""
-    if missing := OmegaConf.missing_keys(composed):
-        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, GenerateConfig)
     if config.prompt is not None:

@@ -17,8 +17,6 @@ register_schema("harness_schema", HarnessConfig, free_keys=("shots_of",))
 @command("harness")
 def main(composed: DictConfig) -> None:
     """Write the files and name the tasks."""
-    if missing := OmegaConf.missing_keys(composed):
-        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, HarnessConfig)
     tasks = open_tasks(config.tasks, config.benchmarks, config.variant, config.limit)

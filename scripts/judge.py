@@ -21,8 +21,6 @@ register_schema("judge_schema", JudgeConfig, free_keys=("answers", "body"))
 @command("judge")
 def main(composed: DictConfig) -> None:
     """Judge, print the table, and exit with 1 if a verdict is missing."""
-    if missing := OmegaConf.missing_keys(composed):
-        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, JudgeConfig)
     try:

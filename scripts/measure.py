@@ -130,8 +130,6 @@ def measure(run: Config, folder: Path, config: MeasureConfig) -> None:
 @command("measure", resumes="the same command goes on with the run that it was at")
 def main(composed: DictConfig) -> None:
     """Measure every run that is finished and not measured."""
-    if missing := OmegaConf.missing_keys(composed):
-        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, MeasureConfig)
     folders = sorted(path.parent for path in Path(config.runs).glob("*/config.yaml"))

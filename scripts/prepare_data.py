@@ -30,8 +30,6 @@ ConfigStore.instance().store("prepare_conversations_schema", _conversations)
 
 
 def main(composed: DictConfig) -> None:
-    if missing := OmegaConf.missing_keys(composed):
-        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, PrepareConversationsConfig | PrepareConfig)
     try:

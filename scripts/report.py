@@ -28,8 +28,6 @@ def report(config: ReportConfig) -> None:
 @command("report")
 def main(composed: DictConfig) -> None:
     """Compose, then report."""
-    if missing := OmegaConf.missing_keys(composed):
-        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, ReportConfig)
     report(config)

@@ -24,8 +24,6 @@ ConfigStore.instance().store("serve_schema", ServeConfig)
 @command("serve", resumes="the same command serves again")
 def main(composed: DictConfig) -> None:
     """Open the model and answer until Ctrl-C."""
-    if missing := OmegaConf.missing_keys(composed):
-        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, ServeConfig)
     if lacking := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:

@@ -123,8 +123,6 @@ def trace(config: TraceConfig) -> None:
 @command("trace")
 def main(composed: DictConfig) -> None:
     """Look up one step, row or document."""
-    if missing := OmegaConf.missing_keys(composed):
-        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, TraceConfig)
     trace(config)

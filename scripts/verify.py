@@ -112,8 +112,6 @@ def verify(asked: VerifyConfig) -> Verdict:
 @command("verify")
 def main(composed: DictConfig) -> None:
     """Verify one run."""
-    if missing := OmegaConf.missing_keys(composed):
-        raise ValueError(f"{', '.join(sorted(missing))}: must be given\n{__doc__}")
     config = OmegaConf.to_object(composed)
     assert isinstance(config, VerifyConfig)
     if not verify(config).passed:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 import scripts.check_sources
 import scripts.prepare_data  # registers what conf/prepare_data.yaml names
+from conf.command import command
 from conf.suggest import CONF
 from data.apart import NOTES, CheckSourcesConfig, check_sources, pairs_of, refuse_copies
 from data.held_out import is_held_out
@@ -284,7 +285,7 @@ def test_other_tokenizers_texts_and_folders_are_refused(make, tokenizer, tmp_pat
         check(tokenizer, one, two)
 
 
-def test_the_program_tells_and_ends_as_it_found(make, tokenizer, capsys):
+def test_the_program_tells_and_ends_as_it_found(make, tokenizer, monkeypatch, capsys):
     one, two = make("one", ONE), make("two", [*OTHERS, *map(changed, held_out_of(ONE))])
     arguments = (f"sources=[{one},{two}]", f"tokenizer={tokenizer}", "workers=1")
     with pytest.raises(SystemExit) as end:
@@ -299,5 +300,7 @@ def test_the_program_tells_and_ends_as_it_found(make, tokenizer, capsys):
     scripts.check_sources.main(
         composed("check_sources", f"sources=[{one},{three}]", *arguments[1:])
     )
-    with pytest.raises(ValueError, match=r"sources: must be given\nDoes a source train"):
-        scripts.check_sources.main(composed("check_sources", *arguments[1:]))
+    monkeypatch.setattr("sys.argv", ["check_sources", *arguments[1:]])
+    with pytest.raises(SystemExit, match=r"^error: sources: must be given$"):
+        command("check_sources")(scripts.check_sources.main)()
+    assert capsys.readouterr().err.startswith("Does a source train")

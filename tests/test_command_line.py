@@ -179,6 +179,16 @@ def test_commas_separate_the_points_of_a_sweep():
         ("prepare_data", ["inputs=[a,,b]"], "an element is empty; type inputs='[a,b]'"),
         ("plan", ["gpus=8,16"], "type gpus='[8,16]' for 2 values"),
         ("train", ["optim.lr=abc"], "optim.lr=abc: must be a number"),
+        ("generate", ["folder=", "prompt=x"], "folder=: empty; type folder=<value>, or leave fold"),
+        ("evaluate", ["benchmarks=''"], "benchmarks=: empty; type benchmarks=<value>, or leave"),
+        (
+            "train",
+            ["init_from="],
+            "init_from=: empty; type init_from=<value>, or leave init_from o",
+        ),
+        ("train", ["data.sources.geo_en= "], "data.sources.geo_en=: empty"),
+        ("prepare_data", ["tokenizer="], "tokenizer=: empty"),
+        ("judge", ["out="], "out=: empty"),
         ("train", ["optim.lr="], "optim.lr=: must be a number"),
         ("train", ["seed=1e3"], "must be a whole number; write 1000"),
         ("train", ["seed=1;2"], "seed=1;2: must be a whole number"),
@@ -313,6 +323,24 @@ def test_help_shows_what_applies(name, says, never):
     shown = help_text(name, "USAGE")
     assert all(text in shown for text in says)
     assert not any(text in shown for text in never)
+
+
+def test_texts_that_may_be_empty_are_taken():
+    assert read("chat", "folder=x", "system=").system == ""
+    typed = ("curriculum.stages.specialization.replay.of=", "train")
+    assert read(typed[1], typed[0]).curriculum.stages.specialization.replay.of == ""
+
+
+@pytest.mark.parametrize("name", ["generate", "evaluate", "judge", "export"])
+def test_what_is_missing_is_said_behind_the_usage(name, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [name])
+    module = importlib.import_module(f"scripts.{name}")
+    with pytest.raises(
+        SystemExit,
+        match=r"^error: [a-z, ]*out[a-z, ]*: must be given$|^error: folder: must be given$",
+    ):
+        module.main()
+    assert capsys.readouterr().err == f"{module.__doc__.strip()}\n\n"
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])

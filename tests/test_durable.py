@@ -1,10 +1,16 @@
 import os
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from evaluation.judge_answers import read_answers
+from evaluation.open_questions import read_open_questions
 from model.durable import GROWTH, forced, make_durable, new_folder
+from tokenizer.tokenizer import Tokenizer
+from training.answers import read_prompts
+from training.growth_inputs import read_candidates
 
 
 @pytest.fixture
@@ -103,3 +109,19 @@ def test_an_error_of_the_writer_is_the_one_that_is_raised(tmp_path, monkeypatch)
 
     with pytest.raises(ValueError, match="not this way"):
         write()
+
+
+@pytest.mark.parametrize(
+    ("field", "read"),
+    [
+        ("prompts=", lambda path: read_prompts(path, cast(Tokenizer, None), chat=False)),
+        ("questions=", read_open_questions),
+        ("answers.one=", lambda path: read_answers("one", path, [])),
+        ("candidates: ", read_candidates),
+    ],
+)
+def test_a_folder_in_place_of_a_file_is_called_a_folder(field, read, tmp_path):
+    with pytest.raises(ValueError, match=rf"^{field}{tmp_path}: a folder, and a file is needed; "):
+        read(tmp_path)
+    with pytest.raises(ValueError, match=rf"^{field}{tmp_path}/no: no such file; give a"):
+        read(tmp_path / "no")

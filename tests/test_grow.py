@@ -400,7 +400,7 @@ def test_refusals(base_folder, sample, tmp_path):
         ({"measure": [gbk]}, "gbk.txt, record 1: invalid UTF-8"),
         ({"measure": [write(tmp_path, "blank.jsonl", b'{"text": ""}\n')]}, "blank has no text"),
         ({"candidates": [write(tmp_path, "learnt.txt", b"a")]}, "'learnt' is the name of another"),
-        ({"candidates": [str(tmp_path / "no.txt")]}, "there is no file"),
+        ({"candidates": [str(tmp_path / "no.txt")]}, "no.txt: no such file; give a .model"),
         ({"device": "gpu"}, "device='gpu': one of auto, cpu, cuda"),
         ({"out": words + "/out"}, "words.csv is no folder that can be written to"),
         ({"init": "best"}, "init='best': one of"),

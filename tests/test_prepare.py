@@ -863,7 +863,7 @@ def test_the_command_ends_with_one_message(make):
     ):
         ended = command(*arguments)
         assert ended.returncode == 1
-        assert ended.stderr.startswith(f"error: {message}")
+        assert ended.stderr.splitlines()[-1].startswith(f"error: {message}")
         assert "Traceback" not in ended.stderr
 
 

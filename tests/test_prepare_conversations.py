@@ -697,8 +697,9 @@ def test_the_command_takes_columns_of_the_users(make):
 def test_the_command_ends_with_one_message(arguments, message):
     ended = command(*arguments)
     assert ended.returncode == 1
-    assert ended.stderr.startswith("error: ")
-    assert message in ended.stderr
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
     assert "Traceback" not in ended.stderr
 
 

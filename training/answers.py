@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data.durable import fsync_folder, only_writer, write_durably
+from data.durable import fsync_folder, only_writer, why_no_file, write_durably
 from model.generate import Answer, check_prompts, generate
 from tokenizer.chat import Message, encode_prompt
 from tokenizer.text import check_text
@@ -84,7 +84,7 @@ def read_prompts(path: Path, tokenizer: Tokenizer, chat: bool) -> list[Prompt]:
         ValueError: names the line that holds none.
     """
     if not path.is_file():
-        raise ValueError(f"prompts={path}: no such file")
+        raise ValueError(f"prompts={path}: {why_no_file(path)}; give a .jsonl file of prompts")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -11,6 +11,7 @@ from sentencepiece.sentencepiece_model_pb2 import (
 )
 
 from data.corpus import Corpus, open_corpus
+from data.durable import why_no_file
 from model.embeddings import Init
 from model.merge import MergedAdapters
 from model.weights import PretrainedFolder
@@ -248,7 +249,7 @@ def named_candidates(paths: list[str]) -> dict[str, list[str]]:
 def read_candidates(path: Path) -> list[str]:
     """The pieces of a sentencepiece model, or the words of a list."""
     if not path.is_file():
-        raise ValueError(f"candidates: there is no file {path}")
+        raise ValueError(f"candidates: {path}: {why_no_file(path)}; give a .model or .txt file")
     if path.suffix == ".model":
         return model_pieces(path)
     if path.suffix != ".txt":
