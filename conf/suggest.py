@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -100,9 +102,47 @@ def check_overrides(config_name: str, arguments: Sequence[str]) -> list[str]:
         else:
             text = rendered(override, field, tree, sweeps=line.sweeps)
             read += _in_place_of_keys(override, tree, text)
-    if not line.sweeps:
-        _compose(config_name, read)  # what is left: what only the whole configuration shows
+    # What is left: what only the whole configuration shows.
+    if line.sweeps:
+        _refuse_shared_folders(config_name, tree, read)
+    else:
+        _compose(config_name, read)
     return [*read, *line.flags]
+
+
+def _refuse_shared_folders(config_name: str, tree: DictConfig, overrides: Sequence[str]) -> None:
+    """Compare the folders, or files, that the runs of a sweep write.
+
+    Raises:
+        ValueError: two runs write the same one; the second would be refused after the first.
+    """
+    keys = ("runs_folder", "name") if config_name == "train" else ("out", "name")
+    keys = [key for key in keys if key in list(tree)]  # also one without a value
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    typed = [one.key_or_group for one in parsed]
+    named = next((key for key in ("name", "out") if key in keys and key in typed), None)
+    if named is None or "hydra/sweeper" in typed:
+        return
+    swept = [one.key_or_group for one in parsed if one.is_sweep_override()]
+    fields = [key for key in swept if key != named and not (CONF / key).is_dir()]
+    (points,) = BasicSweeper.split_arguments(parsed, None)
+    seen: set[str] = set()
+    for point in points:
+        composed = _compose(config_name, point)
+        try:
+            parts = [OmegaConf.select(composed, key) for key in keys]
+        except OmegaConfBaseException:  # of `${hydra:...}`, which only a run of Hydra resolves
+            return
+        folder = "/".join(map(str, parts))
+        if folder in seen and None not in parts:
+            form = f"{named}='{parts[keys.index(named)]}-${{{fields[0]}}}'" if fields else ""
+            without = "" if OmegaConf.is_missing(tree, named) else f"leave {named} out"
+            remedy = " or ".join(filter(None, [without, form]))
+            raise ValueError(
+                f"{named}={parts[keys.index(named)]}: several runs of the sweep would write "
+                f"{folder}; {remedy or f'give each run {named} that differs'}"
+            )
+        seen.add(folder)
 
 
 def _in_place_of_keys(override: Argument, tree: DictConfig, text: str) -> list[str]:

@@ -303,4 +303,4 @@ def test_the_program_tells_and_ends_as_it_found(make, tokenizer, monkeypatch, ca
     monkeypatch.setattr("sys.argv", ["check_sources", *arguments[1:]])
     with pytest.raises(SystemExit, match=r"^error: sources: must be given$"):
         command("check_sources")(scripts.check_sources.main)()
-    assert capsys.readouterr().err.startswith("Does a source train")
+    assert capsys.readouterr().err.endswith(f"{scripts.check_sources.__doc__.strip()}\n\n")

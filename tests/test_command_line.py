@@ -170,6 +170,46 @@ def test_commas_separate_the_points_of_a_sweep():
 @pytest.mark.parametrize(
     ("name", "typed", "answer"),
     [
+        (
+            "train",
+            "seed=0,1 name=same",
+            "name=same: several runs of the sweep would write runs/same; "
+            "leave name out or name='same-${seed}'",
+        ),
+        ("train", "seed=0,1 optim.lr=1e-3,2e-3 name=x-${seed}", "would write runs/x-0; leave name"),
+        ("train", "seed=0,1 name=a,b,a", "would write runs/a; leave name out or name='a-${seed}'"),
+        ("train", "model=toy,small name=same", "would write runs/same; leave name out"),
+        ("evaluate", "shots=0,5 folder=a tasks=[mmlu] out=x", "write x; out='x-${shots}'"),
+        (
+            "prepare_data",
+            "tokenizer=a,b name=n out=o inputs=[f]",
+            "would write o/n; name='n-${tokenizer}'",
+        ),
+    ],
+)
+def test_a_sweep_whose_runs_share_a_folder_is_refused_before_the_first(name, typed, answer):
+    assert answer in refused(name, "-m", *typed.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("train", "seed=0,1 name=x-${seed}"),
+        ("train", "seed=0,1"),
+        ("train", "seed=0 name=same"),
+        ("train", "seed=0,1 name=same runs_folder=r-${seed}"),
+        ("train", "model=toy,small name=x-${hydra:runtime.choices.model}"),
+        ("evaluate", "shots=0,5 folder=a tasks=[mmlu] out=x-${shots}"),
+        ("prepare_data", "name=a,b out=o inputs=[f] tokenizer=t"),
+    ],
+)
+def test_a_sweep_whose_runs_have_folders_of_their_own_passes(name, typed):
+    assert check_overrides(name, ["-m", *typed.split()])[-1] == "-m"
+
+
+@pytest.mark.parametrize(
+    ("name", "typed", "answer"),
+    [
         ("train", ["seed=0,1"], "python ... -m seed=0,1"),
         ("train", ["model=toy,small"], "python ... -m model=toy,small"),
         ("evaluate", ["tasks=mmlu,ceval"], "type tasks='[mmlu,ceval]' for 2 values"),
