@@ -24,6 +24,8 @@ from omegaconf import Container, DictConfig, Node, OmegaConf
 _OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[A-Za-z_$][\w./@$-]*)(?P<given>=)?", re.A)
 _FUNCTION = re.compile(r"\s*\w+\s*\(.*\)\s*", re.S)
 _ESCAPED = re.compile(r"\\[()\[\]{}:=, \t]")
+_PAIR = r"\s*[\w$./-]+\s*:\s*[-+.\deE]+\s*"
+_PAIRS = re.compile(f"{_PAIR}(?:,{_PAIR})*")
 _OPENING, _CLOSING = "([{", ")]}"
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -155,6 +157,9 @@ class _Writer:
             return self._list(stripped if bracketed else value, get_args(hint)[0])
         if origin is dict and _is_enclosed(stripped, "{}"):
             return self._mapping(stripped, get_args(hint)[1])
+        if (origin is dict or hint is Any) and _PAIRS.fullmatch(value):
+            mapping = ", ".join(": ".join(map(str.strip, x.split(":"))) for x in value.split(","))
+            raise ValueError(f"{self.key}={value}: type {self.key}='{{{mapping}}}'")
         if hint is Any:
             return self._anything(value)
         return self._plain(value, hint)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from conf.command import command
 from conf.schema import BatchConfig
 from model.config import ModelConfig
-from model.lora import LoraConfig
+from model.lora import LoraConfig, LoraOptions
 from training.optim import OptimConfig
 from training.parallelize import ParallelConfig
 from training.planned_memory import STATES, count_weights, fewest_checkpointed, peak_memory
@@ -32,7 +32,7 @@ class PlanConfig:
     """What is to be trained, on what."""
 
     model: ModelConfig
-    lora: LoraConfig | None = None
+    lora: LoraOptions | None = None
     batch: BatchConfig = field(default_factory=BatchConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Set by the model presets; changes nothing here."""
@@ -47,6 +47,11 @@ class PlanConfig:
     collectives and its memory."""
 
     def __post_init__(self) -> None:
+        if self.lora is not None and None in (self.lora.rank, self.lora.alpha):
+            raise ValueError(
+                "lora.rank and lora.alpha: null (lora=continued) takes those of an adapter, and a "
+                "plan reads no adapter; type lora=r8 or r64, or lora.rank=... lora.alpha=..."
+            )
         if not self.gpus or min(self.gpus) < 1:
             raise ValueError(f"gpus={self.gpus}: name at least one number of devices, each >= 1")
         count, layers = self.parallel.checkpointed_layers, self.model.num_hidden_layers
@@ -62,12 +67,17 @@ class PlanConfig:
             )
 
     @property
+    def adapter(self) -> LoraConfig | None:
+        """Settings of the adapter that is trained."""
+        return None if self.lora is None else LoraConfig(**asdict(self.lora))
+
+    @property
     def job(self) -> Job:
-        """What the formulas take."""
+        """Input of the formulas."""
         return Job(
             model=self.model,
-            lora=self.lora,
-            weights=count_weights(self.model, self.lora),
+            lora=self.adapter,
+            weights=count_weights(self.model, self.adapter),
             row_length=self.batch.row_length,
             micro_batch_rows=self.batch.micro_batch_rows,
             tokens_per_step=self.batch.tokens_per_step,
@@ -174,7 +184,7 @@ def simulated(config: PlanConfig) -> Iterator[str]:
         ranks=max(config.gpus),
         rows=config.batch.micro_batch_rows,
         row_length=config.batch.row_length,
-        lora=config.lora,
+        lora=config.adapter,
     )
     yield f"simulated as rank 0 of {max(config.gpus)}, {config.parallel.strategy}, one micro-batch:"
     for name, calls in sorted(found.calls.items()):

@@ -229,6 +229,18 @@ def test_a_sweep_whose_runs_have_folders_of_their_own_passes(name, typed):
         ("train", ["data.sources.geo_en= "], "data.sources.geo_en=: empty"),
         ("prepare_data", ["tokenizer="], "tokenizer=: empty"),
         ("judge", ["out="], "out=: empty"),
+        (
+            "train",
+            ["curriculum.stages.adaptation.weights=general:1"],
+            "type curriculum.stages.adaptation.weights='{general: 1}'",
+        ),
+        (
+            "train",
+            ["curriculum.stages.adaptation.weights=general:.9, geo_en : 1e-1"],
+            "type curriculum.stages.adaptation.weights='{general: .9, geo_en: 1e-1}'",
+        ),
+        ("train", ["data.general=geo_en:1"], "type data.general='{geo_en: 1}'"),
+        ("evaluate", ["shots_of=mmlu:0"], "type shots_of='{mmlu: 0}'"),
         ("train", ["optim.lr="], "optim.lr=: must be a number"),
         ("train", ["seed=1e3"], "must be a whole number; write 1000"),
         ("train", ["seed=1;2"], "seed=1;2: must be a whole number"),

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from conf.suggest import CONF
 from model import adapted as adapted_linears
-from model.lora import LoraConfig, add_lora
+from model.lora import LoraConfig, LoraOptions, add_lora
 from model.tiles import tile_rows
 from model.transformer import Mistral
 from scripts.plan import PlanConfig, plan
@@ -434,6 +434,7 @@ def test_impossible_machines(change, message):
             {"parallel": ParallelConfig(checkpointing="full", checkpointed_layers=3)},
             "checkpointed_layers=3: the network has 2 layers",
         ),
+        ({"lora": LoraOptions()}, "null .lora=continued. takes those of an adapter, and a plan"),
     ],
 )
 def test_impossible_plans(change, message):
@@ -455,6 +456,8 @@ def test_the_command():
     assert sum("fsdp" in line and "MFU" not in line for line in lines) >= 4
     lines = list(plan(composed("lora=r8", "gpus=[1]", "machine.memory_gib=24")))
     assert "7,241,732,096 are frozen" in lines[0]
+    same = composed("lora=continued", "lora.rank=8", "lora.alpha=16", "gpus=[1]")
+    assert same.job == composed("lora=r8", "gpus=[1]").job
     small = [
         "model=toy",
         "model.num_hidden_layers=1",
