@@ -1,6 +1,7 @@
 """The tensors of an adapter as PEFT names them, and what each name means."""
 
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class AdapterTensors:
     def __init__(self, folder: Path) -> None:
         self._path = folder / WEIGHTS
         self._file = _open_weights(folder)
+        self._keys: dict[str, str] = {}  # of the tensors in the file, by their names here
         self.base_digest: str | None = (self._file.metadata() or {}).get(BASE_DIGEST)
         self.shapes = self._stored_shapes()
         self.modules = _by_module(folder, self.shapes)
@@ -67,7 +69,13 @@ class AdapterTensors:
                     f"{self._path}: {key} is stored in {stored.get_dtype()}; only "
                     f"{', '.join(_DTYPES)} are read, so save the adapter without quantization"
                 )
-            shapes[key.removeprefix(PREFIX)] = torch.Size(stored.get_shape())
+            name = _DEFAULT.sub("", key.removeprefix(PREFIX))
+            if name in shapes:
+                raise ValueError(
+                    f"{self._path}: {name} is there twice, once with the name of an adapter "
+                    "(default); remove one of the tensors"
+                )
+            shapes[name], self._keys[name] = torch.Size(stored.get_shape()), key
         return shapes
 
     def read(self, name: str, rows: slice | tuple[slice, slice]) -> Tensor:
@@ -76,7 +84,7 @@ class AdapterTensors:
         Raises:
             ValueError: a value is infinite or NaN.
         """
-        part = self._file.get_slice(PREFIX + name)[rows]
+        part = self._file.get_slice(self._keys[name])[rows]
         if part.numel() and not all(map(math.isfinite, torch.stack(part.aminmax()).tolist())):
             raise ValueError(
                 f"{self._path}: {name} holds values that are infinite or NaN; the adapter "
@@ -102,10 +110,25 @@ def _open_weights(folder: Path) -> Any:
         raise ValueError(f"{path}: {error}; the file is damaged") from None
 
 
+_WITH_NAME = re.compile(
+    r"\.(?:lora_(?:A|B|embedding_A|embedding_B|magnitude_vector)|modules_to_save"
+    r"|trainable_tokens_delta)\.(?!(?:weight|bias)$)(?P<name>\w+)(?:\.weight)?$"
+)
+"""Names of tensors in memory, with the name of their adapter, which PEFT's files leave out."""
+_DEFAULT = re.compile(r"(?<=\.lora_[AB])\.default(?=\.weight$)")
+"""The one name of an adapter, and its places, with which PEFT (0.21) reads the factors as well."""
+
+
 def _by_module(folder: Path, names: Iterable[str]) -> dict[str, set[str]]:
     """Module -> the ends of the names of its tensors."""
     modules: dict[str, set[str]] = {}
     for name in sorted(names):
+        if found := _WITH_NAME.search(name):
+            raise ValueError(
+                f"{folder / WEIGHTS}: {name} has the name of an adapter ({found['name']}), as in "
+                "memory and not as in PEFT's files; save the adapter with PEFT's "
+                f"save_pretrained, or remove .{found['name']} from the names of the tensors"
+            )
         end = next((end for end in _ENDS if name.endswith(f".{end}")), None)
         if end is None:
             raise ValueError(

@@ -471,6 +471,52 @@ def test_an_adapter_in_16_bits(plain, bases, tmp_path, dtype):
     assert largest_difference(merged_logits(bases / "apart", folder), logits_of(twin)) < 1e-5
 
 
+@pytest.mark.parametrize("given", ["default", "other"])
+def test_factors_with_the_name_of_their_adapter(plain, bases, tmp_path, given):
+    """PEFT reads the name `default`, and passes over factors with another name."""
+
+    def rename(tensors):
+        for name in list(tensors):
+            if ".lora_" in name:
+                tensors[f"{name.removesuffix('weight')}{given}.weight"] = tensors.pop(name)
+
+    folder = changed(plain, tmp_path / "a", rename)
+    edit(folder, init_lora_weights=True)  # B begins with zeros, which a read file replaces
+    peft = pytest.importorskip("peft", reason="compares with PEFT, which is not installed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        twin = peft.PeftModel.from_pretrained(hf_model(bases / "apart"), folder)
+        base = logits_of(hf_model(bases / "apart"))
+    if given == "default":
+        assert largest_difference(logits_of(twin), base) > 1e-3
+        assert largest_difference(merged_logits(bases / "apart", folder), logits_of(twin)) < 1e-5
+    else:
+        assert torch.equal(logits_of(twin), base)
+        with pytest.raises(ValueError, match=r"lora_A\.other\.weight has the name of an adapter"):
+            AdapterFolder(folder)
+
+
+def test_factors_that_are_there_twice(plain, tmp_path):
+    def add(tensors):
+        name = f"{LAYER}.q_proj.lora_A.weight"
+        tensors[f"{LAYER}.q_proj.lora_A.default.weight"] = tensors[name] + 1
+
+    folder = changed(plain, tmp_path / "a", add)
+    with pytest.raises(ValueError, match=r"q_proj\.lora_A\.weight is there twice"):
+        AdapterFolder(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["lora_embedding_B.mine", "lora_magnitude_vector.default.weight", "modules_to_save.a.weight"],
+)
+def test_other_names_of_tensors_in_memory(plain, tmp_path, name):
+    added = {f"{LAYER}.q_proj.{name}": torch.ones(4)}
+    folder = changed(plain, tmp_path / "a", lambda tensors: tensors.update(added))
+    with pytest.raises(ValueError, match=f"has the name of an adapter .{name.split('.')[1]}., as"):
+        AdapterFolder(folder)
+
+
 def test_half_an_update(plain, tmp_path):
     folder = changed(plain, tmp_path / "a", lambda x: x.pop(f"{LAYER}.q_proj.lora_B.weight"))
     with pytest.raises(ValueError, match=r"holds lora_A.weight of .*q_proj, which is no whole"):
