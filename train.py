@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
+from conf.build import Parts, assemble
 from conf.command import command
 from conf.description import describe_run, describe_start
-from conf.parts import Parts, assemble
 from conf.schema import (
     Config,
     check_same_run,
@@ -32,37 +32,32 @@ from conf.schema import (
     to_yaml,
     under_former_name,
 )
-from data.loader import Batch, Loader
-from data.random import derive
-from evaluation.ask import accuracies
-from evaluation.in_training import describe_scores
+from data.rows.loader import Batch, Loader
+from data.rows.seeds import derive
+from evaluation.multiple_choice.answer import accuracies
+from evaluation.multiple_choice.in_training import describe_scores
 from model.documents import Documents, copy_to
 from model.lora import seed_dropout
 from model.transformer import Mistral
-from training.checkpoint import Checkpointer
+from pretrained.folder import FINAL_FOLDERS, Folder
+from storage.atomic import replace_text
+from training.checkpoint.checkpointer import Checkpointer
+from training.checkpoint.export import chat_files, chat_settings, export
 from training.clip import clip_gradients
 from training.distributed import World, fixed_order, start_world
 from training.evaluate import evaluate
-from training.export import chat_files, chat_settings, export
-from training.forgetting import log_evaluation
 from training.freeze import freeze, frozen_rows_held, zero_frozen_gradients
-from training.inputs import Folder
-from training.metrics import Meter, MetricsLog, measure_peak_flops
 from training.optim import build_optimizer, set_learning_rates
 from training.parallelize import materialize, sum_over_replicas
-from training.plots import plot_forgetting, plot_run
 from training.profiler import profiler
-from training.resume import check_resume, check_same_state
-from training.run_folder import (
-    FINAL_FOLDERS,
-    describe_environment,
-    open_run_folder,
-    record_start,
-    replace_text,
-)
-from training.run_log import describe_gaps, describe_stop
+from training.run.folder import describe_environment, open_run_folder, record_start
+from training.run.forgetting import log_evaluation
+from training.run.log import describe_gaps, describe_stop
+from training.run.metrics import Meter, MetricsLog, measure_peak_flops
+from training.run.plots import plot_forgetting, plot_run
+from training.run.resume import check_resume, check_same_state
+from training.run.started_from import keep
 from training.schedule import learning_rate
-from training.started_from import keep
 from training.step import StepResult, loss_by_row, sum_by_source
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from conf.parts import Parts
+from conf.build import Parts
 from model.attention import describe_backend
 from training.distributed import World
 

@@ -19,17 +19,17 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from conf.command import register_schema
-from data.curriculum import Plan
-from data.stages import CurriculumConfig, weights_of_sources
-from evaluation.in_training import TasksConfig
+from data.rows.curriculum import Plan
+from data.rows.curriculum_config import CurriculumConfig, weights_of_sources
+from evaluation.multiple_choice.in_training import TasksConfig
 from model.config import ModelConfig
 from model.lora import LoraOptions
-from training.checkpoint import CheckpointConfig
+from training.checkpoint.checkpointer import CheckpointConfig
 from training.evaluate import EvaluationConfig
-from training.metrics import LoggingConfig
 from training.optim import OptimConfig
 from training.parallelize import ParallelConfig
-from training.resume import recorded_fingerprints
+from training.run.metrics import LoggingConfig
+from training.run.resume import recorded_fingerprints
 from training.schedule import ScheduleConfig
 
 # Fields that say where and how a run is carried out, not what it computes: they do not enter its

@@ -14,9 +14,9 @@ import torch
 
 sys.path.insert(0, ".")
 
-from data.conversations import Conversations
+from data.rows.conversations import Conversations
+from pretrained.load import open_model
 from tokenizer.chat import Encoded
-from training.open_model import open_model
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ python -m docs.benchmark_counts <folder of the benchmarks> [task whose problems 
 
 import sys
 
-from evaluation.tasks import TASKS, open_task
+from evaluation.benchmarks.registry import TASKS, open_task
 
 
 def main() -> None:

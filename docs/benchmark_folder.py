@@ -24,12 +24,11 @@ import torch
 
 sys.path.insert(0, ".")
 
-import model.weights
+from inference.generation.engine import Runner
 from model.config import ModelConfig
-from model.runner import Runner
 from model.transformer import Mistral
-from model.weights import load_pretrained, save_pretrained
-from training.inputs import open_tokenizer
+from pretrained.safetensors_folder import load_pretrained, save_pretrained
+from training.sources import open_tokenizer
 
 PROMPT = [1, 5, 7]
 PIECE = 1 << 24

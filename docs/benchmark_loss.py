@@ -22,7 +22,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 
 sys.path.insert(0, ".")
 
-from scripts.benchmarks.loss import chunked, forget_peak, held, plain
+from experiments.benchmarks.loss import chunked, forget_peak, held, plain
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,8 @@
 
 The first 40 test questions of three subjects of MMLU behind the five solved ones of each. An answer
 is the letter that the network, which has random weights (the shape of `model=small`, a window of
-4,096), finds likeliest. Ours is `evaluation.scoring.score`; transformers is given whole prompts,
+4,096), finds likeliest. Ours is `evaluation.scoring.loglikelihood.score`; transformers is given
+whole prompts,
 alone and in padded batches of 8, sorted by length. Both compute the logits of last positions only;
 a further row has ours score every context, too. The sides take turns, and CPU seconds are printed
 beside those of the clock, since they say more where other work shares the cores.
@@ -28,12 +29,13 @@ from transformers import AutoModelForCausalLM
 
 sys.path.insert(0, ".")
 
-from evaluation.requests import Request
-from evaluation.scoring import score
+from evaluation.scoring.loglikelihood import score
+from evaluation.scoring.requests import Request
 from model.config import ModelConfig
 from model.initial import InitialWeights
 from model.transformer import Mistral
-from model.weights import fill, load_pretrained, save_pretrained
+from model.weights import fill
+from pretrained.safetensors_folder import load_pretrained, save_pretrained
 from tokenizer.tokenizer import Tokenizer
 
 SUBJECTS = ("high_school_geography", "astronomy", "prehistory")

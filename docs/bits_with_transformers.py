@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 sys.path.insert(0, ".")
 
 from conf.schema import Config, load_run
-from data.shards import Source
+from data.rows.shards import Source
 from training.evaluate import cut_text
-from training.run_log import read_records
+from training.run.log import read_records
 
 
 def pieces(config: Config, name: str) -> list[str]:

@@ -23,8 +23,8 @@ import transformers
 
 sys.path.insert(0, ".")
 
-from data.prepare import PrepareConfig, prepare
-from model.weights import load_pretrained
+from data.prepare.documents import PrepareConfig, prepare
+from pretrained.safetensors_folder import load_pretrained
 from tests.runs import configure
 from tokenizer.chat import template_of
 from tokenizer.tokenizer import Tokenizer

@@ -10,8 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, ".")
 
-from data.held_out import is_held_out
-from data.readers import Position, read_records, text_of
+from data.prepare.held_out import is_held_out
+from data.records.readers import Position, read_records, text_of
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.train import train_bpe
 

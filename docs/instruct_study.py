@@ -29,9 +29,9 @@ from data.sample.prose import finish
 from data.sample.wordings import wordings
 from model.documents import Documents
 from model.transformer import Mistral
+from pretrained.load import open_model
 from tokenizer.chat import Message, encode_conversation, encode_prompt
 from tokenizer.tokenizer import Tokenizer
-from training.open_model import open_model
 
 Row = tuple[list[int], int]
 

@@ -1,6 +1,7 @@
 """Where the time of a training step goes on a CUDA device, by kernels.
 
-    python docs/profile_step.py lora_4096          # one of LARGE in scripts/benchmarks/parts.py
+    python docs/profile_step.py lora_4096          # one of LARGE in
+    experiments/benchmarks/harness/suites.py
     python docs/profile_step.py full_4096 20       # the 20 most expensive kernels
 
 Two steps warm up, two are traced. Milliseconds are per step and of the device alone.
@@ -15,8 +16,8 @@ from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from scripts.benchmarks.parts import LARGE, large_step, shape_of
-from scripts.benchmarks.training import prepare
+from experiments.benchmarks.harness.suites import LARGE, large_step, shape_of
+from experiments.benchmarks.training import prepare
 from training.distributed import start_world
 
 STEPS = 2

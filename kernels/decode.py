@@ -1,10 +1,11 @@
-"""One new token per sequence against the ring that a cache keeps of it (`model.ring`).
+"""One new token per sequence against the ring that a cache keeps of it
+(`inference.generation.cache.kv_storage`).
 
 Two launches per layer instead of two dozen: queries and keys are rotated while the new key and
 value are written to their slot, and all heads that share a key head read its keys once, cut into
 pieces that several programs read at the same time (split keys: Dao et al. 2023, "Flash-Decoding
 for long-context inference"). Lengths are read from the device, so that a recorded launch can be
-replayed. No gradients. `model.recorded` is the user.
+replayed. No gradients. `inference.generation.decoders.cuda_graph` is the user.
 """
 
 # pyright: reportInvalidTypeForm=false

@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from model.config_keys import check_other_keys
-from model.json_file import is_number, shown
+from storage.json_file import is_number, shown
 
 ARCHITECTURES = {"mistral": "MistralForCausalLM", "llama": "LlamaForCausalLM"}
 MOST_LAYERS = 1000

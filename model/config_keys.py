@@ -9,7 +9,7 @@ Sources: the configuration classes of transformers 4.57 and 5.24, and published 
 from collections.abc import Mapping
 from typing import Any
 
-from model.json_file import is_number, shown
+from storage.json_file import is_number, shown
 
 # Keys that change the network of some family, with the values that change nothing in this one.
 NEUTRAL: dict[str, tuple[Any, ...]] = {

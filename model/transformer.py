@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from inference.generation.cache.cache import Cache, Step
 from kernels.add_rms_norm import add_rms_norm
 from kernels.launch import chosen
 from kernels.rope import rope
 from kernels.swiglu import swiglu
 from model.adapted import feed_forward, joined_feed_forward, project
 from model.attention import attention, prepare_documents
-from model.cache import Cache, Step
 from model.config import ModelConfig
 from model.documents import Documents
 from model.loss import Losses, linear_cross_entropy

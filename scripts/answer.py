@@ -7,7 +7,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
-from evaluation.answer_questions import AnswerConfig, answer_questions
+from inference.generation.answer_questions import AnswerConfig, answer_questions
 
 ConfigStore.instance().store("answer_schema", AnswerConfig)
 

@@ -19,8 +19,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
-from training.conversation import ChatConfig, Conversation
-from training.speaker import open_speaker
+from inference.generation.chat import ChatConfig, Conversation
+from inference.generation.load import open_speaker
 
 ConfigStore.instance().store("chat_schema", ChatConfig)
 QUOTES = '"""'

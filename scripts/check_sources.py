@@ -11,8 +11,8 @@ Exit code 1 if there are copies.
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from data.apart import CheckSourcesConfig, Pair, check_sources, preparation_of
-from data.shards import Source
+from data.prepare.check_overlap import CheckSourcesConfig, Pair, check_sources, preparation_of
+from data.rows.shards import Source
 from tokenizer.tokenizer import Tokenizer
 
 ConfigStore.instance().store("check_sources_schema", CheckSourcesConfig)

@@ -9,7 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
-from evaluation.compare import (
+from evaluation.multiple_choice.compare import (
     CompareConfig,
     compare_folders,
     comparison_table,

@@ -11,13 +11,13 @@ The same command goes on where it was interrupted. `scripts.compare` compares tw
 from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command, register_schema
-from evaluation.accuracy import table
-from evaluation.config import EvaluateConfig, open_tasks
-from evaluation.prompts import write_prompts
-from evaluation.run import evaluate_tasks
+from evaluation.multiple_choice.accuracy import table
+from evaluation.multiple_choice.config import EvaluateConfig, open_tasks
+from evaluation.multiple_choice.prompts import write_prompts
+from evaluation.multiple_choice.run import evaluate_tasks
+from model.device import compute_dtype
+from pretrained.load import open_model
 from training.distributed import start_world
-from training.open_model import open_model
-from training.parallelize import compute_dtype
 
 register_schema("evaluate_schema", EvaluateConfig, free_keys=("shots_of",))
 

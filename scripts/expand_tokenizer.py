@@ -11,9 +11,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
-from training.grow import grow
-from training.growth_inputs import GrowConfig
-from training.growth_report import Summary
+from tools.vocabulary.grow import grow
+from tools.vocabulary.inputs import GrowConfig
+from tools.vocabulary.report import Summary
 
 ConfigStore.instance().store("expand_tokenizer_schema", GrowConfig)
 

@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
-from training.merge_folders import ExportConfig, export_folder
+from tools.merging.export import ExportConfig, export_folder
 
 ConfigStore.instance().store("export_schema", ExportConfig)
 

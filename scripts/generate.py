@@ -9,9 +9,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
-from model.generate import stream
-from training.answers import GenerateConfig, encode_text, write_answers
-from training.speaker import open_speaker
+from inference.generation.batch import GenerateConfig, encode_text, write_answers
+from inference.generation.generate import stream
+from inference.generation.load import open_speaker
 
 ConfigStore.instance().store("generate_schema", GenerateConfig)
 

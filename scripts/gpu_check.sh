@@ -3,5 +3,5 @@
 # the table goes to stdout), then one toy run through the whole of train.py.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-python -m scripts.benchmark suite=gpu
+python -m experiments.benchmarks suite=gpu
 python train.py +experiment=tspt_stage1 device=cuda name=gpu_check

@@ -8,8 +8,8 @@
 from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command, register_schema
-from evaluation.config import open_tasks
-from evaluation.harness import HarnessConfig, export_harness
+from evaluation.multiple_choice.config import open_tasks
+from evaluation.multiple_choice.harness import HarnessConfig, export_harness
 
 register_schema("harness_schema", HarnessConfig, free_keys=("shots_of",))
 

@@ -11,9 +11,9 @@ command goes on where it was interrupted, and asks again for what failed. See do
 from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command, register_schema
-from evaluation.judge import judge_answers
-from evaluation.judge_config import JudgeConfig
-from evaluation.judge_summary import judge_table
+from evaluation.judge.config import JudgeConfig
+from evaluation.judge.run import judge_answers
+from evaluation.judge.summary import judge_table
 
 register_schema("judge_schema", JudgeConfig, free_keys=("answers", "body"))
 

@@ -21,15 +21,15 @@ from tqdm import tqdm
 
 from conf.command import command
 from conf.schema import Config, load_run
+from data.rows.shards import Source
+from data.rows.sources import open_source
 from data.sample.probes import questions
-from data.shards import Source
-from data.sources import open_source
-from evaluation.measure import first_texts, half_of, measure_documents, measure_probes
-from training.distributed import choose_device
-from training.inputs import final_folder
-from training.open_model import open_model
-from training.parallelize import DTYPES
-from training.run_folder import FINAL_FOLDERS, read_starts, replace_text
+from evaluation.study.measure import first_texts, half_of, measure_documents, measure_probes
+from model.device import DTYPES, choose_device
+from pretrained.folder import FINAL_FOLDERS, final_folder
+from pretrained.load import open_model
+from storage.atomic import replace_text
+from training.run.folder import read_starts
 
 FILES = {"test": "documents.json", "development": "development.json"}
 """What each half is written to."""

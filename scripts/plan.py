@@ -4,7 +4,7 @@
     python -m scripts.plan gpus='[1]' lora=r8 batch.row_length=4096 machine.memory_gib=24
     python -m scripts.plan gpus='[64]' simulate=true                      # counted on the real code
 
-Formulas and assumptions stand in training/planning.py and training/planned_memory.py.
+Formulas and assumptions stand in tools/planning/step_time.py and tools/planning/memory.py.
 """
 
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ from conf.command import command
 from conf.schema import BatchConfig
 from model.config import ModelConfig
 from model.lora import LoraConfig, LoraOptions
+from tools.planning.memory import STATES, count_weights, fewest_checkpointed, peak_memory
+from tools.planning.simulate import simulate
+from tools.planning.step_time import Job, MachineConfig, scaling_limit, step_time
 from training.optim import OptimConfig
 from training.parallelize import ParallelConfig
-from training.planned_memory import STATES, count_weights, fewest_checkpointed, peak_memory
-from training.planning import Job, MachineConfig, scaling_limit, step_time
-from training.simulation import simulate
 
 GIB = 2**30
 

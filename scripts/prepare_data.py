@@ -12,14 +12,14 @@ inputs, the source that `out` is grows by them.
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from data.prepare import PrepareConfig, compare_on_documents, prepare
-from data.prepare_conversations import (
+from data.prepare.conversations import (
     PrepareConversationsConfig,
     compare_on_messages,
     prepare_conversations,
 )
-from data.shards import Source
-from scripts.conversation_summary import summarize_conversations
+from data.prepare.documents import PrepareConfig, compare_on_documents, prepare
+from data.prepare.summary import summarize_conversations
+from data.rows.shards import Source
 from tokenizer.tokenizer import Tokenizer
 
 ConfigStore.instance().store("prepare_documents_schema", PrepareConfig)

@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command, register_schema
-from evaluation.report import ReportConfig, build_report, read_planned
+from evaluation.study.report import ReportConfig, build_report, read_planned
 
 register_schema("report_schema", ReportConfig, free_keys=("arm_seeds", "grown_from"))
 

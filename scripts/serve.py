@@ -16,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
-from serving.config import ServeConfig
+from inference.serving.config import ServeConfig
 
 ConfigStore.instance().store("serve_schema", ServeConfig)
 
@@ -28,7 +28,7 @@ def main(composed: DictConfig) -> None:
     assert isinstance(config, ServeConfig)
     if lacking := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
         raise ValueError(f"{' and '.join(lacking)} not installed; pip install -e '.[serve]'")
-    from serving.server import serve
+    from inference.serving.server import serve
 
     serve(config)
 

@@ -12,12 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
 from conf.schema import load_run
-from data.stages import REPLAY
-from data.trace import Passage, Piece, Reading, Trace, TraceConfig
+from data.rows.curriculum_config import REPLAY
+from data.rows.trace import Passage, Piece, Reading, Trace, TraceConfig
 from tokenizer.tokenizer import Tokenizer
-from training.inputs import open_sources, open_tokenizer
-from training.resume import check_same_data, recorded_fingerprints
-from training.run_log import read_records
+from training.run.log import read_records
+from training.run.resume import check_same_data, recorded_fingerprints
+from training.sources import open_sources, open_tokenizer
 
 ConfigStore.instance().store("trace_schema", TraceConfig)
 SHOWN = 70

@@ -15,18 +15,12 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from conf.build import assemble
 from conf.command import command
 from conf.description import describe_start
-from conf.parts import assemble
 from conf.schema import load_run
-from data.loader import Loader
-from train import begin_step, train_step
-from training.checkpoint import Checkpointer
-from training.distributed import start_world
-from training.evaluate import evaluate
-from training.optim import build_optimizer
-from training.parallelize import materialize
-from training.reproduce import (
+from data.rows.loader import Loader
+from tools.verification.replay import (
     VerifyConfig,
     check_stored,
     describe_legs,
@@ -35,11 +29,17 @@ from training.reproduce import (
     judged,
     repeat,
 )
-from training.resume import check_same_data
-from training.run_folder import describe_environment
-from training.run_log import check_log, read_records
-from training.sealed import finished
-from training.verdict import Verdict
+from tools.verification.verdict import Verdict
+from train import begin_step, train_step
+from training.checkpoint.checkpointer import Checkpointer
+from training.checkpoint.manifest import finished
+from training.distributed import start_world
+from training.evaluate import evaluate
+from training.optim import build_optimizer
+from training.parallelize import materialize
+from training.run.folder import describe_environment
+from training.run.log import check_log, read_records
+from training.run.resume import check_same_data
 
 ConfigStore.instance().store("verify_schema", VerifyConfig)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from tokenizer.fast import CONTROL
+from tokenizer.hf_export import CONTROL
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.train import train_bpe
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model.weights import load_pretrained
+from pretrained.safetensors_folder import load_pretrained
 
 SMALL: dict[str, Any] = {
     "hidden_size": 64,

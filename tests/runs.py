@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from conf.schema import Config, load, register
 from conf.suggest import CONF
 from tests.sizes import SAMPLE_SCALE
-from training.run_folder import read_starts
+from training.run.folder import read_starts
 
 ROOT = CONF.parent
 TINY = (

@@ -13,14 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.adapter import WEIGHTS, AdapterFolder, load_adapter
-from model.adapter_config import CONFIG
-from model.adapter_tensors import PICKLED
-from model.merge import MergedAdapters
-from model.weights import PretrainedFolder, load_network, load_pretrained
+from pretrained.adapter import WEIGHTS, AdapterFolder, load_adapter
+from pretrained.adapter_config import CONFIG
+from pretrained.adapter_tensors import PICKLED
+from pretrained.folder import open_folder
+from pretrained.merged import MergedAdapters
+from pretrained.safetensors_folder import PretrainedFolder, load_network, load_pretrained
 from tests.test_lora import largest_difference
 from tests.toy import toy_config, toy_model
-from training.inputs import open_folder, open_weights
+from training.sources import open_weights
 
 IDS = torch.arange(3, 30)[None]
 ROWS, GROWN_ROWS = 64, 72

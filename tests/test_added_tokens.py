@@ -10,7 +10,7 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from tests.chat_folders import CHATML, TEXTS, byte_level_folder, pieces, put, sentencepiece_folder
-from tokenizer.fast import CONTROL
+from tokenizer.hf_export import CONTROL
 from tokenizer.tokenizer import Tokenizer
 
 TERMS = ("metamorphism", "loess", "岩石圈", "plagioclase")
@@ -325,7 +325,7 @@ def test_tied_pieces_take_the_ids_of_the_folders_own_file(tmp_path):
 
 
 def test_tied_pieces_alone_are_refused_before_work(tmp_path):
-    from data.prepare import PrepareConfig, prepare
+    from data.prepare.documents import PrepareConfig, prepare
 
     (tmp_path / "tied.model").write_bytes(tied_model())
     (tmp_path / "text.jsonl").write_text('{"text": "loess"}\n')
@@ -341,8 +341,8 @@ def test_tied_pieces_alone_are_refused_before_work(tmp_path):
 
 
 def test_the_user_is_told_how_far_the_files_differ(tmp_path):
-    from data.prepare import PrepareConfig, compare_on_documents
-    from data.prepare_conversations import PrepareConversationsConfig, compare_on_messages
+    from data.prepare.conversations import PrepareConversationsConfig, compare_on_messages
+    from data.prepare.documents import PrepareConfig, compare_on_documents
 
     folder = folder_of_its_own_json(tmp_path / "tied")
     texts = ["地壳由岩石组成", "silt", "黄土是风积的", "loess"]

@@ -13,19 +13,25 @@ import scripts.check_sources
 import scripts.prepare_data  # registers what conf/prepare_data.yaml names
 from conf.command import command
 from conf.suggest import CONF
-from data.apart import NOTES, CheckSourcesConfig, check_sources, pairs_of, refuse_copies
-from data.held_out import is_held_out
-from data.near_copies import NEAR_AVOIDED, SAME_AS_AVOIDED
-from data.prepare import PrepareConfig, prepare
+from data.prepare.check_overlap import (
+    NOTES,
+    CheckSourcesConfig,
+    check_sources,
+    pairs_of,
+    refuse_copies,
+)
+from data.prepare.documents import PrepareConfig, prepare
+from data.prepare.held_out import is_held_out
+from data.prepare.overlap_index import NEAR_AVOIDED, SAME_AS_AVOIDED
+from data.rows.shards import Source
 from data.sample.corpus import SOURCES
-from data.shards import Source
 from tests.runs import configure, tiny
 from tests.test_near_copies import changed, long_texts
 from tests.test_prepare import json_lines, make_texts
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.train import train_bpe
 from train import train
-from training.inputs import open_sources
+from training.sources import open_sources
 
 FRACTION = 0.2
 ONE, TWO = long_texts(seed=5), long_texts(seed=6)
@@ -280,7 +286,7 @@ def test_other_tokenizers_texts_and_folders_are_refused(make, tokenizer, tmp_pat
     def full(*_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("data.apart.write_durably", full)
+    monkeypatch.setattr("data.prepare.check_overlap.write_durably", full)
     with pytest.raises(ValueError, match=r"apart\.json cannot be written .*Read-only"):
         check(tokenizer, one, two)
 

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-import data.chunks
-import data.draft
-import data.growth
-import data.prepare
-from data.chunks import HELD_OUT_IS_FIXED
-from data.draft import Draft
-from data.held_out import is_held_out
-from data.near_copies import NEAR_AVOIDED, NEAR_HELD_OUT
-from data.prepare import PrepareConfig, prepare
-from data.shards import Source, fingerprint_of, read_manifest, sha256_of
+import data.prepare.chunks
+import data.prepare.documents
+import data.prepare.draft
+import data.prepare.growth
+from data.prepare.chunks import HELD_OUT_IS_FIXED
+from data.prepare.documents import PrepareConfig, prepare
+from data.prepare.draft import Draft
+from data.prepare.held_out import is_held_out
+from data.prepare.overlap_index import NEAR_AVOIDED, NEAR_HELD_OUT
+from data.rows.shards import Source, fingerprint_of, read_manifest, sha256_of
 from tests.test_near_copies import changed, long_texts
 from tests.test_prepare import contents, json_lines, make_texts, skipped
 from tokenizer.train import train_bpe
@@ -38,7 +38,7 @@ def tokenizer_path(tmp_path_factory):
 @pytest.fixture
 def config(tmp_path, tokenizer_path, monkeypatch):
     """Configs for inputs in tmp_path: `config("b", ...)` appends b.jsonl."""
-    monkeypatch.setattr(data.chunks, "CHUNK_RECORDS", 7)
+    monkeypatch.setattr(data.prepare.chunks, "CHUNK_RECORDS", 7)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
     def build(file, texts=None, **changes):
@@ -271,7 +271,7 @@ def test_work_cut_off_goes_on(config, tmp_path, monkeypatch, workers):
 
         with monkeypatch.context() as patch:
             patch.setattr(Draft, "add", some)
-            patch.setattr(data.prepare, "JOURNAL_SECONDS", 0.0)
+            patch.setattr(data.prepare.documents, "JOURNAL_SECONDS", 0.0)
             with pytest.raises(Stopped):
                 run(config("b"))
         assert contents(tmp_path / "out") == before
@@ -284,7 +284,7 @@ def test_work_cut_off_goes_on(config, tmp_path, monkeypatch, workers):
 def test_another_append_tidies_up_after_one_cut_off(config, tmp_path, monkeypatch):
     run(config("a", OLD))
     with monkeypatch.context() as patch:
-        patch.setattr(data.growth, "clear_published", stop)
+        patch.setattr(data.prepare.growth, "clear_published", stop)
         with pytest.raises(Stopped):
             run(config("b", NEW))
     grown = Source(tmp_path / "out")
@@ -303,9 +303,9 @@ def test_of_two_that_append_the_later_is_told(config, tmp_path, monkeypatch):
             patch.undo()
             monkeypatch.setattr(os, "fsync", lambda descriptor: None)
             run(config("c", make_texts(20, seed=3)))
-            return data.draft.open_draft(out, plan)
+            return data.prepare.draft.open_draft(out, plan)
 
-        patch.setattr(data.prepare, "open_draft", meanwhile)
+        patch.setattr(data.prepare.documents, "open_draft", meanwhile)
         with pytest.raises(ValueError, match="another process has just appended"):
             run(config("b"))
     run(config("b"))
@@ -342,18 +342,22 @@ def test_what_the_new_manifest_names_is_durable_before_it_is_there(config, tmp_p
 HARNESS = """
 import json, os, shutil, sys
 from pathlib import Path
-import data.chunks, data.draft, data.durable, data.growth, data.near_copies, data.prepare
-from data.grams import gram_hashes
-from data.shards import Source
+import data.prepare.chunks, data.prepare.draft, storage.lock
+import data.prepare.growth, data.prepare.overlap_index, data.prepare.documents
+from data.prepare.ngrams import gram_hashes
+from data.rows.shards import Source
 
 gram_hashes("")  # builds its table here, once for all children
 os.fsync = lambda descriptor: None  # a killed process loses no page
-data.chunks.CHUNK_RECORDS, data.prepare.JOURNAL_SECONDS = 20, 0.0
+data.prepare.chunks.CHUNK_RECORDS, data.prepare.documents.JOURNAL_SECONDS = 20, 0.0
 fields = json.loads(sys.argv[1])
 root = Path(fields["out"]).parent
 read = lambda folder: {path.name: path.read_bytes() for path in folder.iterdir()}
 old, new = read(root / "old"), read(root / "grown")
-modules = data.draft, data.durable, data.growth, data.near_copies, data.prepare
+modules = (
+    data.prepare.draft, storage.lock,
+    data.prepare.growth, data.prepare.overlap_index, data.prepare.documents,
+)
 traced = {module.__file__ for module in modules}
 
 def append(out, line=-1):
@@ -373,11 +377,11 @@ def append(out, line=-1):
                 if count == line:
                     os._exit(9)
             return trace
-        config = data.prepare.PrepareConfig(**fields | {"out": str(out)})
+        config = data.prepare.documents.PrepareConfig(**fields | {"out": str(out)})
         sys.settrace(trace)
         said = ""
         try:
-            data.prepare.prepare(config, progress=False)
+            data.prepare.documents.prepare(config, progress=False)
         except ValueError as error:
             said = str(error)
         os.write(writer, json.dumps([said, count, publishing]).encode())

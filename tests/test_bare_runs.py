@@ -7,13 +7,13 @@ import warnings
 import pytest
 
 from conf.suggest import CONF
-from data.prepare import PrepareConfig, prepare
+from data.prepare.documents import PrepareConfig, prepare
 from data.sample import build
 from data.sample.build import build_sample
 from tests.runs import configure, metrics, tiny
 from tests.sizes import SAMPLE_SCALE
 from train import train
-from training.plots import plot_forgetting, plot_run
+from training.run.plots import plot_forgetting, plot_run
 
 NAMES = ("general_en", "general_zh", "geo_en", "geo_zh")
 

@@ -15,12 +15,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from conf.suggest import CONF
-from scripts.benchmark import BenchmarkConfig, check_suite_overrides, measure_suite
-from scripts.benchmarks import common, launcher
-from scripts.benchmarks.attention import documents_of
-from scripts.benchmarks.launcher import Launcher, launch
-from scripts.benchmarks.measure import measure
-from scripts.benchmarks.parts import (
+from experiments.benchmarks.__main__ import BenchmarkConfig, check_suite_overrides, measure_suite
+from experiments.benchmarks.attention import documents_of
+from experiments.benchmarks.harness import common, launcher
+from experiments.benchmarks.harness.launcher import Launcher, launch
+from experiments.benchmarks.harness.runner import run_suite
+from experiments.benchmarks.harness.suites import (
     OPERATIONS,
     SUITES,
     TINY,
@@ -29,9 +29,9 @@ from scripts.benchmarks.parts import (
     gpu_parts,
     toy_parts,
 )
-from scripts.benchmarks.runner import run_suite
-from scripts.benchmarks.table import markdown
-from scripts.benchmarks.works import WORKS, Attention, Job, Rows, Training
+from experiments.benchmarks.harness.table import markdown
+from experiments.benchmarks.harness.workloads import WORKS, Attention, Job, Rows, Training
+from experiments.benchmarks.measure import measure
 
 ENVIRONMENT = {
     "git_commit": "0123456789abcdef",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.best_fit import best_fit
+from data.rows.best_fit import best_fit
 
 
 @st.composite

@@ -9,22 +9,27 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.shards import Source
-from model.adapter import AdapterFolder
-from model.merge import ADAPTED, ChatVector, MergedAdapters, TaskArithmetic
-from model.weights import PretrainedFolder, load_pretrained, save_pretrained, write_folder
+from data.rows.shards import Source
+from pretrained.adapter import AdapterFolder
+from pretrained.folder import open_folder
+from pretrained.load import model_digest, open_model
+from pretrained.merged import ADAPTED, ChatVector, MergedAdapters, TaskArithmetic
+from pretrained.safetensors_folder import (
+    PretrainedFolder,
+    load_pretrained,
+    save_pretrained,
+    write_folder,
+)
 from tests.kills import kill_at_call
 from tests.ranks import start_ranks, wait_for_all
 from tests.test_export import LORA, base_folder, export
 from tests.test_lora import adapted, save
 from tests.toy import random_tokens, toy_config, toy_model
-from tokenizer.candidates import read_model
+from tokenizer.expansion.candidates import read_model
 from tokenizer.tokenizer import Tokenizer
+from tools.merging.general_loss import GeneralLossConfig, general_loss
+from tools.merging.line_search import largest_within, next_place
 from training.evaluate import cut_text
-from training.general_loss import GeneralLossConfig, general_loss
-from training.inputs import open_folder
-from training.line_search import largest_within, next_place
-from training.open_model import model_digest, open_model
 
 GENERAL = ["general_en", "general_zh"]
 HEAD = "lm_head.weight"
@@ -145,8 +150,8 @@ def merged_sources(sample, tmp_path_factory):
 
 def test_rows_have_the_same_bits_whichever_others_are_read_with_them(merged_sources, monkeypatch):
     """Ranks read their own rows, a folder is written whole: the weights must not differ."""
-    monkeypatch.setattr("model.merge._BLOCK_ROWS", 7)
-    monkeypatch.setattr("model.merge._CHUNK", 500)
+    monkeypatch.setattr("pretrained.merged._BLOCK_ROWS", 7)
+    monkeypatch.setattr("pretrained.merged._CHUNK", 500)
     for source in merged_sources.values():
         for name, (height, *_) in source.shapes.items():
             if height > 100 and name != HEAD:
@@ -438,7 +443,7 @@ def test_a_smooth_rise_is_found_in_four_measurements(power, budget):
 
 
 def export_until_killed(options):
-    kill_at_call("model.weights:save_file", 3)
+    kill_at_call("pretrained.safetensors_folder:save_file", 3)
     export(**options)
 
 

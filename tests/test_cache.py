@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from model.cache import Cache
+from inference.generation.cache.cache import Cache
+from inference.generation.cache.kv_storage import GROWTH
+from inference.generation.decoders.cpu_onednn import PackedMistral, can_pack
+from inference.generation.engine import Runner, _passes
 from model.documents import Documents
 from model.lora import LoraConfig, add_lora
-from model.packed import PackedMistral, can_pack
-from model.ring import GROWTH
-from model.runner import Runner, _passes
 from model.transformer import Block
 from tests.toy import random_tokens, randomize, toy_config, toy_model
 
@@ -67,7 +67,7 @@ def test_prefill_asks_the_final_layer_for_last_tokens_only(layers, pass_tokens):
 @pytest.fixture(autouse=True)
 def no_grain(monkeypatch):
     """Tokens are left out one by one, so that toys leave any out."""
-    monkeypatch.setattr("model.cache.GRAIN", 1)
+    monkeypatch.setattr("inference.generation.cache.cache.GRAIN", 1)
 
 
 @pytest.mark.parametrize("backend", ["reference", "banded"])
@@ -181,7 +181,7 @@ def test_rows_without_documents_are_sequences():
 @pytest.mark.parametrize("slow", [True, False])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_packed_and_unpacked_steps_agree(monkeypatch, rows, slow):
-    monkeypatch.setattr("model.packed._mkl_is_slow", lambda: slow)
+    monkeypatch.setattr("inference.generation.decoders.cpu_onednn._mkl_is_slow", lambda: slow)
     config = toy_config()
     model = toy_model(config)
     packed = PackedMistral(model)

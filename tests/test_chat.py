@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from model.runner import Runner
-from model.sampling import SamplingConfig
-from model.weights import save_pretrained
+from inference.generation.chat import Conversation
+from inference.generation.engine import Runner
+from inference.generation.load import Speaker
+from inference.generation.sampling import SamplingConfig
+from pretrained.safetensors_folder import save_pretrained
 from scripts import chat
 from tests.toy import ROOT, toy_config, toy_model
 from tokenizer.chat import Message
 from tokenizer.tokenizer import Tokenizer
-from training.conversation import Conversation
-from training.speaker import Speaker
 
 SHORT = SamplingConfig(max_new_tokens=6)
 

@@ -15,17 +15,19 @@ from safetensors.torch import load_file
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
-import training.checkpoint
-import training.sealed
+import training.checkpoint.checkpointer
+import training.checkpoint.manifest
 from model.initial import InitialWeights
 from model.transformer import Mistral
 from tests.kills import count_file_operations
 from tests.ranks import run_ranks, start_ranks, wait_for_all
 from tests.toy import toy_config
-from training.checkpoint import CheckpointConfig, Checkpointer
+from training.checkpoint.checkpointer import CheckpointConfig, Checkpointer
+from training.checkpoint.export import export
+from training.checkpoint.manifest import MARKER, _DigestedFile, _DigestedFiles
+from training.checkpoint.state import state_bytes
 from training.distributed import World, start_world
 from training.evaluate import HeldOutSet, after_bos, evaluate
-from training.export import export
 from training.optim import OptimConfig, build_optimizer
 from training.parallelize import (
     ParallelConfig,
@@ -34,8 +36,6 @@ from training.parallelize import (
     materialize,
     parallelize,
 )
-from training.sealed import MARKER, _DigestedFile, _DigestedFiles
-from training.state import state_bytes
 
 # 37 ids, 3 layers: what 2 or 3 ranks keep is uneven.
 SHAPE = {"vocab_size": 37, "num_hidden_layers": 3}
@@ -299,9 +299,9 @@ def test_a_disk_that_cannot_be_read_condemns_no_checkpoint(world, tmp_path, monk
 
     with monkeypatch.context() as patched:
         if fails == "digest":
-            patched.setattr(training.sealed, "crc32_of", fail)
+            patched.setattr(training.checkpoint.manifest, "crc32_of", fail)
         else:
-            patched.setattr(training.checkpoint.dcp, "load", fail_in_dcp)
+            patched.setattr(training.checkpoint.checkpointer.dcp, "load", fail_in_dcp)
         with pytest.raises(ValueError, match="Input/output error"):
             keeper.load_latest(model, optimizer)
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
@@ -415,8 +415,8 @@ def test_training_goes_on_while_a_checkpoint_is_written(world, tmp_path, monkeyp
         assert may_write.wait(60)
         written.append(dcp_save(*arguments, **options))
 
-    dcp_save = training.checkpoint.dcp.save
-    monkeypatch.setattr(training.checkpoint.dcp, "save", slow)
+    dcp_save = training.checkpoint.checkpointer.dcp.save
+    monkeypatch.setattr(training.checkpoint.checkpointer.dcp, "save", slow)
     with checkpointer(tmp_path, world, asynchronous=True) as keeper:
         keeper.save(1, model, optimizer)
         update(model, optimizer, 2)  # returns although nothing is written yet
@@ -466,7 +466,7 @@ def test_room_is_checked_before_anything_is_written(world, tmp_path, monkeypatch
     needed = state_bytes(model)
     assert needed == pytest.approx(size, rel=0.5)  # of toy tensors, file headers are a good part
     usage = SimpleNamespace(free=needed - 1)
-    monkeypatch.setattr(training.checkpoint.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(training.checkpoint.checkpointer.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(ValueError, match=r"GiB are needed .* are free; make room"):
         keeper.save(2, model, optimizer)
     assert names(tmp_path) == ["step-00000001"]

@@ -15,6 +15,7 @@ from conf.help import help_text
 from conf.schema import register
 from conf.suggest import APPENDED, CONF, check_overrides, split_flags
 from conf.words import FIELDS, NOTES
+from tests.commands import module_of
 
 STAGE1 = "+experiment=tspt_stage1"
 
@@ -23,7 +24,7 @@ STAGE1 = "+experiment=tspt_stage1"
 def _registered():
     for path in CONF.glob("*.yaml"):
         if path.stem not in ("hydra_quiet", "train"):
-            importlib.import_module(f"scripts.{path.stem}")
+            importlib.import_module(module_of(path.stem))
     register()
 
 

@@ -9,8 +9,9 @@ from hydra import compose, initialize_config_dir
 
 from conf.schema import check_same_run, load_run, register, to_yaml
 from conf.suggest import CONF, check_overrides
-from data.stages import TRAINS
+from data.rows.curriculum_config import TRAINS
 from model.transformer import Mistral
+from tests.commands import module_of
 from tests.runs import ROOT, configure
 
 PLACES = ("data.root=x", "data.tokenizer=x")
@@ -196,7 +197,7 @@ GROUPS = sorted(path.name for path in CONF.iterdir() if any(path.glob("*.yaml"))
 @pytest.mark.parametrize("name", PRIMARY)
 def test_no_field_has_the_name_of_a_group_that_its_command_does_not_use(name):
     """Hydra would take such a field for the group, and no command line could set it."""
-    importlib.import_module("train" if name == "train" else f"scripts.{name}")
+    importlib.import_module(module_of(name))
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose(name, return_hydra_config=True)

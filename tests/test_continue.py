@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from conf.schema import LAUNCH_FIELDS, MOVABLE_FIELDS
-from model.merge import ADAPTED
+from pretrained.merged import ADAPTED
 from tests.runs import configure, losses, tiny
 from train import train
-from training.resume import check_same_data
+from training.run.resume import check_same_data
 
 RUN = ["+experiment=tspt_stage1", "curriculum.stages.adaptation.tokens=4096", "name=run"]
 

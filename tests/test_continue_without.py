@@ -8,13 +8,13 @@ from safetensors.torch import load_file
 
 from conf.schema import load_run
 from model.config import ModelConfig
-from model.weights import load_pretrained, save_pretrained
+from pretrained.safetensors_folder import load_pretrained, save_pretrained
 from scripts.verify import verify
 from tests.runs import configure, losses, starts, tiny
 from tests.toy import toy_model
 from tokenizer.tokenizer import Tokenizer
+from tools.verification.replay import VerifyConfig
 from train import train
-from training.reproduce import VerifyConfig
 
 GENERATION = {"temperature": 0.6, "top_p": 0.9, "eos_token_id": [2, 5], "do_sample": True}
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from data.conversations import ConversationRows, Conversations
-from data.curriculum import Plan
-from data.loader import Loader
-from data.packing import IGNORED
-from data.prepare_conversations import PrepareConversationsConfig, prepare_conversations
-from data.sources import open_source
-from data.stages import CurriculumConfig, Replay, Stage
-from data.trace import Trace
+from data.prepare.conversations import PrepareConversationsConfig, prepare_conversations
+from data.rows.conversations import ConversationRows, Conversations
+from data.rows.curriculum import Plan
+from data.rows.curriculum_config import CurriculumConfig, Replay, Stage
+from data.rows.loader import Loader
+from data.rows.packing import IGNORED
+from data.rows.sources import open_source
+from data.rows.trace import Trace
 from model.documents import Documents
 from tests.toy import toy_config, toy_model
 from tokenizer.tokenizer import Tokenizer

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.chairman import chairman_assignment
-from data.curriculum import Plan, RowAddress
-from data.random import derive, permutation
-from data.stages import REPLAY, CurriculumConfig, LrMultipliers, Replay, Stage
+from data.rows.curriculum import Plan, RowAddress
+from data.rows.curriculum_config import REPLAY, CurriculumConfig, LrMultipliers, Replay, Stage
+from data.rows.interleave import chairman_assignment
+from data.rows.seeds import derive, permutation
 from tests.draws import examples
 
 ROW_LENGTH, ROWS_PER_STEP = 16, 4

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.weights import INDEX, load_pretrained, save_pretrained, write_folder
+from pretrained.safetensors_folder import INDEX, load_pretrained, save_pretrained, write_folder
 from tests.test_weights import edit_config
 from tests.toy import toy_config, toy_model
 

@@ -12,13 +12,14 @@ from omegaconf import OmegaConf
 
 from conf.schema import register
 from conf.suggest import CONF, check_overrides, split_flags
+from tests.commands import module_of
 from tests.runs import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
 SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 START = re.compile(
-    r"(?:python3?|torchrun)\b.*?(?:train\.py|-m\s+(?:scripts|docs|tests)\.\w+)(?=\s|$)"
+    r"(?:python3?|torchrun)\b.*?(?:train\.py|-m\s+(?:scripts|experiments|docs|tests)\.\w+)(?=\s|$)"
 )
 SEPARATORS = ("&&", "||", ";", "|", "&", "done", ">", ">>", "2>&1")
 LOOP_VALUES = {"seed": "0"}
@@ -85,7 +86,8 @@ COMMANDS = sorted({shown for page in PAGES for shown in commands_in(page)})
 
 
 def name_of(program):
-    return "train" if program == "train.py" else program.rpartition(".")[2]
+    names = {"train.py": "train", "experiments.benchmarks": "benchmark"}
+    return names.get(program) or program.rpartition(".")[2]
 
 
 def test_commands_are_found():
@@ -107,7 +109,7 @@ def test_a_command_of_the_documentation_is_taken(shown):
         return
     name = name_of(shown.program)
     if name != "train":
-        importlib.import_module(shown.program)
+        importlib.import_module(module_of(name))
     register()
     read = split_flags(check_overrides(name, shown.arguments))
     if read.sweeps:
@@ -129,7 +131,7 @@ IN_SECONDS = [shown for shown in COMMANDS if takes_seconds(shown)]
 
 @pytest.mark.parametrize("shown", IN_SECONDS, ids=str)
 def test_what_takes_seconds_is_run(shown, monkeypatch, capsys):
-    module = importlib.import_module(shown.program.removesuffix(".py"))
+    module = importlib.import_module(module_of(name_of(shown.program)))
     register()
     assert len(IN_SECONDS) >= 4
     monkeypatch.setattr(sys, "argv", [shown.program, *shown.arguments])

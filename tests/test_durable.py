@@ -5,12 +5,12 @@ from typing import cast
 
 import pytest
 
-from evaluation.judge_answers import read_answers
-from evaluation.open_questions import read_open_questions
-from model.durable import GROWTH, forced, make_durable, new_folder
+from evaluation.judge.answers import read_answers
+from inference.generation.batch import read_prompts
+from inference.generation.question_files import read_open_questions
+from storage.atomic import GROWTH, forced, make_durable, new_folder
 from tokenizer.tokenizer import Tokenizer
-from training.answers import read_prompts
-from training.growth_inputs import read_candidates
+from tools.vocabulary.inputs import read_candidates
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def on_disk(monkeypatch):
         sizes.setdefault(path.name, []).append(path.stat().st_size)
         make_durable(path)
 
-    monkeypatch.setattr("model.durable.make_durable", recorded)
+    monkeypatch.setattr("storage.atomic.make_durable", recorded)
     return sizes
 
 

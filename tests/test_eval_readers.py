@@ -7,8 +7,8 @@ import zipfile
 import pytest
 
 from data.sample.knowledge import facts
-from evaluation.open_questions import read_open_questions
-from evaluation.tasks import GROUPS, TASKS, expand_names, open_task
+from evaluation.benchmarks.registry import GROUPS, TASKS, expand_names, open_task
+from inference.generation.question_files import read_open_questions
 
 EXAM_NAMES = ("mmlu", "ceval", "cmmlu")
 MAPPING = {

@@ -8,21 +8,21 @@ from itertools import pairwise
 import pytest
 import torch
 
-import evaluation.ask as ask
-from data.durable import only_writer
-from evaluation.accuracy import OVERALL, accuracy, summarize, table
-from evaluation.ask import accuracies, prepare
-from evaluation.compare import CompareConfig, compare_folders, comparison_table
-from evaluation.config import AskConfig, EvaluateConfig
-from evaluation.predictions import Prediction, predict, read_predictions
-from evaluation.run import evaluate_tasks
-from model.weights import save_pretrained
+import evaluation.multiple_choice.answer as ask
+from evaluation.multiple_choice.accuracy import OVERALL, accuracy, summarize, table
+from evaluation.multiple_choice.answer import accuracies, prepare
+from evaluation.multiple_choice.compare import CompareConfig, compare_folders, comparison_table
+from evaluation.multiple_choice.config import AskConfig, EvaluateConfig
+from evaluation.multiple_choice.predictions import Prediction, predict, read_predictions
+from evaluation.multiple_choice.run import evaluate_tasks
+from pretrained.load import open_model
+from pretrained.safetensors_folder import save_pretrained
+from storage.lock import only_writer
 from tests.kills import kill_at_call
 from tests.ranks import run_ranks, start_ranks, wait_for_all
 from tests.test_prompts import item, make_task, write_tokenizer
 from tests.toy import hf_twin, toy_config, toy_model
 from training.distributed import start_world
-from training.open_model import open_model
 
 TASKS = [make_task(language="en"), make_task(language="zh")]
 
@@ -198,7 +198,11 @@ def evaluate_and_die(folder, out, name, count):
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("os:fsync", 4), ("evaluation.run:append", 3), ("evaluation.ask:score", 5)],
+    [
+        ("os:fsync", 4),
+        ("evaluation.multiple_choice.run:append", 3),
+        ("evaluation.multiple_choice.answer:score", 5),
+    ],
 )
 def test_a_killed_command_goes_on(folder, opened, world, tmp_path, name, count):
     out = tmp_path / "killed"
@@ -430,7 +434,7 @@ def test_answers_to_other_questions_are_not_compared(compared, opened, world):
 def test_a_limit_takes_the_same_questions_from_all_subjects_and_is_remembered(
     opened, world, tmp_path
 ):
-    from evaluation.config import open_tasks
+    from evaluation.multiple_choice.config import open_tasks
 
     whole = open_tasks(["sample_en"], None, "released")[0]
     found = {n: open_tasks(["sample_en"], None, "released", n)[0] for n in (1, 10, 10**6)}

@@ -24,7 +24,7 @@ from tests.test_tokenizer import (
     messy,
     parse,
 )
-from tokenizer.candidates import (
+from tokenizer.expansion.candidates import (
     Source,
     learn_pieces,
     model_pieces,
@@ -32,9 +32,9 @@ from tokenizer.candidates import (
     sample_texts,
     word_pieces,
 )
-from tokenizer.expand import Expansion, expand, padded_rows
-from tokenizer.fast import CONTROL, NORMAL, UNKNOWN, USER_DEFINED
-from tokenizer.rules import Rules
+from tokenizer.expansion.expand import Expansion, expand, padded_rows
+from tokenizer.expansion.rules import Rules
+from tokenizer.hf_export import CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.train import train_bpe
 
@@ -291,7 +291,7 @@ def test_a_fresh_process_gives_the_same_bytes(base, grown, tmp_path):
     (tmp_path / "base.model").write_bytes(base.SerializeToString())
     program = (
         "import sys; from pathlib import Path; from tests.test_expand import grow\n"
-        "from tokenizer.candidates import read_model\n"
+        "from tokenizer.expansion.candidates import read_model\n"
         "sys.stdout.buffer.write(grow(read_model(Path(sys.argv[1])), 60).model)"
     )
     command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path / "base.model")]

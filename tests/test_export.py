@@ -7,14 +7,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from model.adapter import AdapterFolder, load_adapter
 from model.lora import LoraConfig
-from model.weights import PretrainedFolder, load_pretrained, write_folder
+from pretrained.adapter import AdapterFolder, load_adapter
+from pretrained.load import open_model
+from pretrained.safetensors_folder import PretrainedFolder, load_pretrained, write_folder
 from tests.test_lora import adapted, save
 from tests.toy import random_tokens, run_without_hook, toy_config, toy_model
 from tokenizer.tokenizer import Tokenizer
-from training.merge_folders import ExportConfig, export_folder
-from training.open_model import open_model
+from tools.merging.export import ExportConfig, export_folder
 
 LORA = LoraConfig(rank=4, alpha=8.0, modules_to_save=["embed_tokens"])
 
@@ -88,7 +88,7 @@ def test_a_chat_vector_folder(sample, tmp_path):
     other.mkdir()
     model = Tokenizer.open(sample / "tokenizer")
     export(folder=str(ours), out=str(other / "copy"))
-    from tokenizer.candidates import read_model
+    from tokenizer.expansion.candidates import read_model
 
     changed = read_model(other / "copy" / "tokenizer.model")
     changed.pieces[1000].piece, changed.pieces[1001].piece = (

@@ -5,15 +5,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from data.loader import Batch
+from data.rows.loader import Batch
 from model.documents import Documents
 from model.transformer import Mistral
 from tests.ranks import run_ranks
 from tests.toy import mistral_7b_config, randomize, toy_config
 from train import train_step
 from training.distributed import World
-from training.metrics import Meter
 from training.optim import OptimConfig, build_optimizer
+from training.run.metrics import Meter
 
 # (row length, window, lengths of the documents of each row; what is missing is padding)
 CASES = [

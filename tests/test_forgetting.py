@@ -6,9 +6,9 @@ import pytest
 
 from tests.runs import configure, evaluations, metrics, tiny
 from train import train
-from training.forgetting import DELTA, log_evaluation, starting_point, with_deltas
-from training.metrics import LoggingConfig, MetricsLog
-from training.plots import plot_forgetting, stage_borders
+from training.run.forgetting import DELTA, log_evaluation, starting_point, with_deltas
+from training.run.metrics import LoggingConfig, MetricsLog
+from training.run.plots import plot_forgetting, stage_borders
 
 STAGES = [
     "+experiment=tspt",

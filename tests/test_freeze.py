@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from safetensors.torch import load_file
 
-from data.stages import LrMultipliers
+from data.rows.curriculum_config import LrMultipliers
 from model.documents import Documents
 from tests.kills import run_training
 from tests.ranks import run_ranks
@@ -20,8 +20,8 @@ from train import train, train_step
 from training.distributed import World, start_world
 from training.evaluate import HeldOutSet, after_bos, evaluate
 from training.freeze import check_stages, freeze
-from training.inputs import network_shape
 from training.optim import set_learning_rates
+from training.sources import network_shape
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # 37 rows, 20 of the base and 3 of no token: no border falls on one between ranks.

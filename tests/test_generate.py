@@ -10,9 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.generate import Answer, generate, stream
-from model.runner import Runner
-from model.sampling import (
+from inference.generation.batch import GenerateConfig, write_answers
+from inference.generation.detokenizer import TextStream
+from inference.generation.engine import Runner
+from inference.generation.generate import Answer, generate, stream
+from inference.generation.load import SpeakerConfig, open_speaker
+from inference.generation.sampling import (
     SamplingConfig,
     choose,
     keep_min_p,
@@ -21,12 +24,9 @@ from model.sampling import (
     penalize,
     uniform,
 )
-from model.streaming import TextStream
-from model.weights import save_pretrained
+from pretrained.safetensors_folder import save_pretrained
 from tests.toy import ROOT, hf_twin, random_tokens, toy_config, toy_model
 from tokenizer.tokenizer import Tokenizer
-from training.answers import GenerateConfig, write_answers
-from training.speaker import SpeakerConfig, open_speaker
 
 PROMPTS = [[1, 5, 9], [2], [7] * 20, [3, 4, 5, 6, 7, 8, 9, 10, 11], [30, 31]]
 GREEDY = SamplingConfig(max_new_tokens=30, temperature=0.0)

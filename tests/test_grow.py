@@ -10,22 +10,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data.prepare import PrepareConfig, prepare
+from data.prepare.documents import PrepareConfig, prepare
 from data.sample.corpus import documents
-from model.embeddings import EMBEDDING, HEAD, METHODS, GrownWeights, Init, NewPieces, new_rows
-from model.similarity import company, neighbours, sparsemax
 from model.transformer import Mistral
-from model.weights import PretrainedFolder, fill, load_pretrained, write_folder
+from model.weights import fill
+from pretrained.safetensors_folder import PretrainedFolder, load_pretrained, write_folder
 from tests.draws import examples
 from tests.runs import ROOT, configure, metrics, tiny
 from tests.toy import random_tokens, toy_config, toy_model
-from tokenizer.candidates import read_model
-from tokenizer.rules import Rules, main_script
+from tokenizer.expansion.candidates import read_model
+from tokenizer.expansion.rules import Rules, main_script
 from tokenizer.tokenizer import Tokenizer
+from tools.vocabulary.grow import grow
+from tools.vocabulary.init_rows import (
+    EMBEDDING,
+    HEAD,
+    METHODS,
+    GrownWeights,
+    Init,
+    NewPieces,
+    new_rows,
+)
+from tools.vocabulary.inputs import GrowConfig
+from tools.vocabulary.measure import NO_GROWTH, ways_to_begin
+from tools.vocabulary.similarity import company, neighbours, sparsemax
 from train import train
-from training.grow import grow
-from training.growth_inputs import GrowConfig
-from training.growth_measures import NO_GROWTH, ways_to_begin
 
 # ---- rows
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from sentencepiece import SentencePieceProcessor
 
-from data.corpus import open_corpus
 from model.config import ModelConfig
 from model.initial import InitialWeights
 from model.transformer import Mistral
-from model.weights import write_folder
+from pretrained.safetensors_folder import write_folder
 from tests.test_tokenizer import adversarial, assert_agree, backend, parse
 from tokenizer.tokenizer import Tokenizer
-from training.grow import grow
-from training.growth_inputs import GrowConfig
-from training.growth_report import Summary
+from tools.vocabulary.corpora import open_corpus
+from tools.vocabulary.grow import grow
+from tools.vocabulary.inputs import GrowConfig
+from tools.vocabulary.report import Summary
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared]
 STRINGS = 100_000

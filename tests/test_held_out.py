@@ -6,7 +6,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from data.held_out import fold, fold_hash, is_held_out, letters_and_digits, normalize, side_hash
+from data.prepare.held_out import (
+    fold,
+    fold_hash,
+    is_held_out,
+    letters_and_digits,
+    normalize,
+    side_hash,
+)
 
 DIFFERENT = [
     # operators, signs and numbers

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from data.messages import messages_of
+from data.records.chat_formats import messages_of
 from data.sample.dice import Dice
 from data.sample.instructions import FRAMES, INSTRUCTIONS, answer, conversations, requests
 from data.sample.knowledge import facts

@@ -15,17 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.answer_questions import AnswerConfig, answer_questions
-from evaluation.judge import judge_answers, plan_judgements
-from evaluation.judge_answers import read_answers
-from evaluation.judge_client import check_endpoint
-from evaluation.judge_config import JudgeConfig
-from evaluation.judge_prompts import CHOICES, CRITERIA, OVERALL, Judgement, build_prompt
-from evaluation.judge_summary import judge_table, summarize_pairs
-from evaluation.open_questions import OpenQuestion, read_open_questions
+from evaluation.judge.answers import read_answers
+from evaluation.judge.client import check_endpoint
+from evaluation.judge.config import JudgeConfig
+from evaluation.judge.parse import Malformed, parse_choices, parse_scores
+from evaluation.judge.prompts import CHOICES, CRITERIA, OVERALL, Judgement, build_prompt
+from evaluation.judge.run import judge_answers, plan_judgements
+from evaluation.judge.summary import judge_table, summarize_pairs
 from evaluation.statistics import paired_bootstrap
-from evaluation.verdicts import Malformed, parse_choices, parse_scores
-from model.weights import save_pretrained
+from inference.generation.answer_questions import AnswerConfig, answer_questions
+from inference.generation.question_files import OpenQuestion, read_open_questions
+from pretrained.safetensors_folder import save_pretrained
 from tests.draws import examples
 from tests.toy import ROOT, toy_config, toy_model
 from tokenizer.tokenizer import Tokenizer
@@ -431,7 +431,7 @@ def test_a_slow_service_is_given_up(files, tmp_path):
 def test_pauses_double_and_heed_the_service(files, tmp_path, monkeypatch):
     pauses = []
     monkeypatch.setattr(threading.Event, "wait", lambda self, seconds=None: pauses.append(seconds))
-    from evaluation import judge as module
+    from evaluation.judge import run as module
 
     class Asked:
         calls = 0
@@ -726,7 +726,7 @@ def test_no_text_can_leave_its_marks(question, reference, one, two):
 def test_a_quoted_mark_is_replaced():
     """An answer that holds the mark of its own judgement gets another one."""
     plain = Judgement(QUESTIONS[0], ("a",), ("x",))
-    from evaluation import judge_prompts
+    from evaluation.judge import prompts as judge_prompts
 
     first = judge_prompts._mark(plain)
     quoting = Judgement(OpenQuestion("q", first), ("a",), ("x",))
@@ -737,9 +737,9 @@ def test_a_quoted_mark_is_replaced():
 def test_a_model_answers_and_a_model_judges(files, sample, tmp_path):
     """Our own server as the judge; an untrained one gives no verdict, and none is made up."""
     pytest.importorskip("fastapi", reason="needs the server")
-    from model.runner import Runner
+    from inference.generation.engine import Runner
+    from inference.generation.load import Speaker
     from tests.test_serve import running
-    from training.speaker import Speaker
 
     tokenizer = Tokenizer.open(sample / "tokenizer")
     model = toy_model(toy_config(vocab_size=tokenizer.vocab_size))

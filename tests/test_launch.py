@@ -14,12 +14,12 @@ from omegaconf import OmegaConf
 
 from conf.command import plain_errors
 from conf.hub import download_hint
-from data.readers import find_inputs
+from data.records.readers import find_inputs
 from data.sample.build import build_sample
 from tests.runs import ROOT
 from tests.sizes import SAMPLE_SCALE
 from training.distributed import Launch, read_launch, start_world
-from training.run_log import describe_stop
+from training.run.log import describe_stop
 
 TWO = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "h", "MASTER_PORT": "1"}
 

@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation.config import AskConfig
-from evaluation.harness import HarnessConfig, export_harness
-from evaluation.predictions import read_predictions
-from evaluation.prompts import write_prompts
-from evaluation.run import evaluate_tasks
-from model.weights import save_pretrained
+from evaluation.multiple_choice.config import AskConfig
+from evaluation.multiple_choice.harness import HarnessConfig, export_harness
+from evaluation.multiple_choice.predictions import read_predictions
+from evaluation.multiple_choice.prompts import write_prompts
+from evaluation.multiple_choice.run import evaluate_tasks
+from pretrained.load import open_model
+from pretrained.safetensors_folder import save_pretrained
 from tests.test_evaluate_tasks import TASKS, configure
 from tests.test_prompts import item, make_task, write_tokenizer
 from tests.toy import ROOT, toy_config, toy_model
 from training.distributed import start_world
-from training.open_model import open_model
 
 WAYS = {
     "zero": {"shots": 0},

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from data.curriculum import Plan
-from data.loader import Loader
-from data.packing import IGNORED
-from data.stages import CurriculumConfig, Replay, Stage
+from data.rows.curriculum import Plan
+from data.rows.curriculum_config import CurriculumConfig, Replay, Stage
+from data.rows.loader import Loader
+from data.rows.packing import IGNORED
 from tests.test_shards import make_documents, write_source
 
 ROW_LENGTH, ROWS_PER_STEP, SEED = 24, 7, 3

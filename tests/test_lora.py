@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.adapter import CONFIG, WEIGHTS, AdapterFolder, load_adapter, save_adapter
 from model.documents import Documents
 from model.lora import (
     InitialAdapter,
@@ -19,9 +18,15 @@ from model.lora import (
     seed_dropout,
 )
 from model.lora_linear import LoraLinear, dropout_mask
-from model.merge import ChatVector, MergedAdapters
 from model.transformer import Mistral
-from model.weights import PretrainedFolder, load_pretrained, save_pretrained, write_folder
+from pretrained.adapter import CONFIG, WEIGHTS, AdapterFolder, load_adapter, save_adapter
+from pretrained.merged import ChatVector, MergedAdapters
+from pretrained.safetensors_folder import (
+    PretrainedFolder,
+    load_pretrained,
+    save_pretrained,
+    write_folder,
+)
 from tests.toy import hf_twin, random_segments, random_tokens, toy_config, toy_model
 
 LEAVES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data.sample.probes import questions
-from evaluation.measure import (
+from evaluation.study.measure import (
     common_length,
     first_texts,
     half_of,

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.messages import NO_ANSWER, NO_QUESTION, conversation_of, messages_of
-from data.prepare_conversations import openai_record
-from data.readers import BadRecord
-from data.record_keys import (
+from data.prepare.conversations import openai_record
+from data.records.chat_formats import NO_ANSWER, NO_QUESTION, conversation_of, messages_of
+from data.records.readers import BadRecord
+from data.records.record_keys import (
     ALIASES,
     CONTEXT,
     LAST_ANSWERS,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.runs import execute, losses, tiny
-from training.metrics import LoggingConfig, Meter, MetricsLog, measure_peak_flops
-from training.plots import plot_run
+from training.run.metrics import LoggingConfig, Meter, MetricsLog, measure_peak_flops
+from training.run.plots import plot_run
 
 
 def open_log(folder):

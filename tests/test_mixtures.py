@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from conf.schema import check_same_run, register, to_yaml
 from conf.suggest import CONF, check_overrides
-from data.stages import weights_of_sources
+from data.rows.curriculum_config import weights_of_sources
 from tests.runs import configure
 
 GENERAL = {"general_en": 0.55, "general_zh": 0.3, "arithmetic": 0.15}

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import data.chunks
-import data.draft
-import data.prepare
-from data.draft import Draft
-from data.grams import gram_hashes
-from data.held_out import is_held_out, normalize, side_hash
-from data.near_copies import (
+import data.prepare.chunks
+import data.prepare.documents
+import data.prepare.draft
+from data.prepare.documents import PrepareConfig, prepare
+from data.prepare.draft import Draft
+from data.prepare.held_out import is_held_out, normalize, side_hash
+from data.prepare.ngrams import gram_hashes
+from data.prepare.overlap_index import (
     NEAR_AVOIDED,
     NEAR_HELD_OUT,
     SAME_AS_AVOIDED,
@@ -24,9 +25,8 @@ from data.near_copies import (
     Protect,
     write_index,
 )
-from data.prepare import PrepareConfig, prepare
-from data.readers import Position, Record
-from data.shards import Source
+from data.records.readers import Position, Record
+from data.rows.shards import Source
 from tests.draws import examples
 from tests.test_prepare import arrays, contents, json_lines, make_texts, skipped
 from tokenizer.tokenizer import Tokenizer
@@ -234,7 +234,7 @@ def tokenizer_path(tmp_path_factory):
 @pytest.fixture
 def make(tmp_path, tokenizer_path, monkeypatch):
     """A config for texts in a.jsonl."""
-    monkeypatch.setattr(data.chunks, "CHUNK_RECORDS", 7)
+    monkeypatch.setattr(data.prepare.chunks, "CHUNK_RECORDS", 7)
 
     def config(texts=None, **changes):
         if texts is not None:
@@ -296,7 +296,7 @@ def test_near_copies_do_not_keep_bad_records_from_being_fatal(make, tmp_path, mo
     make([*map(changed, texts), *texts])
     with (tmp_path / "a.jsonl").open("ab") as file:
         file.write(b"{}\n")
-    monkeypatch.setattr(data.prepare, "JOURNAL_SECONDS", 0.0)
+    monkeypatch.setattr(data.prepare.documents, "JOURNAL_SECONDS", 0.0)
     for _ in range(2):  # what was left out before is not taken for a bad record
         with pytest.raises(ValueError, match="no field 'text'; mend it"):
             run(make(on_bad="fail"))
@@ -327,7 +327,7 @@ class Stopped(Exception):
 
 
 @pytest.mark.parametrize(
-    "place", ["data.prepare._protected", "numpy.argsort", "data.draft.Draft.save"]
+    "place", ["data.prepare.documents._protected", "numpy.argsort", "data.prepare.draft.Draft.save"]
 )
 def test_a_first_pass_cut_off_is_made_again_for_whoever_comes(make, tmp_path, monkeypatch, place):
     texts = long_texts()
@@ -358,7 +358,7 @@ def test_a_first_pass_is_made_once(make, monkeypatch):
     with pytest.raises(Stopped):
         run(config)
     monkeypatch.setattr(Draft, "add", add)
-    monkeypatch.setattr(data.prepare, "write_index", stop)
+    monkeypatch.setattr(data.prepare.documents, "write_index", stop)
     assert run(config)["skipped"]
 
 

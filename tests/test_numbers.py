@@ -13,6 +13,7 @@ from conf.command import check_numbers
 from conf.schema import register
 from conf.suggest import CONF
 from model.lora import LoraConfig, check_rank
+from tests.commands import module_of
 from tests.runs import configure
 from tests.toy import toy_config, toy_model
 
@@ -55,7 +56,7 @@ MAY_BE_NEGATIVE = {("export", "scale"), ("export", "weights.0"), ("export", "wei
 @pytest.fixture(autouse=True, scope="module")
 def _registered():
     for name in GIVEN.keys() - {"train"}:
-        importlib.import_module(f"scripts.{name}")
+        importlib.import_module(module_of(name))
     register()
 
 

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from inference.generation.decoders.cpu_onednn import PackedMistral, can_pack
+from inference.generation.engine import Runner
 from model.lora import LoraConfig, add_lora
-from model.packed import PackedMistral, can_pack
-from model.runner import Runner
 from tests.toy import random_tokens, randomize, toy_config, toy_model
 
 needs_libraries = pytest.mark.skipif(

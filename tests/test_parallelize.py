@@ -9,6 +9,7 @@ from torch.distributed.tensor import DTensor
 
 from kernels.cross_entropy import supervised_positions
 from model.config import ModelConfig
+from model.device import compute_dtype
 from model.documents import copy_to
 from model.initial import InitialWeights
 from model.lora import LoraConfig, add_lora
@@ -25,7 +26,6 @@ from training.parallelize import (
     ParallelConfig,
     build_mesh,
     clean_named_parameters,
-    compute_dtype,
     local_rows,
     materialize,
     parallelize,
@@ -174,7 +174,7 @@ def relative(values, expected):
 def sums_and_gradients(world: World, settings: dict, micro: int):
     """Two steps: gradients of the second, and how often each summed tensors of gradients."""
     import train
-    from training import simulation
+    from tools.planning import simulate as simulation
 
     model, optimizer, batches, run = one_split(world, toy_config(vocab_size=37), settings, micro)
     found = {}

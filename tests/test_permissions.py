@@ -5,16 +5,16 @@ import os
 
 import pytest
 
-from data.prepare import PrepareConfig, prepare
-from data.prepare_conversations import PrepareConversationsConfig, prepare_conversations
+from data.prepare.conversations import PrepareConversationsConfig, prepare_conversations
+from data.prepare.documents import PrepareConfig, prepare
 from tests.folders import MISTRAL, hf_folder
 from tests.runs import configure, tiny
-from tokenizer.rules import Rules
+from tokenizer.expansion.rules import Rules
 from tokenizer.tokenizer import Tokenizer
+from tools.merging.export import ExportConfig, export_folder
+from tools.vocabulary.grow import grow
+from tools.vocabulary.inputs import GrowConfig
 from train import train
-from training.grow import grow
-from training.growth_inputs import GrowConfig
-from training.merge_folders import ExportConfig, export_folder
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from model.tiles import tile_rows
 from model.transformer import Mistral
 from scripts.plan import PlanConfig, plan
 from tests.toy import mistral_7b_config, randomize, run_without_hook, toy_config
-from training.parallelize import ParallelConfig, parallelize
-from training.planned_memory import (
+from tools.planning.memory import (
     DRIVER_BYTES,
     STATES,
     activation_bytes,
@@ -26,7 +25,8 @@ from training.planned_memory import (
     peak_memory,
     state_bytes,
 )
-from training.planning import (
+from tools.planning.simulate import simulate
+from tools.planning.step_time import (
     Job,
     MachineConfig,
     Ring,
@@ -36,7 +36,7 @@ from training.planning import (
     scaling_limit,
     step_time,
 )
-from training.simulation import simulate
+from training.parallelize import ParallelConfig, parallelize
 
 GIB = 2**30
 LORA = LoraConfig(rank=8, alpha=16.0)

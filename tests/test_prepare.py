@@ -18,16 +18,16 @@ import zstandard
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-import data.chunks
-import data.draft
-import data.prepare
-import data.readers
-import data.workers
-from data.draft import Draft, open_draft
-from data.held_out import is_held_out, letters_and_digits, normalize
-from data.prepare import PrepareConfig, prepare
-from data.readers import BadRecord, Position, find_inputs, read_records, text_of
-from data.shards import Source, read_manifest, sha256_of
+import data.prepare.chunks
+import data.prepare.documents
+import data.prepare.draft
+import data.prepare.workers
+import data.records.readers
+from data.prepare.documents import PrepareConfig, prepare
+from data.prepare.draft import Draft, open_draft
+from data.prepare.held_out import is_held_out, letters_and_digits, normalize
+from data.records.readers import BadRecord, Position, find_inputs, read_records, text_of
+from data.rows.shards import Source, read_manifest, sha256_of
 from tests.draws import examples
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.train import train_bpe
@@ -73,7 +73,7 @@ def tokenizer_path(tmp_path_factory):
 @pytest.fixture
 def make(tmp_path, tokenizer_path, monkeypatch):
     """A config for files written on the spot."""
-    monkeypatch.setattr(data.chunks, "CHUNK_RECORDS", 7)
+    monkeypatch.setattr(data.prepare.chunks, "CHUNK_RECORDS", 7)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
     def config(files=None, **changes):
@@ -161,7 +161,7 @@ def test_shards_end_where_documents_say(make, tmp_path):
     run(make(out=str(tmp_path / "one")))
     whole = Source(tmp_path / "one")
     for number, chunk in enumerate((1, 5, 256)):
-        data.chunks.CHUNK_RECORDS = chunk
+        data.prepare.chunks.CHUNK_RECORDS = chunk
         config = make(out=str(tmp_path / f"many-{number}"), shard_tokens=150)
         manifest = run(config)
         many = Source(config.out)
@@ -188,7 +188,7 @@ def test_max_documents_is_a_prefix(make, tmp_path):
 
 
 def test_workers_do_not_show(make, tmp_path, monkeypatch):
-    monkeypatch.setattr(data.workers, "CHUNKS_PER_WORKER", 2)
+    monkeypatch.setattr(data.prepare.workers, "CHUNKS_PER_WORKER", 2)
     files = {"a.jsonl": json_lines(TEXTS) + b"\xff\n", "b.jsonl": json_lines(make_texts(90, 1))}
     for workers in (1, 2):
         run(make(files, workers=workers, shard_tokens=500, out=str(tmp_path / str(workers))))
@@ -304,7 +304,7 @@ def test_a_long_line_is_a_document(make):
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.txt"])
 def test_an_overlong_record_is_skipped_whole(make, monkeypatch, name):
-    monkeypatch.setattr(data.readers, "LONGEST_RECORD", 1 << 20)
+    monkeypatch.setattr(data.records.readers, "LONGEST_RECORD", 1 << 20)
     texts = ["basalt", "x" * (3 << 20), "y" * ((1 << 20) + 10), "delta"]
     content = "\n".join(texts).encode() if name == "a.txt" else json_lines(texts)
     content = gzip.compress(content) if name.endswith(".gz") else content
@@ -316,7 +316,7 @@ def test_an_overlong_record_is_skipped_whole(make, monkeypatch, name):
 
 
 def test_an_overlong_text_file_is_skipped(make, monkeypatch):
-    monkeypatch.setattr(data.readers, "LONGEST_RECORD", 1 << 20)
+    monkeypatch.setattr(data.records.readers, "LONGEST_RECORD", 1 << 20)
     config = make({"a.txt": b"x" * (1 << 20), "b.txt": b"delta"}, held_out_fraction=0.0)
     assert run(config)["skipped"] == {"longer than 1 MiB": 1}
 
@@ -389,7 +389,7 @@ def test_the_first_bad_lines_of_each_kind_are_shown(make, capsys):
     config = make({"a.jsonl": LINES + b"{}\n" * 20 + b"\xff\n"})
     prepare(config, progress=True)
     shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("skipped ")]
-    assert len(shown) == data.prepare.SHOWN_PER_REASON + 1
+    assert len(shown) == data.prepare.documents.SHOWN_PER_REASON + 1
     first = len(TEXTS) + 1
     assert shown[0] == f"skipped {config.inputs[0]}:{first}: no field 'text'"
 
@@ -418,7 +418,7 @@ def interrupt(config, monkeypatch, after=3):
 
     with monkeypatch.context() as patch:
         patch.setattr(Draft, "add", stop)
-        patch.setattr(data.prepare, "JOURNAL_SECONDS", 0.0)
+        patch.setattr(data.prepare.documents, "JOURNAL_SECONDS", 0.0)
         with pytest.raises(Stopped):
             run(config)
     assert not Path(config.out).exists()
@@ -427,13 +427,17 @@ def interrupt(config, monkeypatch, after=3):
 HARNESS = """
 import json, os, shutil, sys
 from pathlib import Path
-import data.chunks, data.draft, data.durable, data.near_copies, data.prepare, data.shards
+import data.prepare.chunks, data.prepare.draft, storage.lock
+import data.prepare.overlap_index, data.prepare.documents, data.rows.shards
 
 os.fsync = lambda descriptor: None  # a killed process loses no page
-data.chunks.CHUNK_RECORDS, data.prepare.JOURNAL_SECONDS = 6, 0.0
+data.prepare.chunks.CHUNK_RECORDS, data.prepare.documents.JOURNAL_SECONDS = 6, 0.0
 fields = json.loads(sys.argv[1])
 reference = {path.name: path.read_bytes() for path in Path(fields["out"]).iterdir()}
-modules = data.draft, data.durable, data.near_copies, data.prepare, data.shards
+modules = (
+    data.prepare.draft, storage.lock,
+    data.prepare.overlap_index, data.prepare.documents, data.rows.shards,
+)
 traced = {module.__file__ for module in modules}
 
 def prepare(out, lines):
@@ -451,9 +455,9 @@ def prepare(out, lines):
                 if count == lines:
                     os._exit(9)
             return trace
-        config = data.prepare.PrepareConfig(**fields | {"out": str(out)})
+        config = data.prepare.documents.PrepareConfig(**fields | {"out": str(out)})
         sys.settrace(trace)
-        data.prepare.prepare(config, progress=False)
+        data.prepare.documents.prepare(config, progress=False)
         os.write(writer, str(count).encode())
         os._exit(0)
     os.close(writer)
@@ -508,16 +512,16 @@ def test_killed_at_any_line_the_files_come_out_the_same(make):
 
 KILLED = """
 import json, sys, time
-import data.chunks, data.draft, data.prepare
-save = data.draft.Draft.save
+import data.prepare.chunks, data.prepare.draft, data.prepare.documents
+save = data.prepare.draft.Draft.save
 def slowly(draft):
     save(draft)
     time.sleep(0.05)
-data.draft.Draft.save = slowly
-data.chunks.CHUNK_RECORDS, data.prepare.JOURNAL_SECONDS = 5, 0.0
+data.prepare.draft.Draft.save = slowly
+data.prepare.chunks.CHUNK_RECORDS, data.prepare.documents.JOURNAL_SECONDS = 5, 0.0
 if __name__ == "__main__":
-    config = data.prepare.PrepareConfig(**json.loads(sys.argv[1]))
-    data.prepare.prepare(config, progress=False)
+    config = data.prepare.documents.PrepareConfig(**json.loads(sys.argv[1]))
+    data.prepare.documents.prepare(config, progress=False)
 """
 
 
@@ -560,7 +564,9 @@ def test_work_goes_on_instead_of_starting_anew(make, monkeypatch, capsys):
     interrupt(config, monkeypatch, after=4)
     lines = []
     monkeypatch.setattr(
-        data.chunks, "text_of", lambda record, field: lines.append(record.position.line) or "text"
+        data.prepare.chunks,
+        "text_of",
+        lambda record, field: lines.append(record.position.line) or "text",
     )
     prepare(config, progress=True)
     assert lines == list(range(4 * 7 + 1, len(TEXTS) + 1))
@@ -609,7 +615,7 @@ def test_an_input_that_changes_while_it_is_read_is_refused(make, tmp_path, monke
 
 def test_after_a_fatal_record_work_can_go_on_skipping_but_not_the_reverse(make, monkeypatch):
     config = make({"a.jsonl": LINES + b"{}\n" + json_lines(make_texts(9, seed=1))})
-    monkeypatch.setattr(data.prepare, "JOURNAL_SECONDS", 0.0)
+    monkeypatch.setattr(data.prepare.documents, "JOURNAL_SECONDS", 0.0)
     config.on_bad = "fail"
     with pytest.raises(ValueError, match="no field 'text'; mend it"):
         run(config)

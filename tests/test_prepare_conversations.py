@@ -12,10 +12,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from data.conversations import Conversations
-from data.held_out import is_held_out, letters_and_digits, normalize
-from data.messages import NO_ANSWER, Conversation, read_conversations
-from data.prepare_conversations import (
+from data.prepare.conversations import (
     NO_ANSWER_LEFT,
     NOTHING_TO_LEARN,
     SAME_TEXT,
@@ -24,13 +21,16 @@ from data.prepare_conversations import (
     prepare_conversations,
     text_of,
 )
-from data.shards import Source, sha256_of
-from data.sources import open_source
+from data.prepare.held_out import is_held_out, letters_and_digits, normalize
+from data.records.chat_formats import NO_ANSWER, Conversation, read_conversations
+from data.rows.conversations import Conversations
+from data.rows.shards import Source, sha256_of
+from data.rows.sources import open_source
 from tests.chat_folders import FAMILIES, VICUNA, sentencepiece_folder
 from tests.runs import ROOT
 from tokenizer.chat import Message, encode_conversation, encode_prompt, template_of
 from tokenizer.tokenizer import Tokenizer
-from training.inputs import check_prepared_with
+from training.sources import check_prepared_with
 
 NO_CONVERSATION = "no conversation under the keys 'x'; fields= names its columns"
 
@@ -479,7 +479,7 @@ def test_inputs_that_change_while_they_are_read_are_refused(make, monkeypatch):
         yield from read_conversations(paths, columns)
         Path(paths[0]).write_text("[]")
 
-    monkeypatch.setattr("data.prepare_conversations.read_conversations", changing)
+    monkeypatch.setattr("data.prepare.conversations.read_conversations", changing)
     with pytest.raises(ValueError, match=r"a\.json has changed while it was read"):
         run(config)
     assert not Path(config.out).exists()
@@ -536,12 +536,12 @@ def test_the_fingerprint_follows_what_training_reads(make, tmp_path):
 HARNESS = """
 import json, os, shutil, sys
 from pathlib import Path
-import data.draft, data.durable, data.prepare_conversations as module
+import data.prepare.draft, storage.lock, data.prepare.conversations as module
 
 os.fsync = lambda descriptor: None  # a killed process loses no page
 fields = json.loads(sys.argv[1])
 reference = {path.name: path.read_bytes() for path in Path(fields["out"]).iterdir()}
-traced = {data.draft.__file__, data.durable.__file__, module.__file__}
+traced = {data.prepare.draft.__file__, storage.lock.__file__, module.__file__}
 
 def prepare(out, lines):
     "In a process that is killed before so many lines; returns whether it lived, and its lines."

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.config import AskConfig, EvaluateConfig
-from evaluation.encode import check_lengths, encode_prompts, keeps_lines_apart
-from evaluation.items import Item, Task
-from evaluation.prompts import Prompt, write_prompts
+from evaluation.benchmarks.items import Item, Task
+from evaluation.multiple_choice.config import AskConfig, EvaluateConfig
+from evaluation.multiple_choice.encode import check_lengths, encode_prompts, keeps_lines_apart
+from evaluation.multiple_choice.prompts import Prompt, write_prompts
 from tests.draws import examples
 from tests.toy import toy_config
-from tokenizer.candidates import read_model
+from tokenizer.expansion.candidates import read_model
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.train import train_bpe
 

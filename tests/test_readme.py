@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from data.curriculum import Plan
-from data.loader import Loader
-from data.shards import Source
+from data.rows.curriculum import Plan
+from data.rows.loader import Loader
+from data.rows.shards import Source
 from tests.runs import (
     configure,
     evaluations,

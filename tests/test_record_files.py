@@ -6,9 +6,9 @@ import json
 import pytest
 import zstandard
 
-from data.messages import read_conversations
-from data.readers import BadRecord, find_inputs
-from data.record_files import FORMATS, read_parsed
+from data.records.chat_formats import read_conversations
+from data.records.readers import BadRecord, find_inputs
+from data.records.record_files import FORMATS, read_parsed
 from tests.test_messages import ALPACA, OPENAI, SHAREGPT, TRANSLATED
 
 

@@ -12,13 +12,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from model import recorded, transformer
+from inference.generation.decoders import cuda_graph as recorded
+from inference.generation.decoders.cuda_graph import DecodeStep, RecordedMistral, can_record
+from inference.generation.engine import Runner
+from model import transformer
 from model.documents import Documents
 from model.lora import LoraConfig, add_lora
-from model.recorded import DecodeStep, RecordedMistral, can_record
-from model.runner import Runner
 from model.transformer import Mistral
-from model.weights import load_pretrained, save_pretrained
+from pretrained.safetensors_folder import load_pretrained, save_pretrained
 from tests.toy import toy_config
 
 pytestmark = pytest.mark.skipif(

@@ -13,10 +13,11 @@ import pytest
 import yaml
 
 import scripts.report
-from evaluation.arms import Comparison, Method, adjust, compare, recall, summarize
-from evaluation.page import Heading, Table, to_html, to_markdown
-from evaluation.plots import numbered_curves
-from evaluation.report import (
+from evaluation.statistics import paired_t
+from evaluation.study.compare import Comparison, Method, adjust, compare, recall, summarize
+from evaluation.study.plots import numbered_curves
+from evaluation.study.render import Heading, Table, to_html, to_markdown
+from evaluation.study.report import (
     ReportConfig,
     analyse,
     build_report,
@@ -24,9 +25,8 @@ from evaluation.report import (
     read_planned,
     table_page,
 )
-from evaluation.statistics import paired_t
-from evaluation.study import build_study
-from evaluation.study_runs import find_runs, read_runs
+from evaluation.study.runs import find_runs, read_runs
+from evaluation.study.study import build_study
 
 SETS = {"general_en": 2.0, "general_zh": 1.5, "geo_en": 2.2, "geo_zh": 1.8}
 SIDES = {"general": ["general_en", "general_zh"], "domain": ["geo_en", "geo_zh"]}

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from data.prepare import PrepareConfig, prepare
+from data.prepare.documents import PrepareConfig, prepare
+from data.rows.shards import Source
+from data.rows.trace import TraceConfig
 from data.sample.build import HELD_OUT_FRACTION
 from data.sample.corpus import SOURCES
-from data.shards import Source
-from data.trace import TraceConfig
 from scripts.trace import trace
 from scripts.verify import verify
 from tests.kills import run_training
 from tests.ranks import start_ranks, wait_for_all
 from tests.runs import evaluations, losses, metrics, starts, tiny
 from tests.test_prepare import json_lines, make_texts
-from training.reproduce import VerifyConfig
-from training.run_folder import read_starts
+from tools.verification.replay import VerifyConfig
+from training.run.folder import read_starts
 
 pytestmark = pytest.mark.distributed
 
@@ -84,13 +84,19 @@ KILLS = {
     "between gradient and update": Instant("torch.optim:AdamW.step", 6, {4}, rank=1),
     "inside an evaluation": Instant("training.evaluate:pack_pieces", 13, {8}),
     "inside a row of the log": Instant(
-        "training.metrics:MetricsLog.write", 9, {4}, partly=write_half
+        "training.run.metrics:MetricsLog.write", 9, {4}, partly=write_half
     ),
     "at the stage border, on a checkpoint": Instant("train:train_step", 7, {6}, rank=1, every=6),
     "after the stage border": Instant("train:train_step", 8, {5}, every=5),
-    "inside a save, before it is sealed": Instant("training.checkpoint:seal", 2, {4}, waits=False),
-    "inside a save, on one rank": Instant("training.sealed:forced", 2, {4}, rank=1, waits=False),
-    "inside the last export": Instant("model.weights:save_file", 1, {12}, waits=False),
+    "inside a save, before it is sealed": Instant(
+        "training.checkpoint.checkpointer:seal", 2, {4}, waits=False
+    ),
+    "inside a save, on one rank": Instant(
+        "training.checkpoint.manifest:forced", 2, {4}, rank=1, waits=False
+    ),
+    "inside the last export": Instant(
+        "pretrained.safetensors_folder:save_file", 1, {12}, waits=False
+    ),
 }
 
 

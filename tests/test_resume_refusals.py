@@ -9,8 +9,8 @@ import torch
 
 from tests.runs import configure, metrics, tiny
 from train import train
-from training.resume import ADAPTER, check_checkpoints_not_lost, check_same_data
-from training.run_folder import open_run_folder
+from training.run.folder import open_run_folder
+from training.run.resume import ADAPTER, check_checkpoints_not_lost, check_same_data
 
 RUN = ["+experiment=tspt_stage1", "curriculum.stages.adaptation.tokens=6144", "name=run"]
 
@@ -131,7 +131,7 @@ def test_auto_may_not_come_to_mean_another_precision(sample, run, monkeypatch):
     before = contents(run)
     with pytest.raises(ValueError, match="was computed in float32, and would go on in bfloat16"):
         go_on(sample, run, "parallel.dtype=bfloat16")
-    monkeypatch.setattr("conf.parts.compute_dtype", lambda *_: torch.bfloat16)
+    monkeypatch.setattr("conf.build.compute_dtype", lambda *_: torch.bfloat16)
     with pytest.raises(ValueError, match=r"set parallel\.dtype=float32, or another name"):
         go_on(sample, run)
     assert contents(run) == before

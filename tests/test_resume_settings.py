@@ -6,7 +6,7 @@ import pytest
 
 from tests.kills import run_training
 from tests.runs import evaluations, losses, tiny
-from training.run_folder import read_starts
+from training.run.folder import read_starts
 
 pytestmark = pytest.mark.distributed
 STEPS, CHECKPOINT = 8, 4

@@ -13,8 +13,8 @@ from tests.runs import losses, tiny
 from tests.toy import toy_config
 from training import adamw
 from training.adamw import RoundedAdamW
+from training.checkpoint.state import state_tensors
 from training.optim import OptimConfig, build_optimizer
-from training.state import state_tensors
 
 UPDATE = Update(1e-2, (0.9, 0.999), eps=1e-8, decay=0.1, step=2, seed=1 << 30)
 

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from conf.schema import check_same_run, to_yaml, under_former_name
-from data.stages import Replay
+from data.rows.curriculum_config import Replay
 from tests.runs import configure, starts, tiny
 from train import train
 from training.schedule import ScheduleConfig

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.curriculum import Plan
-from data.stages import CurriculumConfig, Stage
+from data.rows.curriculum import Plan
+from data.rows.curriculum_config import CurriculumConfig, Stage
 from training.schedule import KINDS, ScheduleConfig, learning_rate, multiplier, spans_of
 
 

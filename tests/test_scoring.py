@@ -8,12 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation import reader
-from evaluation.requests import Request, Scored
-from evaluation.scoring import score
+from evaluation.scoring import target_logits as reader
+from evaluation.scoring.loglikelihood import score
+from evaluation.scoring.requests import Request, Scored
+from inference.generation.cache.prefix import Branches, Prefix, Tree
 from model.initial import InitialWeights
 from model.lora import LoraConfig, add_lora
-from model.prefix import Branches, Prefix, Tree
 from model.transformer import Mistral
 from model.weights import fill
 from tests.draws import examples

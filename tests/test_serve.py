@@ -15,16 +15,16 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from model.generate import generate
-from model.runner import Runner
-from model.sampling import SamplingConfig
-from model.weights import save_pretrained
-from serving.config import ServeConfig
-from serving.engine import Engine
+from inference.generation.engine import Runner
+from inference.generation.generate import generate
+from inference.generation.load import Speaker
+from inference.generation.sampling import SamplingConfig
+from inference.serving.config import ServeConfig
+from inference.serving.scheduler import Engine
+from pretrained.safetensors_folder import save_pretrained
 from tests.toy import ROOT, toy_config, toy_model
 from tokenizer.chat import Message, encode_prompt
 from tokenizer.tokenizer import Tokenizer
-from training.speaker import Speaker
 
 REASON = 'needs the server and its client: pip install -e ".[dev]"'
 pytest.importorskip("fastapi", reason=REASON)
@@ -32,7 +32,7 @@ pytest.importorskip("uvicorn", reason=REASON)
 openai = pytest.importorskip("openai", reason=REASON)
 httpx = pytest.importorskip("httpx", reason=REASON)
 
-from serving.server import Server, bind  # noqa: E402 it needs what is asked for above
+from inference.serving.server import Server, bind  # noqa: E402 it needs what is asked for above
 
 QUESTION = [{"role": "user", "content": "What is loess?"}]
 ENDLESS = 500_000
@@ -443,7 +443,7 @@ def test_a_failure_is_logged_and_not_told(speaker, capsys, monkeypatch):
         assert "secret" not in response.text
         assert "Traceback" not in response.text
         assert server.counts() == (0, 0)
-        monkeypatch.setattr("serving.app.read_body", Broken.decode)
+        monkeypatch.setattr("inference.serving.app.read_body", Broken.decode)
         assert server.post().json() == response.json()
     log = capsys.readouterr().err
     assert log.count("RuntimeError: the inner secret") == 4

@@ -3,22 +3,22 @@
 import pytest
 import transformers
 
-from data.prepare import PrepareConfig, prepare
+from data.prepare.documents import PrepareConfig, prepare
+from inference.generation.load import SpeakerConfig, open_speaker
 from model.lora import LoraConfig
-from model.settings import NO_SETTINGS, FolderSettings, read_settings
-from model.weights import load_pretrained, write_folder
+from pretrained.safetensors_folder import load_pretrained, write_folder
+from pretrained.settings import NO_SETTINGS, FolderSettings, read_settings
 from tests.folders import LLAMA, MISTRAL, get_json, hf_folder, hf_model, is_equal, put_json
 from tests.runs import configure, tiny
 from tests.test_lora import adapted, save
-from tokenizer.candidates import read_model
-from tokenizer.rules import Rules
+from tokenizer.expansion.candidates import read_model
+from tokenizer.expansion.rules import Rules
 from tokenizer.tokenizer import Tokenizer
+from tools.merging.export import ExportConfig, export_folder
+from tools.vocabulary.grow import grow
+from tools.vocabulary.inputs import GrowConfig
 from train import train
-from training.grow import grow
-from training.growth_inputs import GrowConfig
-from training.inputs import check_same_ids
-from training.merge_folders import ExportConfig, export_folder
-from training.speaker import SpeakerConfig, open_speaker
+from training.sources import check_same_ids
 
 GENERATION = {
     "_from_model_config": True,

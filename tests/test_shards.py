@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.random import splitmix64
-from data.shards import (
+from data.rows.seeds import splitmix64
+from data.rows.shards import (
     BLOCK_DOCUMENTS,
     FORMAT_VERSION,
     ShardWriter,
@@ -16,7 +16,7 @@ from data.shards import (
     sha256_of,
     token_dtype,
 )
-from data.stream import Stream
+from data.rows.stream import Stream
 from tests.ranks import run_ranks
 
 BOS, EOS = 1, 2
@@ -65,7 +65,7 @@ def write_source(folder, *shards, vocab_size=1000, tokenizer="t"):
 
 @pytest.mark.parametrize("sizes", [[1], [7], [8], [9], [8, 8], [1, 17, 3, 16]])
 def test_documents_come_back_as_written(tmp_path, monkeypatch, sizes):
-    monkeypatch.setattr("data.shards.BLOCK_DOCUMENTS", 8)
+    monkeypatch.setattr("data.rows.shards.BLOCK_DOCUMENTS", 8)
     shards = [make_documents(size, seed=size) for size in sizes]
     source = write_source(tmp_path / "s", *shards)
     documents = [ids for shard in shards for ids in shard]

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.random import derive, permutation, splitmix64
-from data.stream import Stream
+from data.rows.seeds import derive, permutation, splitmix64
+from data.rows.stream import Stream
 from tests.draws import examples
 from tests.test_shards import BOS, EOS, make_documents, write_source
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr("data.shards.BLOCK_DOCUMENTS", 4)
+    monkeypatch.setattr("data.rows.shards.BLOCK_DOCUMENTS", 4)
 
 
 def naive_pieces(shards, seed):

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from conf.suggest import CONF
-from data.curriculum import Plan
-from data.loader import Loader
-from data.prepare import PrepareConfig, prepare
-from data.sources import open_source, rows_of_run
-from data.stages import REPLAY
+from data.prepare.documents import PrepareConfig, prepare
+from data.rows.curriculum import Plan
+from data.rows.curriculum_config import REPLAY
+from data.rows.loader import Loader
+from data.rows.sources import open_source, rows_of_run
 from tests.runs import configure
-from tokenizer.candidates import learn_pieces, learnt_size, read_model
-from tokenizer.expand import expand
-from tokenizer.rules import Rules
+from tokenizer.expansion.candidates import learn_pieces, learnt_size, read_model
+from tokenizer.expansion.expand import expand
+from tokenizer.expansion.rules import Rules
 from tokenizer.tokenizer import Tokenizer
-from training.growth_measures import piece_widths
+from tools.vocabulary.measure import piece_widths
 
 ARMS = sorted(path.stem for path in (CONF / "arm").glob("*.yaml"))
 SAME_ROWS = ("one_stage", "tspt_single", "tspt_kept", "reversed")

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 import scripts.report  # noqa: F401 registers its schema
 from conf.suggest import CONF
-from evaluation.report import ReportConfig
+from evaluation.study.report import ReportConfig
 from tests.runs import ROOT, configure
 
 ARMS = {path.stem for path in (CONF / "arm").glob("*.yaml")}

@@ -21,7 +21,7 @@ from tokenizers.models import BPE, WordLevel
 from transformers import AutoTokenizer
 
 from tests.draws import examples
-from tokenizer.fast import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, fast_files
+from tokenizer.hf_export import CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, fast_files
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.train import LINE_CHARACTERS, train_bpe
 

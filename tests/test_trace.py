@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from conf.schema import load_run
-from data.curriculum import Plan
-from data.loader import Loader
-from data.shards import Source
-from data.stages import REPLAY, CurriculumConfig, Replay, Stage
-from data.stream import stream_of_run
-from data.trace import Trace, TraceConfig
+from data.rows.curriculum import Plan
+from data.rows.curriculum_config import REPLAY, CurriculumConfig, Replay, Stage
+from data.rows.loader import Loader
+from data.rows.shards import Source
+from data.rows.stream import stream_of_run
+from data.rows.trace import Trace, TraceConfig
 from scripts.trace import trace
 from tests.runs import configure, tiny
 from tests.test_curriculum import make_plan, stage
@@ -30,7 +30,7 @@ SIZES = (
 
 @pytest.fixture
 def sources(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.shards.BLOCK_DOCUMENTS", 4)
+    monkeypatch.setattr("data.rows.shards.BLOCK_DOCUMENTS", 4)
     return {
         name: write_source(tmp_path / name, make_documents(count, seed=count, longest=40))
         for name, count in (("web", 30), ("geo", 12))

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from model.initial import InitialWeights
 from model.transformer import Mistral
-from model.weights import fill, save_pretrained
+from model.weights import fill
+from pretrained.safetensors_folder import save_pretrained
 from tests.runs import (
     ROOT,
     command,

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data.conversations import Conversations
+from data.rows.conversations import Conversations
 from data.sample.build import build_sample
-from model.adapter import WEIGHTS
-from model.weights import load_pretrained
+from pretrained.adapter import WEIGHTS
+from pretrained.safetensors_folder import load_pretrained
 from scripts.verify import verify
 from tests.kills import run_training
 from tests.runs import TINY, configure, evaluations, losses, starts
@@ -19,9 +19,9 @@ from tests.sizes import SAMPLE_SCALE
 from tests.test_resume import figures
 from tokenizer.chat import encode_conversation
 from tokenizer.tokenizer import Tokenizer
+from tools.merging.export import ExportConfig, export_folder
+from tools.verification.replay import VerifyConfig
 from train import train
-from training.merge_folders import ExportConfig, export_folder
-from training.reproduce import VerifyConfig
 
 SOURCES = ("qa_general_en", "qa_general_zh", "qa_geo_en", "qa_geo_zh")
 

@@ -10,11 +10,11 @@ import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
 
-from conf.parts import assemble
+from conf.build import assemble
 from conf.schema import load_run
-from model.adapter import CONFIG, WEIGHTS, AdapterFolder, load_adapter
 from model.lora import adapter_names
-from model.weights import PretrainedFolder, load_pretrained
+from pretrained.adapter import CONFIG, WEIGHTS, AdapterFolder, load_adapter
+from pretrained.safetensors_folder import PretrainedFolder, load_pretrained
 from tests.kills import run_training
 from tests.ranks import run_ranks
 from tests.runs import configure, evaluations, losses, starts, tiny
@@ -22,9 +22,9 @@ from tests.test_lora import largest_difference, peft_model
 from tests.test_resume import figures
 from tests.toy import random_tokens, run_without_hook
 from train import begin_step, train, train_step
-from training.inputs import open_weights
 from training.optim import build_optimizer, set_learning_rates
 from training.parallelize import clean_named_parameters, local_bytes, local_rows, materialize
+from training.sources import open_weights
 
 # Sizes that neither 2 nor 3 divides; the last three of 2,051 rows stand for no token, those from
 # 1,901 on for pieces that a growth has added.
@@ -69,7 +69,7 @@ def twenty_steps(world, arguments, steps=20):
     parts = assemble(config, world)
     materialize(parts.model, parts.weights, world.device)
     optimizer = build_optimizer(parts.model, config.optim)
-    from data.loader import Loader
+    from data.rows.loader import Loader
 
     split = {"rank": world.rank, "world_size": world.size, "seed": config.seed}
     with Loader(parts.plan, parts.sources, micro_batch_rows=2, **split) as loader:
@@ -137,7 +137,7 @@ def test_a_killed_run_continues_bit_for_bit(sample, base, straight, tmp_path, ra
     for kill in (
         ("torch:Tensor.backward", 21, ranks - 1),
         ("torch.optim:AdamW.step", 6, ranks - 1),
-        ("training.export:save_adapter", 1, 0),
+        ("training.checkpoint.export:save_adapter", 1, 0),
     ):
         assert run_training(again, ranks, kill) == -9
     assert not (tmp_path / "run" / "adapter").exists()

@@ -17,8 +17,7 @@ from scripts.verify import verify
 from tests.kills import run_training
 from tests.ranks import run_ranks, start_ranks, wait_for_all
 from tests.runs import ROOT, configure, tiny
-from train import train
-from training.reproduce import (
+from tools.verification.replay import (
     Leg,
     VerifyConfig,
     choose_tolerance,
@@ -26,9 +25,10 @@ from training.reproduce import (
     draw_legs,
     judged,
 )
-from training.run_folder import read_starts
-from training.run_log import Records, check_log
-from training.sealed import MARKER, crc32_of
+from train import train
+from training.checkpoint.manifest import MARKER, crc32_of
+from training.run.folder import read_starts
+from training.run.log import Records, check_log
 
 SIZES = (
     "curriculum.stages.adaptation.tokens=3072",  # 6 steps

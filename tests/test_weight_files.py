@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.weights import PretrainedFolder, load_pretrained, write_folder
+from pretrained.safetensors_folder import PretrainedFolder, load_pretrained, write_folder
 from tests.folders import (
     LLAMA,
     MISTRAL,

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from model.config import to_hf
 from model.initial import InitialWeights
 from model.transformer import Mistral
-from model.weights import (
+from model.weights import fill
+from pretrained.safetensors_folder import (
     INDEX,
     PretrainedFolder,
-    fill,
     load_pretrained,
     save_pretrained,
     write_folder,

@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from safetensors.torch import load_file
 
-from data.curriculum import Plan
+from data.rows.curriculum import Plan
 from tests.runs import ROOT, command, configure, evaluations, kill_tree, losses, metrics
 
 SEED = 0

@@ -17,7 +17,7 @@ from sentencepiece.sentencepiece_model_pb2 import (
     ModelProto,  # pyright: ignore[reportAttributeAccessIssue] protobuf makes it at run time
 )
 
-from tokenizer.fast import CONTROL, UNKNOWN, check_expressible, fast_files, text_steps
+from tokenizer.hf_export import CONTROL, UNKNOWN, check_expressible, fast_files, text_steps
 
 MODEL, JSON, CONFIG = "tokenizer.model", "tokenizer.json", "tokenizer_config.json"
 MAP, ADDED = "special_tokens_map.json", "added_tokens.json"

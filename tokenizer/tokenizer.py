@@ -26,7 +26,6 @@ from sentencepiece.sentencepiece_model_pb2 import (
     ModelProto,  # pyright: ignore[reportAttributeAccessIssue] protobuf makes it at run time
 )
 
-from tokenizer.fast import CONTROL, USER_DEFINED, fast_files
 from tokenizer.folder import (
     ADDED,
     CONFIG,
@@ -45,6 +44,7 @@ from tokenizer.folder import (
     rows_of_model,
     write_whole,
 )
+from tokenizer.hf_export import CONTROL, USER_DEFINED, fast_files
 from tokenizer.text import Span, check_text, matches_outside
 
 

@@ -4,13 +4,14 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from model.adapter import AdapterFolder
 from model.lora import InitialAdapter, LoraOptions, add_lora, check_rank, settle
-from model.merge import ContinuedAdapter
 from model.transformer import Mistral
-from model.weights import PretrainedFolder, WeightSource
-from training.inputs import Folder
-from training.resume import ADAPTER
+from model.weights import WeightSource
+from pretrained.adapter import AdapterFolder
+from pretrained.folder import Folder
+from pretrained.merged import ContinuedAdapter
+from pretrained.safetensors_folder import PretrainedFolder
+from training.run.resume import ADAPTER
 
 
 @dataclass(frozen=True)

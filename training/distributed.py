@@ -3,7 +3,6 @@
 Also alone a process gets a group (of itself), so that the loop has one form.
 """
 
-import ctypes
 import os
 import re
 import sys
@@ -15,11 +14,11 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from data.durable import system_error
+from model.device import choose_device, keep_freed_memory
+from storage.lock import system_error
 
 T = TypeVar("T")
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 _LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -244,36 +243,7 @@ def fixed_order(wanted: bool) -> Iterator[None]:
         memory.fill_uninitialized_memory = fills
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep what this process frees for the next tensor, from now on.
-
-    As it comes, each large tensor is a new mapping, whose pages the system clears one by one, and
-    which it gets back when freed: some hundred thousand page faults a step. See mallopt(3); other C
-    libraries have no such function and stay as they are.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, -1)  # never
-
-
 def _usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux: what this process may use
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def choose_device(name: str, local_rank: int) -> torch.device:
-    """The device that a name stands for; ValueError if there is none."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device={name!r}: one of auto, cpu, cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda, but PyTorch sees no CUDA device; use device=cpu")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise ValueError(
-            f"local rank {local_rank}, but only {torch.cuda.device_count()} CUDA devices; start at "
-            "most one process per device"
-        )
-    return torch.device("cuda", local_rank)

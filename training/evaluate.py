@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import torch
 
-from data.conversations import Conversations
-from data.loader import Batch
-from data.sources import AnySource
+from data.rows.conversations import Conversations
+from data.rows.loader import Batch
+from data.rows.sources import AnySource
 from model.documents import Documents
 from model.loss import IGNORE
 from model.transformer import Mistral

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from data.curriculum import StagePlan
+from data.rows.curriculum import StagePlan
 from model.config import ModelConfig
 from model.lora import LoraConfig
 from model.transformer import Mistral
@@ -56,7 +56,7 @@ def freeze(model: Mistral, optimizer: torch.optim.Optimizer, trains: str) -> Non
     """Let what a stage trains be trained, and nothing else; does nothing where that is so already.
 
     Args:
-        trains: one of `data.stages.TRAINS`.
+        trains: one of `data.rows.curriculum_config.TRAINS`.
     """
     first = model.config.num_base_ids if trains == "new_rows" else 0
     changed = False

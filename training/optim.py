@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from data.stages import LrMultipliers
+from data.rows.curriculum_config import LrMultipliers
 from model.transformer import Mistral
 from training.adamw import RoundedAdamW
 from training.parallelize import clean_named_parameters
@@ -52,7 +52,8 @@ class OptimConfig:
 def build_optimizer(model: Mistral, config: OptimConfig) -> torch.optim.Optimizer:
     """AdamW over the trainable parameters: torch's, fused, or with moments in 16 bits ours.
 
-    Each group has the `name` of the multiplier of its learning rate (`data.stages.LrMultipliers`),
+    Each group has the `name` of the multiplier of its learning rate
+    (`data.rows.curriculum_config.LrMultipliers`),
     those of embedding and head also the `rows` that may move (`training.freeze`), that of LoRA's B
     the `lr_ratio` of LoRA+.
     """

@@ -18,11 +18,10 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
+from model.device import DTYPES, compute_dtype
 from model.transformer import Mistral
 from model.weights import WeightSource, copy_rows
 from training.distributed import World
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(kw_only=True)
@@ -84,13 +83,6 @@ class ParallelConfig:
                 f"parallel.strategy={self.strategy} with parallel.shard_ranks={self.shard_ranks}: "
                 "hsdp needs shard_ranks, the others take none"
             )
-
-
-def compute_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype that `parallel.dtype` means on a device."""
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return DTYPES[name]
 
 
 def build_mesh(config: ParallelConfig, world: World) -> DeviceMesh:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data.curriculum import StagePlan
+from data.rows.curriculum import StagePlan
 
 KINDS = ("cosine", "wsd", "constant", "linear")
 

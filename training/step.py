@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from data.loader import Batch
-from data.stages import REPLAY
+from data.rows.curriculum_config import REPLAY
+from data.rows.loader import Batch
 from training.distributed import World
 
 

@@ -13,15 +13,15 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from data.apart import CheckSourcesConfig, check_sources, pairs_of
-from data.durable import system_error
-from data.held_out import is_held_out
-from data.prepare import PrepareConfig, prepare
-from data.prepare_conversations import PrepareConversationsConfig, prepare_conversations
+from data.prepare.check_overlap import CheckSourcesConfig, check_sources, pairs_of
+from data.prepare.conversations import PrepareConversationsConfig, prepare_conversations
+from data.prepare.documents import PrepareConfig, prepare
+from data.prepare.held_out import is_held_out
+from data.rows.shards import Source
 from data.sample.corpus import SOURCES, documents
 from data.sample.instructions import INSTRUCTIONS
 from data.sample.instructions import conversations as conversations_of
-from data.shards import Source
+from storage.lock import system_error
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.train import train_bpe
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
-from data.random import derive
+from data.rows.seeds import derive
 
 T = TypeVar("T")
 

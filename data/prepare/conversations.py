@@ -1,0 +1,404 @@
+"""Files of instruction data (`data.records.chat_formats`) -> a source of conversations
+(`data.rows.conversations`).
+
+One process reads, encodes and appends; the result is written to `<out>.tmp/` and renamed to `<out>`
+when all is durable. What was cut off is begun anew, so that the files follow from the inputs and
+the settings alone. A conversation is held out if the side hash (`data.prepare.held_out`) of its
+first
+question and answer says so, so that no such pair begins conversations on both sides, however it was
+retyped. Of several conversations with the same messages, letter for letter, the first is kept.
+skipped.jsonl has {"file", "line", "reason"} for each record
+that was left out, where a line is counted from 1, but in an array (.json) an index from 0.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from data.prepare.draft import draft_folder, locked, refuse_existing
+from data.prepare.held_out import normalize, side_hash
+from data.prepare.tokenizer_files import describe_difference, open_exportable
+from data.records.chat_formats import Conversation, Entry, read_conversations
+from data.records.readers import BadRecord, find_inputs
+from data.records.record_files import EMPTY_LINE, FORMATS
+from data.records.record_keys import Columns, columns_of
+from data.rows.conversations import KIND, STORED
+from data.rows.shards import FORMAT_VERSION, sha256_of, token_dtype
+from storage.lock import fsync_folder, write_durably
+from tokenizer.chat import (
+    TRAIN_ON,
+    Encoded,
+    Message,
+    check_trainable,
+    encode_conversation,
+    template_of,
+    truncate,
+)
+from tokenizer.template import RefusedByTemplate
+from tokenizer.tokenizer import Tokenizer
+
+SAME_TEXT = "same text as an earlier conversation"
+TOO_LONG = "longer than max_tokens"
+NO_ANSWER_LEFT = "longer than max_tokens before its first answer"
+NOTHING_TO_LEARN = "all that could be predicted is marked as not to be learned"
+LEFT_OUT = frozenset((SAME_TEXT, TOO_LONG, NO_ANSWER_LEFT, NOTHING_TO_LEARN))
+"""Reasons for which a conversation is left out although its record is good."""
+
+
+@dataclass(kw_only=True)
+class PrepareConversationsConfig:
+    """What one source of conversations is made from."""
+
+    name: str
+    """What curricula and reports call the source: letters, digits, `_`, `.` and `-`."""
+    inputs: list[str]
+    """Files or globs; read in sorted order. Formats: .json, .jsonl, both also .gz or .zst,
+    and .parquet."""
+    out: str
+    """Folder to create. `<out>.tmp` holds unfinished work."""
+    tokenizer: str
+    """A `.model` file or a tokenizer folder."""
+    max_tokens: int
+    """Tokens of the longest conversation: at most the length of the rows it will be packed into."""
+    overlong: str = "reject"
+    """`reject` leaves longer conversations out, `truncate` keeps what fits of their tokens."""
+    train_on: str = "assistant"
+    """What is to be predicted: the answers of the `assistant`, or `all` of a conversation."""
+    held_out_fraction: float = 0.02
+    """Share of conversations that no training row touches, 0 <= fraction < 1."""
+    fields: dict[str, str] = field(default_factory=dict)
+    """Columns of records under other names than usual, by what they mean: messages, question,
+    input, answer, system, history; or role, content, train of each message. For example
+    `fields='{question: ask, answer: reply}'`; the usual names are in
+    data/records/record_keys.py."""
+    ignore: list[str] = field(default_factory=list)
+    """Keys of records or messages to pass over although they mean something: tools,
+    reasoning_content, images, ..."""
+    roles: dict[str, str] = field(default_factory=dict)
+    """Further names of the roles of messages, for example
+    `roles='{user: patient, assistant: doctor}'`."""
+    on_bad: str = "skip"
+    """`skip` leaves bad records out, counts them and lists them in skipped.jsonl; `fail` stops."""
+    max_rejected: float = 1.0
+    """Share of all records that may be rejected, for whatever reason; beyond, nothing is written
+    and the command fails. 1: all but one."""
+    show: int = 3
+    """Conversations to print as training will see them."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise ValueError(f"name: {self.name!r}; use letters, digits, `_`, `.` and `-`")
+        for name in ("inputs", "out", "tokenizer"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}: empty; it must be given")
+        choices = {
+            "overlong": ("reject", "truncate"),
+            "train_on": TRAIN_ON,
+            "on_bad": ("skip", "fail"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: {getattr(self, name)!r}; choose from {allowed}")
+        if not 0 <= self.held_out_fraction < 1:
+            raise ValueError(
+                f"held_out_fraction: {self.held_out_fraction}; it must be >= 0 and < 1"
+            )
+        if not 0 <= self.max_rejected <= 1:
+            raise ValueError(f"max_rejected: {self.max_rejected}; it must be >= 0 and <= 1")
+        columns_of(self.fields, self.ignore, self.roles)
+        for name, least in (("max_tokens", 2), ("show", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: {getattr(self, name)}; it must be >= {least}")
+
+    @property
+    def columns(self) -> Columns:
+        """Names of columns, messages and roles in the records."""
+        return columns_of(self.fields, self.ignore, self.roles)
+
+
+def prepare_conversations(config: PrepareConversationsConfig, *, progress: bool = True) -> dict:
+    """Prepare a source of conversations and return its manifest.
+
+    Raises:
+        ValueError: a bad input, a bad record under `on_bad=fail`, more than `max_rejected` of them,
+            inputs that change while they are read, no conversation left for training, a folder that
+            exists or that another process is filling.
+    """
+    out = Path(config.out)
+    refuse_existing(out)
+    paths = find_inputs(config.inputs, None, FORMATS)
+    tokenizer = open_exportable(config.tokenizer)
+    check_trainable(tokenizer)
+    folder = draft_folder(out)
+    with locked(out):
+        refuse_existing(out)
+        _clear(folder)
+        try:
+            manifest = _fill(folder, config, tokenizer, paths, progress)
+        except BaseException:
+            shutil.rmtree(folder)  # there is nothing to go on from
+            raise
+        folder.rename(out)
+        fsync_folder(out.parent)
+    return manifest
+
+
+def compare_on_messages(config: PrepareConversationsConfig) -> str | None:
+    """A line on how far tokenizer.json and tokenizer.model differ on the first messages, or None.
+
+    Raises:
+        ValueError: there are no such inputs, or no tokenizer.
+    """
+    paths = find_inputs(config.inputs, None, FORMATS)
+    entries = read_conversations(paths, config.columns)
+    texts = (
+        message.content
+        for entry in entries
+        if not isinstance(entry.conversation, BadRecord)
+        for message in entry.conversation.messages
+    )
+    return describe_difference(config.tokenizer, texts)
+
+
+def side_of(messages: list[Message]) -> int:
+    """The hash that decides whether a conversation is held out: of its first question and answer,
+    so that they fall on one side whatever the system message is and whatever follows."""
+    said = [message for message in messages if message.role != "system"]
+    return side_hash(normalize(text_of(said[:2])))
+
+
+def text_of(messages: Iterable[Message]) -> str:
+    """The contents of messages, a line break between them."""
+    return "\n".join(message.content for message in messages)
+
+
+def digest_of(messages: Iterable[Message], train_on: str) -> bytes:
+    """A digest that is equal for equal conversations alone: roles, contents after NFC (the same
+    characters, however they are composed), and which messages are to be predicted."""
+    parts = [
+        (
+            role,
+            unicodedata.normalize("NFC", content),
+            train and (train_on == "all" or role == "assistant"),
+        )
+        for role, content, train in messages
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]
+
+
+def main_reasons(rejected: Mapping[str, int], most: int = 5) -> str:
+    """The most frequent reasons for which records were rejected, with their counts."""
+    reasons = Counter(rejected).most_common()
+    shown = [f"{count:,} x {reason}" for reason, count in reasons[:most]]
+    rest = (
+        f"{sum(count for _, count in reasons[most:]):,} x other reasons" if reasons[most:] else ""
+    )
+    return ", ".join(filter(None, [*shown, rest]))
+
+
+def openai_record(messages: Iterable[Message]) -> dict[str, list[dict[str, str | bool]]]:
+    """A conversation as held_out.jsonl has it, which `data.records.chat_formats` reads again."""
+    marks = {True: {}, False: {"train": False}}
+    return {"messages": [message.as_dict() | marks[message.train] for message in messages]}
+
+
+def _fill(
+    folder: Path,
+    config: PrepareConversationsConfig,
+    tokenizer: Tokenizer,
+    paths: list[str],
+    progress: bool,
+) -> dict:
+    """Write a whole source into a folder, and return its manifest."""
+    digests = {path: sha256_of(Path(path)) for path in paths}
+    with _Writer(folder, config, tokenizer, digests) as writer:
+        entries = read_conversations(paths, config.columns)
+        for entry in tqdm(entries, config.name, unit="", disable=not progress):
+            writer.add(entry)
+        writer.flush()
+    manifest = writer.finish()
+    for path, digest in digests.items():
+        if sha256_of(Path(path)) != digest:
+            raise ValueError(f"{path} has changed while it was read; run again")
+    write_durably(folder / "manifest.json", manifest)
+    return manifest
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier call was cut off from; ValueError at the work of another kind."""
+    if (folder / "journal.json").exists():
+        raise ValueError(
+            f"out: {folder} holds unfinished work of kind=documents; finish or remove it, or "
+            "choose another folder"
+        )
+    for path in folder.iterdir():
+        if path.name != "held_out.jsonl":  # carries the lock
+            path.unlink()
+
+
+class _Writer:
+    """The files of a source while they are written, and their manifest.
+
+    Args:
+        digests: sha256 of each input.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: PrepareConversationsConfig,
+        tokenizer: Tokenizer,
+        digests: dict[str, str],
+    ) -> None:
+        self._folder = folder
+        self._config = config
+        self._tokenizer = tokenizer
+        self._dtype = token_dtype(tokenizer.vocab_size)
+        self._seen: set[bytes] = set()
+        self._counts = Counter[str]()
+        self._rejected = Counter[str]()
+        self._left_off = Counter[str]()
+        self._passed_over = Counter[str]()
+        self._inputs = {
+            path: {"path": path, "sha256": digest, "records": 0, "conversations": 0}
+            for path, digest in digests.items()
+        }
+        self._stack = ExitStack()
+        self._files: dict[str, BinaryIO] = {}
+
+    def __enter__(self) -> "_Writer":
+        for name in (*STORED, "held_out.jsonl", "skipped.jsonl"):
+            self._files[name] = self._stack.enter_context((self._folder / name).open("wb"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def add(self, entry: Entry) -> None:
+        """Take the next record; ValueError at a bad one under `on_bad=fail`."""
+        self._inputs[entry.file]["records"] += 1
+        if isinstance(entry.conversation, BadRecord):
+            self._reject(entry, str(entry.conversation))
+        else:
+            self._inputs[entry.file]["conversations"] += 1
+            self._add(entry, entry.conversation)
+
+    def flush(self) -> None:
+        """Make everything durable."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _add(self, entry: Entry, conversation: Conversation) -> None:
+        messages = conversation.messages
+        digest = digest_of(messages, self._config.train_on)
+        if digest in self._seen:
+            return self._reject(entry, SAME_TEXT)
+        try:
+            encoded = encode_conversation(self._tokenizer, messages, train_on=self._config.train_on)
+        except RefusedByTemplate as refusal:
+            return self._reject(entry, refusal.reason, str(refusal))
+        if not any(encoded.supervised):
+            return self._reject(entry, NOTHING_TO_LEARN)
+        is_overlong = len(encoded.ids) > self._config.max_tokens
+        if is_overlong and self._config.overlong == "reject":
+            return self._reject(entry, TOO_LONG)
+        encoded = truncate(encoded, self._config.max_tokens)
+        if not any(encoded.supervised):
+            return self._reject(entry, NO_ANSWER_LEFT)
+        self._seen.add(digest)
+        self._left_off.update(conversation.left_off)
+        self._passed_over.update(set(conversation.passed_over))
+        if side_of(messages) < self._config.held_out_fraction * 2**64:
+            self._counts["held_out"] += 1
+            self._files["held_out.jsonl"].write(_json_line(openai_record(messages)))
+            return None
+        self._counts["truncated"] += is_overlong
+        return self._write(encoded)
+
+    def _write(self, encoded: Encoded) -> None:
+        self._counts["conversations"] += 1
+        self._counts["tokens"] += len(encoded.ids)
+        self._counts["supervised_tokens"] += sum(encoded.supervised)
+        self._files["tokens"].write(np.array(encoded.ids, self._dtype).tobytes())
+        self._files["supervised"].write(np.array(encoded.supervised, np.uint8).tobytes())
+        self._files["stops"].write(np.array([self._counts["tokens"]], "<i8").tobytes())
+
+    def _reject(self, entry: Entry, reason: str, detail: str = "") -> None:
+        if self._config.on_bad == "fail" and reason not in LEFT_OUT:
+            raise ValueError(
+                f"{entry.file}:{entry.line}: {detail or reason}; correct it, or set on_bad=skip "
+                "to leave such records out"
+            )
+        self._rejected[reason] += 1
+        place = {"file": entry.file, "line": entry.line, "reason": reason}
+        place |= {"detail": detail} if detail else {}
+        self._files["skipped.jsonl"].write(_json_line(place))
+
+    def finish(self) -> dict:
+        """The manifest; ValueError if there is nothing to train on."""
+        config, counts = self._config, self._counts
+        rejected = self._rejected.total() - self._rejected[EMPTY_LINE]
+        records = counts["conversations"] + counts["held_out"] + rejected
+        if rejected > config.max_rejected * records:
+            raise ValueError(
+                f"max_rejected: {rejected:,} of {records:,} records were rejected, more than a "
+                f"share of {config.max_rejected}, and nothing was written: "
+                f"{main_reasons(self._rejected)}; correct them, or raise max_rejected"
+            )
+        if not counts["conversations"]:
+            raise ValueError(
+                f"inputs: no conversation is left for training; {counts['held_out']} held out, "
+                f"rejected: {main_reasons(self._rejected) or 'none'}"
+            )
+        return {
+            "format_version": FORMAT_VERSION,
+            "kind": KIND,
+            "name": config.name,
+            "dtype": self._dtype.str,
+            "tokenizer": {
+                "fingerprint": self._tokenizer.fingerprint,
+                "vocab_size": self._tokenizer.vocab_size,
+                "bos_id": self._tokenizer.bos_id,
+                "eos_id": self._tokenizer.eos_id,
+            },
+            "chat_template": template_of(self._tokenizer).digest,
+            **{
+                total: counts[total]
+                for total in ("conversations", "tokens", "supervised_tokens", "truncated")
+            },
+            "rejected": dict(self._rejected),
+            "left_off": dict(self._left_off),
+            "passed_over": dict(self._passed_over),
+            "held_out": {
+                "fraction": config.held_out_fraction,
+                "conversations": counts["held_out"],
+                "sha256": sha256_of(self._folder / "held_out.jsonl"),
+            },
+            "inputs": list(self._inputs.values()),
+            "files": {name: sha256_of(self._folder / name) for name in STORED},
+            "settings": {
+                "max_tokens": config.max_tokens,
+                "overlong": config.overlong,
+                "train_on": config.train_on,
+                "fields": dict(config.fields),
+                "ignore": list(config.ignore),
+                "roles": dict(config.roles),
+            },
+        }
+
+
+def _json_line(value: dict) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"

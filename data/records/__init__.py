@@ -1,0 +1,1 @@
+"""Records of foreign files: documents and conversations."""

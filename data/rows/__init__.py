@@ -1,0 +1,1 @@
+"""Prepared sources to training rows: shards, packing, curriculum, loader."""

@@ -1,0 +1,1 @@
+"""Benchmarks: registry, readers, cleaning."""

@@ -1,0 +1,1 @@
+"""Pairwise comparison by a judge model."""

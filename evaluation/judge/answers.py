@@ -1,0 +1,78 @@
+"""Files of answers to open questions, as `scripts.answer` and `scripts.generate` write them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inference.generation.question_files import OpenQuestion
+from storage.lock import why_no_file
+from tokenizer.text import check_text
+
+
+def read_answers(name: str, path: Path, questions: Sequence[OpenQuestion]) -> dict[str, str]:
+    """The answer to every question, by the question's id.
+
+    A line has `answer`, and `id`, or `prompt` with the question's words, or both. An answer may be
+    empty, since a model may have nothing to say; lines that answer other questions are passed over.
+
+    Args:
+        name: whose answers they are, as the user calls them.
+
+    Raises:
+        ValueError: names the line that is no answer, or the questions without one.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"answers.{name}={path}: {why_no_file(path)}; give a .jsonl file of answers"
+        )
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"answers.{name}={path} is not UTF-8 ({error})") from None
+    ids = {question.id: question for question in questions}
+    words = {question.question: question for question in questions}
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            fields = _fields(line)
+            question = _question(fields, ids, words)
+            if question is not None and question.id in found:
+                raise ValueError(f"question {question.id} is answered twice; keep one of them")
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"answers.{name}={path}, line {number}: {error}") from None
+        if question is not None:
+            found[question.id] = fields["answer"]
+    if missing := [question.id for question in questions if question.id not in found]:
+        raise ValueError(
+            f"answers.{name}={path}: no answer to {len(missing)} of {len(questions)} questions "
+            f"(id {', '.join(missing)}); answer them with scripts.answer"
+        )
+    return found
+
+
+def _fields(line: str) -> dict[str, Any]:
+    fields = json.loads(line)
+    if not isinstance(fields, dict) or not isinstance(fields.get("answer"), str):
+        raise ValueError("give an object with `answer`, a text")
+    check_text(fields["answer"])
+    return fields
+
+
+def _question(
+    fields: dict[str, Any], ids: Mapping[str, OpenQuestion], words: Mapping[str, OpenQuestion]
+) -> OpenQuestion | None:
+    """Which question a line answers."""
+    id, prompt = fields.get("id"), fields.get("prompt")
+    if id is None and prompt is None:
+        raise ValueError("give `id`, or `prompt` with the words of the question")
+    if id is None:
+        return words.get(str(prompt))
+    question = ids.get(str(id))
+    if question is not None and prompt is not None and prompt != question.question:
+        raise ValueError(
+            f"`prompt` is not the question whose id is {id}; answer these questions anew"
+        )
+    return question

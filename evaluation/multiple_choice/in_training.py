@@ -1,0 +1,67 @@
+"""Benchmarks that a run is put to while it trains."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from evaluation.multiple_choice.answer import Question, prepare
+from evaluation.multiple_choice.config import AskConfig, check_tasks, open_tasks
+from evaluation.scoring.loglikelihood import BATCH_TOKENS
+from model.config import ModelConfig
+from tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(kw_only=True)
+class TasksConfig(AskConfig):
+    """Which questions are asked during training, and how often."""
+
+    names: list[str] = field(default_factory=list)
+    """Tasks, or groups of them; none: nothing is asked."""
+    benchmarks: str | None = None
+    """Folder of the benchmarks' files; the tasks of the embedded sample need none."""
+    variant: str = "cleaned"
+    """`released` or `cleaned` rows, or `both`."""
+    every: int = 1000
+    """Steps between two rounds; the start and the last step are always asked."""
+    batch_tokens: int = BATCH_TOKENS
+    """Tokens of a forward pass."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.names:
+            check_tasks(self.names, self.variant, self.shots_of)
+        for name in ("every", "batch_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"tasks.{name}={getattr(self, name)}: must be at least 1")
+
+
+def prepare_tasks(
+    config: TasksConfig, tokenizer: Tokenizer, shape: ModelConfig
+) -> dict[str, Sequence[Question]]:
+    """The questions of every task, as this tokenizer spells them; empty if none are asked.
+
+    Raises:
+        ValueError: files are missing or malformed, or a question cannot be asked.
+    """
+    if not config.names:
+        return {}
+    several = config.variant == "both"
+    try:
+        return {
+            f"{task.name}.{task.variant}" if several else task.name: prepare(
+                task, config, tokenizer, shape
+            )
+            for task in open_tasks(config.names, config.benchmarks, config.variant, config.limit)
+        }
+    except ValueError as error:
+        raise ValueError(
+            f"{error} (in a run these options are tasks.benchmarks, tasks.shots ...)"
+        ) from None
+
+
+def describe_scores(scores: Mapping[str, Mapping[str, float | None]]) -> str:
+    """What a round of questions gave, in one line."""
+    parts = []
+    for name, score in scores.items():
+        margin = score["margin"]
+        parts.append(f"{name} {score['micro']:.1%}" + (f" ({margin:+.3f})" if margin else ""))
+    return "accuracy (margin in nats) " + ", ".join(parts)

@@ -1,0 +1,151 @@
+"""What a model answered, question by question, in files that survive interruption.
+
+`<task>.jsonl` has a line per question in the order of the task, appended and forced to disk in
+blocks; `<task>.settings.json` beside it says what they were made from. The same command goes on
+behind the last whole block, another one is refused, so that a file is the same however often it was
+interrupted.
+"""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation.benchmarks.items import LETTERS, Item
+from evaluation.multiple_choice.prompts import Prompt
+from storage.lock import fsync_folder, write_durably
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer.
+
+    Attributes:
+        id: of the question.
+        answer: letter of the right choice; in a cloze with distractors that is A, they follow.
+        prediction: letter of the likeliest choice, or letters if several are exactly as likely;
+            empty if the question is broken.
+        correct: 1 or 0, or 1/n if n choices are likeliest and the right one is among them: what
+            drawing one of them scores on average.
+        nats: negative log-likelihood of each choice: `letters` as it is, `perplexity` per id of the
+            whole prompt, `cloze` per UTF-8 byte of the choice.
+        margin: nats by which the right choice is likelier than the likeliest wrong one; None if the
+            question is broken or has no other choice.
+        tags: of the question.
+    """
+
+    id: str
+    subject: str
+    answer: str
+    prediction: str
+    correct: float
+    nats: tuple[float, ...]
+    margin: float | None
+    tags: dict[str, str]
+
+
+def predict(item: Item, prompt: Prompt | None, nats: Sequence[float]) -> Prediction:
+    """The answer that follows from the likelihoods of the choices.
+
+    Raises:
+        ValueError: a likelihood is not a number.
+    """
+    if prompt is None:
+        right = item.letters[item.answer] if item.answer < len(item.letters) else ""
+        return Prediction(item.id, item.subject, right, "", 0.0, (), None, item.tags)
+    if not all(map(math.isfinite, nats)):
+        raise ValueError(
+            f"{item.place}: the model gives an answer {list(nats)} nats; its weights are damaged, "
+            "or dtype is too narrow for them"
+        )
+    likeliest = [n for n, x in enumerate(nats) if x == min(nats)]
+    wrong = [x for n, x in enumerate(nats) if n != prompt.answer]
+    return Prediction(
+        id=item.id,
+        subject=item.subject,
+        answer=LETTERS[prompt.answer],
+        prediction="".join(LETTERS[n] for n in likeliest),
+        correct=1 / len(likeliest) if prompt.answer in likeliest else 0.0,
+        nats=tuple(nats),
+        margin=min(wrong) - nats[prompt.answer] if wrong else None,
+        tags=item.tags,
+    )
+
+
+def check_settings(file: Path, settings: dict[str, Any]) -> None:
+    """ValueError if a file is there and belongs to another command, compared field by field."""
+    note = settings_file(file)
+    if file.exists() and not note.is_file():
+        raise ValueError(f"{file} exists, and no {note.name} beside it; choose another out")
+    if not note.is_file():
+        return
+    before = json.loads(note.read_text(encoding="utf-8"))
+    if different := differing(before, settings):
+        raise ValueError(
+            f"{file} was begun with another {', '.join(different)}; choose another out, or remove "
+            f"it and {note.name}"
+        )
+
+
+def open_predictions(file: Path, settings: dict[str, Any], save_every: int) -> int:
+    """Create or continue a file; returns how many predictions it has: all, or whole blocks.
+
+    A line that was torn, and a block that was not finished, are cut away.
+    """
+    note = settings_file(file)
+    if not note.is_file():
+        write_durably(note, settings)
+    file.touch()
+    fsync_folder(file.parent)
+    lines = file.read_bytes().splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith(b"\n")]
+    if len(whole) < settings["questions"]:
+        whole = whole[: len(whole) // save_every * save_every]
+    os.truncate(file, sum(map(len, whole)))
+    return len(whole)
+
+
+def append(file: Path, predictions: Sequence[Prediction]) -> None:
+    """Add a block, on disk when this returns."""
+    lines = [json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions]
+    with file.open("a", encoding="utf-8") as opened:
+        opened.write("".join(lines))
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def read_predictions(file: Path) -> list[Prediction]:
+    """All predictions of a file.
+
+    Raises:
+        ValueError: a line is not one; names it.
+    """
+    predictions = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n")[:-1], start=1):
+        try:
+            fields = json.loads(line)
+            predictions.append(Prediction(**(fields | {"nats": tuple(fields["nats"])})))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{file}, line {number}: not a prediction ({error})") from None
+    return predictions
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """What a file of predictions was made from; ValueError if that is not there."""
+    note = settings_file(file)
+    if not note.is_file():
+        raise ValueError(f"{note}: no such file; give a folder that scripts.evaluate has written")
+    return json.loads(note.read_text(encoding="utf-8"))
+
+
+def settings_file(file: Path) -> Path:
+    """Where the settings of a file of predictions stand."""
+    return file.with_suffix(".settings.json")
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Names of the settings that are not the same."""
+    return sorted(name for name in one | other if one.get(name) != other.get(name))

@@ -1,0 +1,154 @@
+"""Tasks + a model -> predictions on disk, and what they amount to.
+
+Everything that can be wrong with the questions is found before the first is asked. They are asked
+in blocks, whose answers process 0 writes. With `variant=both` a question that is the same in both
+is asked once.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from evaluation.benchmarks.items import Task
+from evaluation.multiple_choice.accuracy import summarize
+from evaluation.multiple_choice.answer import Question, answer, conclude, prepare
+from evaluation.multiple_choice.config import AskConfig, EvaluateConfig
+from evaluation.multiple_choice.predictions import (
+    append,
+    check_settings,
+    open_predictions,
+    read_predictions,
+)
+from evaluation.scoring.requests import Request
+from model.transformer import Mistral
+from pretrained.load import model_digest
+from storage.lock import only_writer, write_durably
+from tokenizer.tokenizer import Tokenizer
+from training.distributed import World
+
+
+def evaluate_tasks(
+    config: EvaluateConfig,
+    tasks: Sequence[Task],
+    model: Mistral,
+    tokenizer: Tokenizer,
+    world: World,
+) -> dict[str, Any]:
+    """Answer what has no answer yet, and write `summary.json`, which is returned; all call it.
+
+    Raises:
+        ValueError: a task cannot be asked; `out` belongs to another command.
+    """
+    prepared = [prepare(task, config, tokenizer, model.config) for task in tasks]
+    out = Path(config.out)
+    files = [out / f"{file_stem(task)}.jsonl" for task in tasks]
+    model_settings = {
+        "model": model_digest(model),
+        "tokenizer": tokenizer.fingerprint,
+        "dtype": str(model.lm_head.weight.dtype).removeprefix("torch."),
+    }
+    settings = [
+        task_settings(task, questions, config) | model_settings
+        for task, questions in zip(tasks, prepared, strict=True)
+    ]
+
+    def check() -> None:
+        for file, own in zip(files, settings, strict=True):
+            check_settings(file, own)
+        out.mkdir(parents=True, exist_ok=True)
+
+    world.on_main(check)
+    with _locked_by_main(out, world):
+        summary: dict[str, Any] = {}
+        known: dict[Request, tuple[float, ...]] = {}
+        for task, questions, file, own in zip(tasks, prepared, files, settings, strict=True):
+            _write(file, own, questions, known, config, model, world)
+            predictions = read_predictions(file)
+            known = {
+                q.encoded.request: p.nats
+                for q, p in zip(questions, predictions, strict=True)
+                if q.encoded is not None
+            }
+            moved = sum(q.encoded is not None and q.encoded.moved > 0 for q in questions)
+            summary[file_stem(task)] = {
+                **{name: own[name] for name in ("task", "variant", "shots", "scoring", "limit")},
+                "moved_borders": moved,
+                "problems": len(task.problems),
+                **summarize(predictions, task.categories),
+            }
+        world.on_main(lambda: write_durably(out / "summary.json", summary))
+    return summary
+
+
+def file_stem(task: Task) -> str:
+    """What the files of a task are called."""
+    return task.name if task.variant == "released" else f"{task.name}.{task.variant}"
+
+
+def task_settings(task: Task, questions: Sequence[Question], config: AskConfig) -> dict[str, Any]:
+    """What decides the answers to a task, but for the model."""
+    prompts = [None if q.prompt is None else asdict(q.prompt) for q in questions]
+    for prompt in prompts:
+        if prompt is not None:
+            del prompt["place"]  # says where the files lie
+    spelled = json.dumps([[q.item.id for q in questions], prompts], ensure_ascii=False)
+    return {
+        "task": task.name,
+        "variant": task.variant,
+        "shots": config.shots_for(task.name),
+        "demonstration_seed": config.demonstration_seed,
+        "prompt_language": (
+            task.language if config.prompt_language == "auto" else config.prompt_language
+        ),
+        "scoring": config.scoring,
+        "limit": config.limit,
+        "questions": len(questions),
+        "files": task.files,
+        "categories": task.categories,
+        "prompts": hashlib.sha256(spelled.encode()).hexdigest(),
+    }
+
+
+def _write(
+    file: Path,
+    settings: dict[str, Any],
+    questions: Sequence[Question],
+    known: Mapping[Request, tuple[float, ...]],
+    config: EvaluateConfig,
+    model: Mistral,
+    world: World,
+) -> None:
+    """Answer the questions that a file lacks, block by block."""
+    done = [0]
+
+    def open_file() -> None:
+        done[0] = open_predictions(file, settings, config.save_every)
+
+    world.on_main(open_file)
+    first = world.from_main(done[0])
+    total = len(questions)
+    with tqdm(
+        total=total, initial=first, desc=file.stem, unit="question", disable=not world.is_main
+    ) as bar:
+        while first < total:
+            block = questions[first : first + config.save_every]
+            options = (model, config.scoring, world, config.batch_tokens)
+            nats = answer(block, *options, known=known, bar=bar)
+            answered = [conclude(q, n) for q, n in zip(block, nats, strict=True)]
+            world.on_main(lambda answered=answered: append(file, answered))
+            first += len(block)
+            bar.update(first - bar.n)
+    world.barrier()  # the others read what process 0 has written
+
+
+@contextmanager
+def _locked_by_main(out: Path, world: World) -> Iterator[None]:
+    with ExitStack() as stack:
+        world.on_main(lambda: stack.enter_context(only_writer(out / ".lock", out)))
+        yield

@@ -1,0 +1,1 @@
+"""Launcher, runner and tables of the benchmarks."""

@@ -1,0 +1,1 @@
+"""Text from a network: engine, sampling, chat, batches of prompts."""

@@ -1,0 +1,221 @@
+"""A file of prompts -> a file of answers, in the same order, that survives interruption.
+
+Answers are appended and forced to disk batch by batch. Beside them, `<out>.settings.json` says what
+they were made from; the same command goes on where it stopped, and another one is refused. An
+answer does not depend on where the batches were cut.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from inference.generation.generate import Answer, check_prompts, generate
+from inference.generation.load import Speaker, SpeakerConfig
+from pretrained.load import model_digest
+from storage.lock import fsync_folder, only_writer, why_no_file, write_durably
+from tokenizer.chat import Message, encode_prompt
+from tokenizer.text import check_text
+from tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(kw_only=True)
+class GenerateConfig(SpeakerConfig):
+    """What is continued, by which model, and how."""
+
+    prompt: str | None = field(default=None, metadata={"text": True})
+    """One text to continue, or, with `chat`, a question; the answer is printed as it comes."""
+    chat: bool = False
+    """Ask prompts as questions in the chat template; else texts are continued after BOS."""
+    prompts: str | None = None
+    """A .jsonl file: each line has `prompt` (a text), or `messages` (role and content, always a
+    conversation), and perhaps `id`."""
+    out: str | None = None
+    """With `prompts`: the .jsonl file of answers; continued if it is there."""
+    batch_size: int = 16
+    """With `prompts`: sequences at once."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.prompt is None) == (self.prompts is None):
+            raise ValueError("give either prompt=<text> or prompts=<file.jsonl>")
+        if (self.prompts is None) != (self.out is None):
+            raise ValueError(
+                "prompts and out belong together: prompts=<file.jsonl> out=<file.jsonl>"
+            )
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}: must be at least 1")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt of a file.
+
+    Attributes:
+        ids: to continue.
+        chat: an answer is a text of its own.
+        echo: what of its line is repeated beside the answer.
+    """
+
+    ids: list[int]
+    chat: bool
+    echo: dict[str, Any]
+
+
+def encode_text(tokenizer: Tokenizer, text: str, chat: bool) -> list[int]:
+    """A text to continue, or a question to answer; ValueError if it is empty."""
+    check_text(text)
+    if not text.strip():
+        raise ValueError("the prompt is empty; give a text to continue or a question")
+    if chat:
+        return encode_prompt(tokenizer, [Message("user", text)])
+    return [tokenizer.bos_id, *tokenizer.encode(text)]
+
+
+def read_prompts(path: Path, tokenizer: Tokenizer, chat: bool) -> list[Prompt]:
+    """All prompts of a file.
+
+    Raises:
+        ValueError: names the line that holds none.
+    """
+    if not path.is_file():
+        raise ValueError(f"prompts={path}: {why_no_file(path)}; give a .jsonl file of prompts")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompts={path} is not UTF-8 ({error})") from None
+    prompts = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            prompts.append(_prompt(json.loads(line), tokenizer, chat))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+    if not prompts:
+        raise ValueError(f"prompts={path}: the file has no prompt")
+    return prompts
+
+
+def _prompt(line: Any, tokenizer: Tokenizer, chat: bool) -> Prompt:
+    if not isinstance(line, dict) or ("prompt" in line) == ("messages" in line):
+        raise ValueError("give an object with either `prompt` or `messages`")
+    echo = {key: line[key] for key in ("id", "prompt", "messages") if key in line}
+    json.dumps(echo, ensure_ascii=False).encode()  # a lone surrogate could not be written again
+    if "prompt" in line:
+        return Prompt(encode_text(tokenizer, line["prompt"], chat), chat, echo)
+    messages = line["messages"]
+    well_formed = isinstance(messages, list) and all(
+        isinstance(m, dict) and all(isinstance(m.get(k), str) for k in ("role", "content"))
+        for m in messages
+    )
+    if not well_formed:
+        raise ValueError("`messages` must be a list of objects with role and content")
+    said = [Message(message["role"], message["content"]) for message in messages]
+    return Prompt(encode_prompt(tokenizer, said), True, echo)
+
+
+def write_answers(config: GenerateConfig, speaker: Speaker) -> int:
+    """Answer every prompt that has no answer yet; returns how many were answered.
+
+    Raises:
+        ValueError: a prompt cannot be continued, or `out` belongs to another command.
+    """
+    assert config.prompts is not None
+    assert config.out is not None
+    prompts = read_prompts(Path(config.prompts), speaker.tokenizer, config.chat)
+    check_prompts([prompt.ids for prompt in prompts], speaker.runner.model.config)
+    out = Path(config.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with only_writer(out.with_name(f".{out.name}.lock"), out):
+        done = _open(out, _settings(config, prompts, speaker))
+        _append(config, speaker, prompts, done, out)
+    return len(prompts) - done
+
+
+def _append(
+    config: GenerateConfig, speaker: Speaker, prompts: list[Prompt], done: int, out: Path
+) -> None:
+    """Answer the prompts from `done` on."""
+    with out.open("a", encoding="utf-8") as file:
+        for batch in tqdm(list(_batches(prompts, done, config.batch_size)), unit="batch"):
+            answers = _answer(config, speaker, prompts, batch)
+            for n, answer in zip(batch, answers, strict=True):
+                line = {"index": n, **prompts[n].echo, "answer": answer.text}
+                line |= {"finished": answer.finished, "tokens": len(answer.ids)}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _batches(prompts: list[Prompt], first: int, size: int) -> Iterator[list[int]]:
+    """Consecutive prompts, of one kind each."""
+    batch: list[int] = []
+    for n in range(first, len(prompts)):
+        if batch and (len(batch) == size or prompts[n].chat != prompts[batch[0]].chat):
+            yield batch
+            batch = []
+        batch.append(n)
+    if batch:
+        yield batch
+
+
+def _answer(
+    config: GenerateConfig, speaker: Speaker, prompts: list[Prompt], batch: list[int]
+) -> list[Answer]:
+    return generate(
+        speaker.runner,
+        [prompts[n].ids for n in batch],
+        config,
+        eos_ids=speaker.eos_ids,
+        decode=speaker.tokenizer.decode,
+        continue_text=not prompts[batch[0]].chat,
+        indices=batch,
+    )
+
+
+def _settings(config: GenerateConfig, prompts: list[Prompt], speaker: Speaker) -> dict[str, Any]:
+    """What decides the answers."""
+    free = ("folder", "base", "prompt", "prompts", "out", "batch_size", "device", "pack", "dtype")
+    chosen = {key: value for key, value in asdict(config).items() if key not in free}
+    ids = json.dumps([[prompt.ids, prompt.echo] for prompt in prompts], sort_keys=True)
+    model = speaker.runner.model
+    return {
+        **chosen,
+        "dtype": str(model.lm_head.weight.dtype).removeprefix("torch."),
+        "prompts": hashlib.sha256(ids.encode()).hexdigest(),
+        "model": model_digest(model),
+        "tokenizer": speaker.tokenizer.fingerprint,
+    }
+
+
+def _open(out: Path, settings: dict[str, Any]) -> int:
+    """Create or continue the file; returns the answers that are in it. A torn line is cut away."""
+    note = out.with_name(out.name + ".settings.json")
+    if not note.is_file():
+        if out.exists():
+            raise ValueError(f"out={out} exists, and no {note.name} beside it; choose another file")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(note, settings)
+    before = json.loads(note.read_text())
+    if different := [key for key in settings if before.get(key) != settings[key]]:
+        raise ValueError(
+            f"out={out} was begun with another {', '.join(different)}; choose another file, or "
+            f"remove it and {note.name}"
+        )
+    out.touch()
+    fsync_folder(out.parent)
+    content = out.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(out, whole)
+    lines = content[:whole].splitlines()
+    for n, line in enumerate(lines):
+        if json.loads(line).get("index") != n:
+            raise ValueError(f"{out}, line {n + 1}: not the answer to prompt {n}; remove the file")
+    return len(lines)

@@ -1,0 +1,205 @@
+"""A decode step recorded as one CUDA graph: hundreds of launches for the price of one.
+
+What a step needs to know of the sequences, their lengths, lies on the device and is counted there,
+so that the recording stays right from step to step. A batch that changes (sequences that finish, a
+ring that grows) is recorded again: the step is run once, and noted once. Products of one input are
+one product: the weights of q, k, v and of gate, up are laid in one tensor each, of which the
+network's own parameters become parts; nothing is copied twice, and their values stay.
+"""
+
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from inference.generation.cache.cache import Cache
+from inference.generation.cache.kv_storage import Ring
+from inference.generation.decoders.guard import departure
+from kernels.add_rms_norm import add_rms_norm
+from kernels.decode import FEWEST_ROWS, attend_ring, rotate_and_store
+from kernels.gemv import gemv
+from kernels.launch import chosen
+from kernels.swiglu import swiglu_of_halves
+from model.rotary import rotary_angles
+from model.transformer import Block, Mistral
+
+Mix = Callable[[Tensor], Tensor]
+"""Queries, keys and values of a layer's new tokens to what attention makes of them."""
+
+
+def can_record(model: Mistral) -> bool:
+    """Check if a step can be recorded: the stock network on a CUDA device, with triton."""
+    size = model.config.head_size
+    return (
+        chosen(model.lm_head.weight)
+        and size >= FEWEST_ROWS
+        and size & (size - 1) == 0
+        and departure(model) is None
+    )
+
+
+class _Products:
+    """x [W1; W2; ...]^T as one product if all are plain, else one after the other."""
+
+    # A weight that was joined in inference mode could never be trained again.
+    @torch.inference_mode(False)
+    def __init__(self, *linears: nn.Linear) -> None:
+        self.linears = linears
+        self.weight: Tensor | None = None
+        if any(type(linear) is not nn.Linear for linear in linears):
+            return
+        weights = [linear.weight.detach() for linear in linears]
+        rows = sum(map(len, weights))
+        if _adjoin(weights):  # one matrix, or parts of one that another `_Products` has made
+            self.weight = weights[0].as_strided((rows, weights[0].shape[1]), weights[0].stride())
+            return
+        self.weight = torch.cat(weights)
+        parts = self.weight.split([len(weight) for weight in weights])
+        for linear, part in zip(linears, parts, strict=True):
+            linear.weight.data = part
+
+    def __call__(
+        self, x: Float[Tensor, "N I"], add: Float[Tensor, "N O"] | None = None
+    ) -> Float[Tensor, "N O"]:
+        if self.weight is not None:
+            weight = self.weight
+            return F.linear(x, weight) if add is None else torch.addmm(add, x, weight.T)
+        outputs = [linear(x) for linear in self.linears]
+        product = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+        return product if add is None else product + add
+
+
+def _adjoin(weights: Sequence[Tensor]) -> bool:
+    """Whether matrices lie end to end in one tensor."""
+    ends = [weight.data_ptr() + weight.nbytes for weight in weights]
+    return all(
+        weight.data_ptr() == end
+        and weight.untyped_storage().data_ptr() == weights[0].untyped_storage().data_ptr()
+        for weight, end in zip(weights[1:], ends, strict=False)
+    )
+
+
+class _Layer:
+    """One decoder layer."""
+
+    def __init__(self, block: Block) -> None:
+        attention, mlp = block.self_attn, block.mlp
+        self.norms = (block.input_layernorm, block.post_attention_layernorm)
+        self.qkv = _Products(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.o = _Products(attention.o_proj)
+        self.gate_up, self.down = _Products(mlp.gate_proj, mlp.up_proj), _Products(mlp.down_proj)
+
+    def several(self, x: Float[Tensor, "N D"], mix: Mix) -> Float[Tensor, "N D"]:
+        """The layer on the newest token of each sequence."""
+        before, between = self.norms
+        mixed = self.o(mix(self.qkv(before(x))))
+        h, x = add_rms_norm(mixed, x, between.weight, between.eps)
+        return self.down(swiglu_of_halves(self.gate_up(h)), add=x)
+
+    def single(self, x: Float[Tensor, "1 D"], mix: Mix) -> Float[Tensor, "1 D"]:
+        """The same for one sequence, in products that take in what stands around them."""
+        qkv, o, gate_up, down = (
+            products.weight for products in (self.qkv, self.o, self.gate_up, self.down)
+        )
+        if qkv is None or o is None or gate_up is None or down is None:
+            return self.several(x, mix)
+        before, between = self.norms
+        x = gemv(mix(gemv(x, qkv, norm=before.weight, eps=before.eps)), o, add=x)
+        gated = gemv(x, gate_up, norm=between.weight, eps=between.eps, gated=True)
+        return gemv(gated, down, add=x)
+
+
+class DecodeStep:
+    """The step itself, on buffers that stay where they are.
+
+    Attributes:
+        tokens: (N,) the ids that come next.
+        lengths: (N,) of the sequences before them; must be right whenever `run` is called.
+    """
+
+    def __init__(self, model: Mistral, layers: Sequence[_Layer], ring: Ring) -> None:
+        self.config, self.model, self.layers = model.config, model, layers
+        # Not the tensors: what was recorded must not keep a ring alive that nobody goes on with.
+        self.ring = weakref.ref(ring)
+        self.stored = [weakref.ref(x) for x in (*ring.keys, *ring.values)]
+        self.lengths = torch.tensor(ring.lengths, device=ring.keys[0].device)
+        self.tokens = torch.zeros_like(self.lengths)
+
+    def is_of(self, ring: Ring) -> bool:
+        """Whether these are the very tensors that it was made for."""
+        now = (*ring.keys, *ring.values)
+        return all(x() is y for x, y in zip(self.stored, now, strict=True))
+
+    def run(self) -> Float[Tensor, "N V"]:
+        """Logits after the tokens, whose keys and values are stored; `lengths` grow by one."""
+        config = self.config
+        rotary = rotary_angles(self.lengths[:, None], config.head_size, config.rope_theta)
+        cos, sin = (angle.flatten(1).contiguous() for angle in rotary)
+        x = self.model.model.embed_tokens(self.tokens)  # (N, D)
+        for number, layer in enumerate(self.layers):
+            mix = partial(self._mix, number, cos, sin)
+            x = layer.single(x, mix) if len(x) == 1 else layer.several(x, mix)
+        self.lengths += 1
+        norm, head = self.model.model.norm, self.model.lm_head.weight
+        if len(x) == 1:
+            return gemv(x, head, norm=norm.weight, eps=norm.eps)
+        return F.linear(norm(x), head)
+
+    def _mix(self, number: int, cos: Tensor, sin: Tensor, qkv: Tensor) -> Float[Tensor, "N HE"]:
+        heads, ring = qkv.view(len(qkv), -1, self.config.head_size), self.ring()
+        assert ring is not None
+        stored = (ring.keys[number], ring.values[number])
+        asking = self.config.num_attention_heads
+        query = rotate_and_store(heads, cos, sin, self.lengths, *stored, asking)
+        return attend_ring(query, *stored, self.lengths).flatten(1)
+
+
+class RecordedMistral:
+    """The network's decode step: `recorded(tokens, cache)` is `model(tokens, cache=cache)`."""
+
+    def __init__(self, model: Mistral) -> None:
+        self.model = model
+        self.layers: list[_Layer] = []
+        self._step: DecodeStep | None = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._logits: Tensor | None = None
+        self._counted: list[int] = []
+
+    def __call__(self, tokens: Int[Tensor, "N 1"], cache: Cache) -> Float[Tensor, "N 1 V"]:
+        ring = cache.ring
+        assert len(tokens) == len(ring.lengths) == len(cache.sequences)
+        ring.reserve(max(ring.lengths) + 1)
+        if self._step is None or self._graph is None or not self._step.is_of(ring):
+            self._step, self._graph, self._logits = self._record(ring)
+        if self._counted != ring.lengths:  # somebody else has gone on with these sequences
+            self._step.lengths.copy_(torch.tensor(ring.lengths))
+        self._step.tokens.copy_(tokens[:, 0])
+        self._graph.replay()
+        self._counted = [length + 1 for length in ring.lengths]
+        ring.lengths[:] = self._counted
+        assert self._logits is not None
+        return self._logits.clone()[:, None]
+
+    def _record(self, ring: Ring) -> tuple[DecodeStep, torch.cuda.CUDAGraph, Tensor]:
+        """A step, its recording, and where that puts the logits."""
+        if not self.layers:
+            blocks = self.model.model.layers
+            self.layers = [_Layer(block) for block in blocks if isinstance(block, Block)]
+        self._step = self._graph = self._logits = None  # frees the former's memory
+        step = DecodeStep(self.model, self.layers, ring)
+        lengths = step.lengths.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            step.run()  # compiles what is not compiled; writes only what the first replay writes
+            step.lengths.copy_(lengths)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits = step.run()
+        self._counted = list(ring.lengths)
+        return step, graph, logits

@@ -1,0 +1,1 @@
+"""Files: atomic writing, locks, continued logs, checksums."""

@@ -1,0 +1,1 @@
+"""Work before, after and around a run."""

@@ -1,0 +1,1 @@
+"""Merging, interpolation and export of model folders."""

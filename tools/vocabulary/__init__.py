@@ -1,0 +1,1 @@
+"""Growth of the vocabulary of a model folder."""

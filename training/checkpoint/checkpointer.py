@@ -1,0 +1,308 @@
+"""Checkpoints: complete or absent.
+
+    checkpoints/step-00000100/   DCP shards of weights and optimizer, and COMPLETE.json with the
+                                 size and CRC-32 of every file
+    checkpoints/step-00000200.tmp/   a save that was interrupted; never read, removed by the next
+    checkpoints/step-00000300.damaged/   did not match its marker when it was to be loaded
+
+A folder is never written twice: DCP would leave old metadata over new shards after a crash, and
+load the mixture without a word. The data position is the step, and randomness derives from
+(seed, step, row), so weights, optimizer and step are all there is to save.
+
+Training goes on while a checkpoint is written: `save` copies the state to host memory, and a
+thread of each process, with collectives of its own, writes, digests, seals and renames. One is in
+flight at a time.
+"""
+
+import math
+import shutil
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+
+from model.transformer import Mistral
+from storage.atomic import make_durable
+from training.checkpoint.manifest import (
+    MARKER,
+    Writer,
+    differences,
+    finished,
+    read_marker,
+    reason,
+    seal,
+)
+from training.checkpoint.state import match_moments, moment_bytes, state_bytes, state_tensors
+from training.distributed import World
+from training.parallelize import local_bytes
+
+
+@dataclass(kw_only=True)
+class CheckpointConfig:
+    """When state is saved and what is kept."""
+
+    every: int = 500
+    """Steps between checkpoints; the last step is always saved."""
+    keep_last: int = 2
+    """Newest checkpoints kept."""
+    keep_every: int | None = None
+    """Keep also each checkpoint whose step is a multiple of this."""
+    asynchronous: bool = True
+    """Write while training goes on, from a copy of the state in host memory; false waits."""
+    export_every: int | None = None
+    """Steps between HF folders under `exports/`, beside the final one in `model/`."""
+    export_dtype: str = "float32"
+    """Dtype of exported weights: `float32` loses nothing, `bfloat16` halves the folder."""
+
+    def __post_init__(self) -> None:
+        for name in ("every", "keep_last", "keep_every", "export_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"checkpoint.{name}={value}: must be at least 1")
+        if self.export_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"checkpoint.export_dtype={self.export_dtype!r}: float32 or bfloat16")
+
+
+class Checkpointer:
+    """Saves and restores a model and its optimizer under one folder.
+
+    As a context manager it waits at the end for what is being written.
+    """
+
+    def __init__(self, folder: Path, config: CheckpointConfig, world: World) -> None:
+        self.folder = folder
+        self.config = config
+        self.world = world
+        self._background = world.apart()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._writing: tuple[int, Future[float]] | None = None
+        self._stood_still: list[float] = []
+        self._took: list[float] = []
+
+    def __enter__(self) -> "Checkpointer":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        try:
+            self.wait()
+        except ValueError as problem:
+            if error is None:
+                raise
+            print(f"{problem}; then: {error!r}", file=sys.stderr)  # neither hides the other
+        finally:
+            self._thread.shutdown()
+
+    def save(self, step: int, model: Mistral, optimizer: torch.optim.Optimizer) -> None:
+        """Begin to write the state after `step` updates; every process must call it.
+
+        Raises:
+            ValueError: the previous checkpoint could not be written, or there is no room for this.
+        """
+        begun = time.perf_counter()
+        self.wait()
+        self.world.on_main(lambda: self._check_room(state_bytes(model, moment_bytes(optimizer))))
+        state = {  # of CPU tensors no copy where training waits
+            name: tensor.to("cpu", copy=self.config.asynchronous)
+            for name, tensor in state_tensors(model, optimizer, step).items()
+        }
+        self._writing = step, self._thread.submit(self._write, step, state)
+        if not self.config.asynchronous:
+            self.wait()
+        self._stood_still.append(time.perf_counter() - begun)
+
+    def wait(self) -> None:
+        """Return when nothing is being written any more; every process must call it.
+
+        Raises:
+            ValueError: the checkpoint in flight could not be written.
+        """
+        if self._writing is None:
+            return
+        (step, future), self._writing = self._writing, None
+        try:
+            self._took.append(future.result())
+        except (CheckpointException, OSError, ValueError) as error:
+            raise ValueError(
+                f"the checkpoint of step {step} could not be written to {self.folder} "
+                f"({reason(error)}); mend that, and the same command continues from the one before"
+            ) from error
+
+    def check_space(self, model: Mistral, saves: int, moment_bytes: int = 4) -> None:
+        """Refuse a run whose checkpoints will not fit on the disk; every process must call it.
+
+        Args:
+            saves: how many the run will write; one more than are kept exist at a time.
+            moment_bytes: of each moment of each weight.
+
+        Raises:
+            ValueError: names what is needed and what is free.
+        """
+        kept = self.config.keep_last + 1
+        if self.config.keep_every is not None:
+            both = math.lcm(self.config.every, self.config.keep_every)
+            kept += saves * self.config.every // both
+        count = min(saves, kept) - len(self.steps())
+        needed = state_bytes(model, moment_bytes) * max(count, 1)
+        self.world.on_main(lambda: self._check_room(needed))
+
+    def _check_room(self, needed: int) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.glob("step-*.tmp"):
+            shutil.rmtree(leftover)
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            raise ValueError(
+                f"{self.folder}: {needed / 2**30:.3g} GiB are needed for checkpoints and "
+                f"{free / 2**30:.3g} GiB are free; make room, keep fewer (checkpoint.keep_last, "
+                "checkpoint.keep_every) or set another runs_folder, and the same command continues"
+            )
+
+    def summary(self) -> str:
+        """How long saving has taken, and how long training has stood still for it."""
+        if not self._took:
+            return "no checkpoint written"
+        still, took = (sum(x) / len(x) for x in (self._stood_still, self._took))
+        return (
+            f"{len(self._took)} checkpoints written in {took:.2f} s each, for which training stood "
+            f"still {still:.2f} s each"
+        )
+
+    def _write(self, step: int, state: dict[str, Tensor]) -> float:
+        """The work of the background thread: complete or absent, then prune; returns seconds."""
+        begun = time.perf_counter()
+        world, final = self._background, self.folder / f"step-{step:08d}"
+        partial = final.with_name(final.name + ".tmp")
+        world.on_main(partial.mkdir)
+        writer = Writer(partial)
+        dcp.save(state, storage_writer=writer, process_group=world.group)
+        written = world.gather(writer.files)
+        world.on_main(lambda: self._publish(partial, final, written))
+        return time.perf_counter() - begun
+
+    def _publish(self, partial: Path, final: Path, written: list[dict[str, dict]]) -> None:
+        seal(partial, written)
+        partial.rename(final)
+        make_durable(self.folder)
+        self._prune()
+
+    def load_latest(self, model: Mistral, optimizer: torch.optim.Optimizer) -> int | None:
+        """Restore the newest sound checkpoint; returns its step, or None if there is none at all.
+
+        Damaged ones are reported, and put aside as `.damaged` once an older one is loaded.
+
+        Raises:
+            ValueError: there are or were checkpoints, but all are damaged, or a sound one cannot
+                be read. Nothing has been touched then.
+        """
+        damaged = []
+        for step, folder in reversed(self._complete()):
+            damage = self.damage(step)
+            if damage is None:
+                self.load(step, model, optimizer)
+                self.world.on_main(lambda: self._put_aside(damaged))
+                return step
+            self.world.say(f"checkpoint {folder} is damaged ({damage})")
+            damaged.append(folder)
+        if damaged or self.world.from_main(any(self.folder.glob("step-*.damaged"))):
+            # From step 0 the run would overwrite the log of what is lost.
+            raise ValueError(
+                f"{self.folder}: every checkpoint is damaged; restore one, or set another name to "
+                "start anew"
+            )
+        return None
+
+    def _put_aside(self, damaged: list[Path]) -> None:
+        """Their steps will be saved again, and a folder is never written twice."""
+        for folder in damaged:
+            aside = folder.with_name(folder.name + ".damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+
+    def load(self, step: int, model: Mistral, optimizer: torch.optim.Optimizer) -> None:
+        """Restore one checkpoint, without `damage`'s look at it; every process must call it.
+
+        Moments that it does not have are forgotten.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        match_moments(model, optimizer, self._names(step))
+        state = state_tensors(model, optimizer, step)
+        self._read(step, state)
+        if (found := int(state["step"])) != step:
+            raise ValueError(
+                f"{self.folder / f'step-{step:08d}'} holds the state of step {found}; give it its "
+                "own name back, or remove it"
+            )
+
+    def differences(self, step: int, model: Mistral, optimizer: torch.optim.Optimizer) -> list[str]:
+        """Tensors of a checkpoint that are not the state in hand, bit for bit.
+
+        Every process must call it; all get the same answer. One tensor is read at a time.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        state, saved_names = state_tensors(model, optimizer, step), self._names(step)
+        different = sorted(state.keys() ^ saved_names)
+        for name, tensor in state.items():
+            if name in different:
+                continue
+            saved = torch.empty_like(tensor)
+            self._read(step, {name: saved})
+            if not torch.equal(local_bytes(saved), local_bytes(tensor)):
+                different.append(name)
+        return sorted({name for names in self.world.gather(different) for name in names})
+
+    def _names(self, step: int) -> set[str]:
+        """Names of the tensors of a checkpoint, as process 0 reads them."""
+        names: set[str] = set()
+        reader = dcp.FileSystemReader(self.folder / f"step-{step:08d}")
+        self.world.on_main(lambda: names.update(reader.read_metadata().state_dict_metadata))
+        return self.world.from_main(names)
+
+    def _read(self, step: int, state: dict[str, Tensor]) -> None:
+        """Fill tensors in place; touches nothing on the disk."""
+        folder = self.folder / f"step-{step:08d}"
+        try:
+            dcp.load(state, storage_reader=dcp.FileSystemReader(folder))
+        except CheckpointException as error:  # derives from BaseException
+            raise ValueError(reason(error)) from error
+
+    def damage(self, step: int) -> str | None:
+        """Why a checkpoint cannot be trusted, or None; the processes share the reading."""
+        folder = self.folder / f"step-{step:08d}"
+        files = read_marker(folder)
+        names, found = sorted(files)[self.world.rank :: self.world.size], []
+        try:
+            found = differences(folder, {name: files[name] for name in names})
+            problem = None
+        except OSError as error:  # of the disk, and perhaps a passing one: no verdict
+            problem = f"{folder} cannot be read ({error}); mend that, and run it again"
+        if problem := next(filter(None, self.world.gather(problem)), None):
+            raise ValueError(problem)
+        found = self.world.gather(found)
+        if not any(name.endswith(".distcp") for name in files):
+            return f"{MARKER} is missing or unreadable"
+        return next((damage for part in found for damage in part if damage), None)
+
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, oldest first."""
+        return [step for step, _ in self._complete()]
+
+    def _complete(self) -> list[tuple[int, Path]]:
+        # As process 0 sees them: all must agree.
+        return self.world.from_main(finished(self.folder) if self.world.is_main else [])
+
+    def _prune(self) -> None:
+        every = self.config.keep_every
+        for step, folder in finished(self.folder)[: -self.config.keep_last]:
+            if every is None or step % every:
+                # Out of sight first, so that a crash in between leaves nothing half-removed.
+                shutil.rmtree(folder.rename(folder.with_name(folder.name + ".tmp")))

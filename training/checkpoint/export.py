@@ -1,0 +1,101 @@
+"""A trained, possibly sharded model as an HF folder, or as a PEFT one where only an adapter was
+trained."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from data.rows.conversations import Conversations
+from data.rows.sources import AnySource
+from model.device import DTYPES
+from model.transformer import Mistral
+from pretrained.adapter import save_adapter
+from pretrained.safetensors_folder import PretrainedFolder, SavedTokenizer, write_folder
+from pretrained.settings import NO_SETTINGS, FolderSettings
+from tokenizer.chat import end_of_turn, template_of
+from tokenizer.folder import TEMPLATE
+from tokenizer.tokenizer import Tokenizer
+from training.checkpoint.state import state_parameters
+from training.distributed import World
+
+
+def export(
+    model: Mistral,
+    folder: Path,
+    tokenizer: SavedTokenizer,
+    dtype: str,
+    world: World,
+    *,
+    base: PretrainedFolder | None = None,
+    settings: FolderSettings = NO_SETTINGS,
+    files: Mapping[str, bytes] = MappingProxyType({}),
+) -> None:
+    """Gather one tensor at a time and let process 0 write the folder; all processes must call it.
+
+    A model with LoRA is written as an adapter, in fp32. An existing folder is left as it is: a
+    resumed run may pass the same step again.
+
+    Args:
+        base: what an adapter was trained on.
+        settings: of the folder that training started from; an adapter leaves them to its base.
+        files: what else belongs into the folder, by name.
+    """
+    if not world.from_main(folder.exists()):
+        tensors = _full_tensors(model)
+        if not world.is_main:
+            for _ in tensors:
+                pass
+        elif model.lora is None:
+            write_folder(
+                folder,
+                model.config,
+                tensors,
+                tokenizer=tokenizer,
+                settings=settings,
+                dtype=DTYPES[dtype],
+                files=files,
+            )
+        else:
+            assert base is not None
+            save_adapter(
+                folder,
+                model,
+                tensors,
+                base=base.folder.absolute(),
+                base_digest=base.digest,
+                tokenizer=tokenizer,
+                files=files,
+            )
+    world.barrier()
+
+
+def chat_files(sources: Iterable[AnySource], tokenizer: Tokenizer) -> dict[str, bytes]:
+    """The chat template, by its file name, for a model that was trained on conversations.
+
+    Empty where the tokenizer has templates of its own, which it writes itself.
+    """
+    if tokenizer.templates or not _are_conversations(sources):
+        return {}
+    return {TEMPLATE: template_of(tokenizer).source.encode()}
+
+
+def chat_settings(
+    settings: FolderSettings, sources: Iterable[AnySource], tokenizer: Tokenizer
+) -> FolderSettings:
+    """The settings of a trained model: what ends an answer in training also ends generation."""
+    return settings.ended_by(end_of_turn(tokenizer)) if _are_conversations(sources) else settings
+
+
+def _are_conversations(sources: Iterable[AnySource]) -> bool:
+    return any(isinstance(source, Conversations) for source in sources)
+
+
+@torch.no_grad()
+def _full_tensors(model: Mistral) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in state_parameters(model):
+        full = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+        yield name, full

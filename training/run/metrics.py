@@ -1,0 +1,213 @@
+"""What a run says of itself: metrics.jsonl always, a progress bar, Weights & Biases on request."""
+
+import json
+import math
+import os
+import secrets
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from storage.atomic import make_durable, replace_text
+from training.run.folder import json_row
+
+LOG_LINE_SECONDS = 15
+WANDB_MODES = ("disabled", "offline", "online")
+
+
+@dataclass(kw_only=True)
+class LoggingConfig:
+    """How often and where to."""
+
+    every: int = 1
+    """Steps between rows of metrics.jsonl."""
+    row_losses: bool = False
+    """Log the loss of every row too (`rows`), for `scripts.trace`."""
+    wandb: str = "disabled"
+    """`disabled`, `offline` (files for a later `wandb sync`), or `online`."""
+    wandb_project: str = "jiuzhou"
+    profile: bool = False
+    """Trace steps 3 to 5 of this start with the PyTorch profiler into `profile/rank-N.json`."""
+    peak_tflops: float | None = None
+    """What MFU is measured against, per device; null measures a matrix product at start-up."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"logging.every={self.every}: must be at least 1")
+        if self.wandb not in WANDB_MODES:
+            raise ValueError(f"logging.wandb={self.wandb!r}: one of {', '.join(WANDB_MODES)}")
+        if self.peak_tflops is not None and not 0 < self.peak_tflops < math.inf:
+            raise ValueError(f"logging.peak_tflops={self.peak_tflops}: must be positive")
+
+
+class MetricsLog:
+    """Appends rows to metrics.jsonl, mirrors them to W&B, and moves the progress bar.
+
+    On processes other than the main one it does nothing.
+    """
+
+    def __init__(
+        self, folder: Path, config: LoggingConfig, *, active: bool, steps: int, settings: dict
+    ) -> None:
+        self._file = self._bar = self._wandb = None
+        if not active:
+            return
+        self._path = folder / "metrics.jsonl"
+        self._file = self._path.open("a", encoding="utf-8")
+        # A bar on a terminal; in a log file a line now and then.
+        terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=steps, unit="step", dynamic_ncols=True, disable=not terminal)
+        self._steps, self._last_line = steps, 0.0
+        if config.wandb != "disabled":
+            self._wandb = _start_wandb(folder, config, settings)
+
+    def rewind(self, step: int | None) -> None:
+        """Forget rows after `step` (all, if None): they will come again, and each stands once."""
+        if self._file is None or self._bar is None:
+            return
+        self._file.close()
+        rows = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+        # A kill in the middle of a write may leave a last line without its end.
+        complete = (row for row in rows if row.endswith("\n"))
+        numbered = enumerate(complete, start=1)
+        kept = [row for n, row in numbered if step is not None and self._step_of(n, row) <= step]
+        partial = self._path.with_name("metrics.jsonl.tmp")
+        partial.write_text("".join(kept), encoding="utf-8")
+        make_durable(partial)
+        partial.replace(self._path)
+        make_durable(self._path.parent)
+        self._file = self._path.open("a", encoding="utf-8")
+        self._bar.update((step or 0) - self._bar.n)
+
+    def _step_of(self, line: int, row: str) -> int:
+        step = json_row(row).get("step")
+        if type(step) is not int:
+            raise ValueError(
+                f"{self._path}, line {line}: {row[:40]!r} is no row of a log; mend or remove it, "
+                "and the same command continues"
+            )
+        return step
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append one row, durable against a crash of the process."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        if self._wandb is not None:
+            self._wandb.log(row, step=row["step"])
+
+    def make_durable(self) -> None:
+        """Force what has been written to disk: a checkpoint must not outlive its log."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
+    def progress(self, row: dict[str, Any]) -> None:
+        """Show a row's figures and how far the run is."""
+        if self._bar is None:
+            return
+        figures = (
+            f"{row['stage']} loss {row['loss_nats']:.3f} lr {row['lr']:.1e} "
+            f"{row['tokens_per_second']:,.0f} tok/s "
+            f"MFU {row['mfu']:.0%} (customary {row['mfu_customary']:.0%})"
+        )
+        if not self._bar.disable:
+            self._bar.set_postfix_str(figures, refresh=False)
+            self._bar.update(row["step"] - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._last_line >= LOG_LINE_SECONDS or row["step"] == self._steps:
+            self._last_line = now
+            tokens_left = (self._steps / row["step"] - 1) * row["tokens"]
+            minutes = tokens_left / row["tokens_per_second"] / 60
+            self.say(f"step {row['step']}/{self._steps} {figures} {minutes:.1f} min left")
+
+    def say(self, message: str) -> None:
+        """Print a line above the bar."""
+        if self._bar is not None:
+            self._bar.write(message)
+            sys.stdout.flush()
+
+    def close(self) -> None:
+        """Flush and finish all sinks."""
+        if self._file is not None and self._bar is not None:
+            self._file.close()
+            self._bar.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _start_wandb(folder: Path, config: LoggingConfig, settings: dict) -> Any:
+    import wandb
+
+    # Drawn once and kept in the folder: a resumed run continues its own curves, and a run of the
+    # same name elsewhere does not.
+    identity = folder / "wandb_id"
+    if not identity.exists():
+        replace_text(identity, secrets.token_hex(8))
+    return wandb.init(
+        project=config.wandb_project,
+        name=folder.name,
+        id=identity.read_text(encoding="utf-8"),
+        resume="allow",
+        mode=config.wandb,  # pyright: ignore[reportArgumentType]
+        dir=folder,
+        config=settings,
+    )
+
+
+class Meter:
+    """Tokens per second and model FLOPs utilisation between two readings.
+
+    Only time that is handed in counts, so that evaluation and saving do not dilute the rates.
+
+    Args:
+        peak_flops: per second, of all devices.
+        customary_flops: per token, see `ModelConfig.customary_training_flops`.
+    """
+
+    def __init__(self, peak_flops: float, customary_flops: float) -> None:
+        self._peak_flops, self._customary_flops = peak_flops, customary_flops
+        self._tokens, self._flops, self._seconds = 0, 0, 0.0
+
+    def add(self, tokens: int, flops: int, seconds: float) -> None:
+        """Count work that all devices together have done, and the time it took."""
+        self._tokens += tokens
+        self._flops += flops
+        self._seconds += seconds
+
+    def read(self) -> dict[str, float]:
+        """Figures since the last reading; a new interval begins."""
+        rate = self._tokens / self._seconds
+        figures = {
+            "tokens_per_second": rate,
+            "mfu": self._flops / self._seconds / self._peak_flops,
+            "mfu_customary": rate * self._customary_flops / self._peak_flops,
+            "seconds": self._seconds,
+        }
+        self._tokens, self._flops, self._seconds = 0, 0, 0.0
+        return figures
+
+
+def measure_peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Rate of a large square matrix product on this device, the best of a few."""
+    size = 8192 if device.type == "cuda" else 1024
+    x = torch.randn(size, size, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(8):
+        _wait(device)
+        start = time.perf_counter()
+        torch.mm(x, x)
+        _wait(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
