@@ -41,6 +41,7 @@ from data.records.record_keys import (
     is_empty,
     is_null,
     plain,
+    role_keys,
 )
 from tokenizer.chat import Message, find_problem
 
@@ -317,8 +318,7 @@ class _Reader:
 
     def _of_turn(self, keys: Keys) -> list[Message]:
         """One message; or two, if the turn holds a question and its answer."""
-        names = self._role_keys(keys)
-        roles = [keys.use(name) for name in names][:1]
+        roles = [keys.use(name) for name in role_keys(keys, self._columns)][:1]
         one = [self._message(keys, said) for said in roles]
         messages = one or self._of_pair_turn(keys)
         self._refuse_unusable(keys)
@@ -326,24 +326,6 @@ class _Reader:
             messages = [message._replace(train=False) for message in messages]
         self._passed_over += [f"{name} (of messages)" for name in keys.unused()]
         return messages
-
-    def _role_keys(self, keys: Keys) -> list[str]:
-        """Keys of a message that name its role: the first key, and others with a known role.
-
-        A further key such as `speaker` may hold a person's name and is no role then.
-
-        Raises:
-            BadRecord: two keys name different roles.
-        """
-        names = keys.present(self._columns.aliases("role"))
-        names = names[:1] + [n for n in names[1:] if self._columns.is_role(keys.peek(n))]
-        said = [str(keys.peek(name)) for name in names]
-        if len(names) > 1 and len(set(map(self._columns.role_of, said))) > 1:
-            raise BadRecord(
-                f"a message with several roles: {', '.join(map(keys.shown, names))}; "
-                f"fields='{{role: {names[0]}}}' says which"
-            )
-        return names
 
     def _of_pair_turn(self, keys: Keys) -> list[Message]:
         questions = keys.filled(PAIR_QUESTIONS) or keys.present(PAIR_QUESTIONS)[:1]

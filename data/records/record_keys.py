@@ -246,6 +246,25 @@ class Keys:
                     yield name, what
 
 
+def role_keys(keys: Keys, columns: Columns) -> list[str]:
+    """Keys of a message that name its role: the first key, and others with a known role.
+
+    A further key such as `speaker` may hold a person's name and is no role then.
+
+    Raises:
+        BadRecord: two keys name different roles.
+    """
+    names = keys.present(columns.aliases("role"))
+    names = names[:1] + [name for name in names[1:] if columns.is_role(keys.peek(name))]
+    said = [str(keys.peek(name)) for name in names]
+    if len(names) > 1 and len(set(map(columns.role_of, said))) > 1:
+        raise BadRecord(
+            f"a message with several roles: {', '.join(map(keys.shown, names))}; "
+            f"fields='{{role: {names[0]}}}' says which"
+        )
+    return names
+
+
 def _is_flag(value: Any) -> bool:
     text = value.strip().lower() if isinstance(value, str) else None
     return text in _FLAGS or isinstance(value, bool | int | float)
