@@ -178,10 +178,8 @@ def test_rows_without_documents_are_sequences():
         torch.testing.assert_close(logits, model(tokens)[:, -1:], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("slow", [True, False])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_packed_and_unpacked_steps_agree(monkeypatch, rows, slow):
-    monkeypatch.setattr("inference.generation.decoders.cpu_onednn._mkl_is_slow", lambda: slow)
+def test_packed_and_unpacked_steps_agree(rows):
     config = toy_config()
     model = toy_model(config)
     packed = PackedMistral(model)
