@@ -17,19 +17,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-IGNORED = {".git", ".venv", "build", "runs", "multirun", "prepared", "outputs", "__pycache__"}
+from language import BANNED, IGNORED, OPENINGS, docstrings, is_text, messages
+
 NOT_PRODUCT = {"tests", "docs", "experiments", ".ci"}
 SHAPE_LINES = 6
-TEXT_SHARE = 0.95
-
-OPENINGS = re.compile(r"^(What|Whether|Where|How|Which|Why|When)\b")
-BANNED = re.compile(
-    r"\bmend(s|ed)?\b|\banew\b|\bbeside\b|\bbegun\b|\bgo(es)? on\b|\bstands? (?!for\b)"
-    r"|\b(is|are) no [a-z]|\bvouch|\blearnt\b|\blikewise\b|\balike\b|\bapart\b(?! from)"
-    r"|\bbut for\b|\bof (its|their) own\b|\basked for\b|\bso many\b|\bnothing tells\b"
-    r"|\b(file|folder|log|config|disk|digest)s? (tells?|says?|knows?)\b"
-    r"|\blies? (in|on|beside|where)\b"
-)
 
 
 def sources(root: Path) -> Iterator[Path]:
@@ -42,15 +33,6 @@ def sources(root: Path) -> Iterator[Path]:
 def is_product(path: Path, root: Path) -> bool:
     """Decide if a file belongs to the product: neither a test nor a study nor a check."""
     return path.relative_to(root).parts[0] not in NOT_PRODUCT
-
-
-def is_text(tree: ast.Module, lines: int) -> bool:
-    """Decide if a file is text in the form of Python: string literals fill nearly all lines."""
-    covered = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            covered.update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    return lines > 0 and len(covered) / lines >= TEXT_SHARE
 
 
 def first_party(tree: ast.Module, rooms: set[str]) -> tuple[set[str], int]:
@@ -74,42 +56,6 @@ def functions(tree: ast.Module) -> Iterator[tuple[str, int]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
-
-
-def docstrings(tree: ast.Module) -> Iterator[str]:
-    """Docstrings of modules, classes and functions, and of attributes."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            body = node.body
-            for place, statement in enumerate(body):
-                is_string = isinstance(statement, ast.Expr) and isinstance(
-                    statement.value, ast.Constant
-                )
-                after_field = place and isinstance(body[place - 1], ast.AnnAssign | ast.Assign)
-                if is_string and (place == 0 or after_field):
-                    value = statement.value.value
-                    if isinstance(value, str):
-                        yield value.strip()
-
-
-def messages(tree: ast.Module) -> Iterator[str]:
-    """Texts of raised errors and printed lines."""
-    for node in ast.walk(tree):
-        called = None
-        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            called = node.exc
-        elif isinstance(node, ast.Call):
-            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-            called = node if name in ("print", "say", "write", "warn", "_reject") else None
-        if called is not None:
-            parts = [
-                constant.value
-                for argument in called.args
-                for constant in ast.walk(argument)
-                if isinstance(constant, ast.Constant) and isinstance(constant.value, str)
-            ]
-            if parts:
-                yield " ".join(parts)
 
 
 def shapes(trees: dict[str, str]) -> int:
