@@ -25,7 +25,7 @@ sys.path.insert(0, ".")
 
 from data.prepare.documents import PrepareConfig, prepare
 from pretrained.safetensors_folder import load_pretrained
-from tests.runs import configure
+from tests.helpers.runs import configure
 from tokenizer.chat import template_of
 from tokenizer.tokenizer import Tokenizer
 from train import train

@@ -12,8 +12,8 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
 
-from tests.draws import register_profiles, start_alike
-from tests.sizes import SAMPLE_SCALE
+from tests.helpers.draws import register_profiles, start_alike
+from tests.helpers.sizes import SAMPLE_SCALE
 
 register_profiles()
 

@@ -1,0 +1,117 @@
+"""The FLOPs behind MFU: those of the attention mask, counted one by one."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from data.rows.loader import Batch
+from model.documents import Documents
+from model.transformer import Mistral
+from tests.helpers.ranks import run_ranks
+from tests.helpers.toy import mistral_7b_config, randomize, toy_config
+from train import train_step
+from training.distributed import World
+from training.optim import OptimConfig, build_optimizer
+from training.run.metrics import Meter
+
+# (row length, window, lengths of the documents of each row; what is missing is padding)
+CASES = [
+    (1, None, [[1]]),
+    (1, 1, [[1]]),
+    (7, None, [[7]]),
+    (7, 1, [[7]]),
+    (8, 8, [[8]]),
+    (9, 8, [[9]]),
+    (19, 8, [[19], [19]]),
+    (19, 40, [[5, 14]]),
+    (19, 4, [[5, 14], [1, 1, 17]]),
+    (24, 6, [[24], [3, 9, 12], [5, 2]]),
+    (24, None, [[6, 6, 6, 6], [1] * 24]),
+    (33, 16, [[16, 17], [15], []]),
+    (64, 63, [[64], [63, 1]]),
+    (64, 5, [[], [40, 20]]),
+]
+
+
+def segments_of(length, rows):
+    """Segment numbers of documents laid end to end, 0 behind them."""
+    segments = torch.zeros(len(rows), length, dtype=torch.int32)
+    for row, lengths in enumerate(rows):
+        start = 0
+        for number, n in enumerate(lengths, start=1):
+            segments[row, start : start + n] = number
+            start += n
+    return segments
+
+
+def pairs_one_by_one(segments, window):
+    """(query, key) pairs: same document, no later key, at most window - 1 earlier."""
+    return sum(
+        row[i] == row[j] != 0 and j <= i and (window is None or i - j <= window - 1)
+        for row in segments.tolist()
+        for i in range(len(row))
+        for j in range(len(row))
+    )
+
+
+@pytest.mark.parametrize(("length", "window", "rows"), CASES)
+def test_flops_are_those_of_the_mask(length, window, rows):
+    config = toy_config(sliding_window=window)
+    segments = segments_of(length, rows)
+    pairs = Documents.from_segments(segments).count_pairs(window)
+    expected = pairs_one_by_one(segments, window)
+    assert pairs == expected
+    # Two products forward and four backward, each a multiplication and an addition.
+    attention = 2 * 6 * config.num_hidden_layers * config.num_attention_heads * config.head_size
+    tokens = segments.numel()
+    products = config.training_flops(tokens, 0)
+    assert config.training_flops(tokens, pairs) == products + attention * expected
+    # The customary formula charges every token with every key of its row.
+    whole = products + attention * tokens * length
+    assert config.customary_training_flops(tokens, length) == whole
+    assert whole >= config.training_flops(tokens, pairs)
+
+
+def test_both_counts_at_full_size():
+    """Mistral-7B at 8,192 tokens: 47.49 GFLOPs a token in the band, 55.55 by the customary sum."""
+    config = mistral_7b_config()
+    whole = Documents.whole_rows(1, 8192, torch.device("cpu")).count_pairs(4096)
+    assert config.training_flops(8192, whole) / 8192 == pytest.approx(47.49e9, rel=1e-3)
+    by_hand = 6 * 7.1104e9 + 12 * 32 * 4096 * 8192
+    assert config.customary_training_flops(1, 8192) == pytest.approx(by_hand, rel=1e-4)
+
+
+def flops_of_a_step(world: World, length, window, rows):
+    """What `train_step` says of a step whose rows are dealt out to the ranks."""
+    config = toy_config(sliding_window=window)
+    model = Mistral(config)
+    randomize(model, 0.1)
+    mine = segments_of(length, rows)[world.rank :: world.size]
+    batch = Batch(
+        tokens=torch.ones(mine.shape, dtype=torch.long),
+        labels=torch.where(mine > 0, 3, -100),
+        segments=mine,
+        positions=torch.zeros_like(mine),
+        sources=["a"] * len(mine),
+        rows=list(range(len(mine))),
+    )
+    run = SimpleNamespace(
+        data=SimpleNamespace(sources={"a": ""}),
+        optim=OptimConfig(),
+        seed=0,
+        batch=SimpleNamespace(tokens_per_step=len(rows) * length),
+    )
+    optimizer = build_optimizer(model, OptimConfig())
+    return train_step(model, optimizer, [batch], run, world).flops  # pyright: ignore[reportArgumentType]
+
+
+def test_a_step_counts_the_masks_of_all_ranks():
+    length, window, rows = 24, 6, [[24], [3, 9, 12], [5, 2], [24]]
+    config = toy_config(sliding_window=window)
+    segments = segments_of(length, rows)
+    expected = config.training_flops(segments.numel(), pairs_one_by_one(segments, window))
+    assert run_ranks(flops_of_a_step, 2, length, window, rows) == [expected, expected]
+    meter = Meter(peak_flops=4.0 * expected, customary_flops=0.0)
+    meter.add(segments.numel(), expected, seconds=2.0)
+    assert meter.read()["mfu"] == 1 / 8

@@ -1,0 +1,134 @@
+"""The rules of the house that no type checker knows."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from conf.schema import Config
+from data.prepare.check_overlap import CheckSourcesConfig
+from data.prepare.conversations import PrepareConversationsConfig
+from data.prepare.documents import PrepareConfig
+from data.rows.trace import TraceConfig
+from evaluation.judge.config import JudgeConfig
+from evaluation.multiple_choice.compare import CompareConfig
+from evaluation.multiple_choice.config import EvaluateConfig
+from evaluation.multiple_choice.harness import HarnessConfig
+from evaluation.study.report import ReportConfig
+from inference.generation.answer_questions import AnswerConfig
+from inference.generation.batch import GenerateConfig
+from inference.generation.chat import ChatConfig
+from inference.serving.config import ServeConfig
+from scripts.measure import MeasureConfig
+from scripts.plan import PlanConfig
+from tools.merging.export import ExportConfig
+from tools.verification.replay import VerifyConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = [
+    path
+    for package in (
+        "model",
+        "kernels",
+        "tokenizer",
+        "data",
+        "training",
+        "evaluation",
+        "storage",
+        "pretrained",
+        "inference",
+        "tools",
+        "experiments",
+        "conf",
+        "scripts",
+    )
+    for path in sorted((ROOT / package).rglob("*.py"))
+]
+
+CONFIGS = (
+    Config,
+    PrepareConfig,
+    PrepareConversationsConfig,
+    TraceConfig,
+    VerifyConfig,
+    ExportConfig,
+    GenerateConfig,
+    ChatConfig,
+    ServeConfig,
+    CheckSourcesConfig,
+    AnswerConfig,
+    CompareConfig,
+    EvaluateConfig,
+    HarnessConfig,
+    JudgeConfig,
+    ReportConfig,
+    MeasureConfig,
+    PlanConfig,
+)
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("package", ["model", "kernels"])
+def test_the_network_knows_nothing_of_ranks(package):
+    for path in (ROOT / package).glob("*.py"):
+        assert not [name for name in imported_modules(path) if name.startswith("torch.distributed")]
+
+
+def test_kernels_package_stays_a_docstring():
+    """transformers imports a top-level `kernels` to look for a version."""
+    assert len(ast.parse((ROOT / "kernels" / "__init__.py").read_text()).body) == 1
+
+
+def test_files_stay_short():
+    """A ceiling far above the usual length: a lower one cut concepts apart."""
+    lines = {path: len(path.read_text().splitlines()) for path in LIBRARY}
+    assert not {path.name: count for path, count in lines.items() if count > 540}
+
+
+@pytest.mark.parametrize(
+    "root",
+    CONFIGS,
+)
+def test_every_attribute_of_a_config_is_a_field(root):
+    """An attribute without an annotation would silently not be configurable."""
+    waiting, seen = [root], set()
+    while waiting:
+        kind = waiting.pop()
+        if kind in seen:
+            continue
+        seen.add(kind)
+        fields = kind.__dataclass_fields__
+        for name, value in vars(kind).items():
+            public = not name.startswith("_") and not callable(value)
+            assert not public or name in fields or isinstance(value, property), (kind, name)
+        for field in fields.values():
+            for part in getattr(field.type, "__args__", (field.type,)):
+                if hasattr(part, "__dataclass_fields__"):
+                    waiting.append(part)
+    assert len(seen) >= 1
+    if root is Config:
+        assert len(seen) >= 10
+
+
+def test_every_field_of_the_configuration_is_read_somewhere():
+    """An option that nobody reads is a promise that nobody keeps."""
+    text = "\n".join(path.read_text() for path in [*LIBRARY, ROOT / "train.py"])
+    nodes = ast.walk(ast.parse(text))
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    names = set()
+    waiting = [*CONFIGS]
+    while waiting:
+        for field in waiting.pop().__dataclass_fields__.values():
+            names.add(field.name)
+            parts = getattr(field.type, "__args__", (field.type,))
+            waiting += [part for part in parts if hasattr(part, "__dataclass_fields__")]
+    assert not names - attributes

@@ -1,0 +1,469 @@
+"""Plans on paper, against the network, torch's counters and a step of the real code."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torch.utils.flop_counter import FlopCounterMode
+
+from conf.suggest import CONF
+from model import adapted as adapted_linears
+from model.lora import LoraConfig, LoraOptions, add_lora
+from model.tiles import tile_rows
+from model.transformer import Mistral
+from scripts.plan import PlanConfig, plan
+from tests.helpers.toy import mistral_7b_config, randomize, run_without_hook, toy_config
+from tools.planning.memory import (
+    DRIVER_BYTES,
+    STATES,
+    activation_bytes,
+    count_weights,
+    fewest_checkpointed,
+    layer_activation_bytes,
+    peak_memory,
+    state_bytes,
+)
+from tools.planning.simulate import simulate
+from tools.planning.step_time import (
+    Job,
+    MachineConfig,
+    Ring,
+    computing_seconds,
+    executed_flops,
+    pass_around_seconds,
+    scaling_limit,
+    step_time,
+)
+from training.parallelize import ParallelConfig, parallelize
+
+GIB = 2**30
+LORA = LoraConfig(rank=8, alpha=16.0)
+MISTRAL = mistral_7b_config()
+
+
+def job_of(config=MISTRAL, lora=None, **changes):
+    """Mistral-7B at 8k, a million tokens a step, everything recomputed."""
+    batch = {"row_length": 8192, "micro_batch_rows": 1, "tokens_per_step": 2**20}
+    options = batch | {"checkpointing": "full"} | changes
+    return Job(model=config, lora=lora, weights=count_weights(config, lora), **options)
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_weights_are_counted_as_they_are(lora, tied):
+    config = toy_config(num_hidden_layers=3, tie_word_embeddings=tied)
+    model = Mistral(config)
+    if lora:
+        add_lora(model, lora)
+    found = count_weights(config, lora)
+    assert found.trained == sum(x.numel() for x in model.parameters() if x.requires_grad)
+    assert found.trained + found.frozen == sum(x.numel() for x in model.parameters())
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "full"])
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_products_are_those_that_torch_counts(checkpointing, lora):
+    """Banded attention is one operation to the counter, so only matrix products are counted."""
+    config = toy_config(num_hidden_layers=3)
+    model = Mistral(config)
+    if lora:
+        add_lora(model, lora)
+    randomize(model, 0.1)
+    parallel = ParallelConfig(checkpointing=checkpointing)
+    parallelize(model, parallel, _mesh_of_one())
+    tokens = torch.ones(2, 24, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        total = model(tokens, labels=tokens).total
+        forward = counter.get_total_flops()
+        total.backward()
+    batch = {"row_length": 24, "micro_batch_rows": 2, "tokens_per_step": 48}
+    planned = executed_flops(job_of(config, lora, checkpointing=checkpointing, **batch))
+    # The chunked loss computes the head's gradients in forward already.
+    head = (2 if lora is None else 1) * 2 * 48 * config.num_tokens * config.hidden_size
+    assert forward == planned[0].matrix + head
+    unneeded = 0
+    if lora is not None:  # the gradient of the first layer's input: q, k, v and their A
+        heads = config.num_attention_heads + 2 * config.num_key_value_heads
+        unneeded = 2 * 48 * config.hidden_size * (heads * config.head_size + 3 * lora.rank)
+    assert counter.get_total_flops() == sum(flops.matrix for flops in planned) - unneeded
+
+
+class _mesh_of_one:
+    """What `parallelize` asks of a mesh of one CPU."""
+
+    device_type = "cpu"
+
+    def size(self):
+        return 1
+
+
+def saved_bytes(config, tokens, lora, *, compiled=False, checkpointing="none"):
+    """What autograd keeps of one forward pass through the layers, weights left out, in bfloat16."""
+    model = Mistral(config)
+    if lora:
+        add_lora(model, lora)
+    model.to(torch.bfloat16)
+    # In fp32 there is nothing to cast or to spread, so that blocks are only checkpointed.
+    parallel = ParallelConfig(checkpointing=checkpointing, dtype="float32")
+    parallelize(model, parallel, _mesh_of_one())  # pyright: ignore[reportArgumentType]
+    if compiled:
+        for layer in model.model.layers:
+            # The compiler's decisions on what to keep, without its code.
+            layer.compile(backend="aot_eager_decomp_partition", fullgraph=True)
+    weights = {x.untyped_storage().data_ptr() for x in model.parameters()}
+    kept = {}
+
+    def pack(x):
+        if x.untyped_storage().data_ptr() not in weights:
+            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        out = model(tokens)
+    del out
+    return sum(kept.values())
+
+
+def test_activations_are_what_autograd_keeps():
+    """Per layer: what two more layers keep more, so that embedding and head drop out."""
+    tokens = torch.ones(2, 96, dtype=torch.long)
+    shapes = [
+        toy_config(num_hidden_layers=n, hidden_size=64, intermediate_size=160) for n in (1, 3)
+    ]
+    one, three = (saved_bytes(config, tokens, None) for config in shapes)
+    planned = layer_activation_bytes(shapes[0], None)
+    # On a CPU the two norms keep no root of the mean square (fp32), which their backward pass
+    # computes again, and banded attention no softmax denominators, as flash attention does.
+    planned -= 2 * 4 + 4 * shapes[0].num_attention_heads
+    assert (three - one) / 2 == planned * tokens.numel()
+
+
+def check_compiled_blocks(cases):
+    """One process for all cases: it takes as long to start as a case to compile."""
+    for adapted, checkpointing in cases:
+        check_compiled_block(adapted, checkpointing)
+
+
+def check_compiled_block(adapted, checkpointing):
+    lora = LORA if adapted else None
+    adapted_linears.DEVICES = ("cpu",)  # plans are for CUDA
+    tokens = torch.ones(2, 96, dtype=torch.long)
+    sizes = {"hidden_size": 80, "intermediate_size": 160, "head_dim": 24}
+    shapes = [toy_config(num_hidden_layers=n, **sizes) for n in (1, 3)]
+    options = {"compiled": True, "checkpointing": checkpointing}
+    one, three = (saved_bytes(config, tokens, lora, **options) for config in shapes)
+    less, more = (
+        activation_bytes(config, tokens.numel(), lora=lora, **options) for config in shapes
+    )
+    # Softmax denominators, as above.
+    more -= 2 * 4 * shapes[0].num_attention_heads * tokens.numel()
+    assert three - one == more - less, (adapted, checkpointing)
+
+
+def test_activations_are_what_compiled_blocks_keep():
+    cases = [(adapted, kind) for adapted in (False, True) for kind in ("none", "selective")]
+    run_without_hook(check_compiled_blocks, cases)
+
+
+def test_checkpointing_keeps_less():
+    kept = [activation_bytes(MISTRAL, 8192, kind) for kind in ("full", "selective", "none")]
+    assert kept == sorted(kept)
+    assert kept[0] >= 32 * 8192 * 4096 * 2  # the input of each layer
+    some = [activation_bytes(MISTRAL, 8192, "full", None, count) for count in (32, 20, 1)]
+    assert kept[0] == some[0] < some[1] < some[2]
+    mixed = activation_bytes(MISTRAL, 8192, "full", None, 20, other_layers="selective")
+    assert kept[0] < mixed < min(some[1], kept[1])
+
+
+def test_the_fewest_layers_that_must_be_checkpointed():
+    weights = count_weights(MISTRAL, None)
+    options = {"tokens": 8192, "shards": 1, "checkpointing": "full"}
+    fewest = fewest_checkpointed(MISTRAL, weights, 139 * 2**30, **options)
+    assert fewest is not None
+    for count, fits in ((fewest, True), (fewest - 1, False)):
+        memory = peak_memory(MISTRAL, weights, checkpointed_layers=count, **options)
+        assert (memory.total <= 139 * 2**30) == fits
+    assert fewest_checkpointed(MISTRAL, weights, 200 * 2**30, **options) == 0
+    assert fewest_checkpointed(MISTRAL, weights, 100 * 2**30, **options) is None
+    room = peak_memory(MISTRAL, weights, **options | {"checkpointing": "selective"}).total
+    options["other_layers"] = "selective"
+    assert fewest_checkpointed(MISTRAL, weights, room, **options) == 0
+    assert fewest_checkpointed(MISTRAL, weights, room - 1, **options) > 0
+
+
+SMALL = toy_config(
+    num_hidden_layers=3,
+    hidden_size=128,
+    intermediate_size=384,
+    vocab_size=1024,
+    sliding_window=64,
+)
+
+
+@pytest.mark.parametrize(("strategy", "shards"), [("fsdp", 64), ("hsdp", 8)], ids=["fsdp", "hsdp"])
+def test_a_simulated_step_of_64_ranks(strategy, shards):
+    parallel = ParallelConfig(
+        strategy=strategy,
+        shard_ranks=shards if strategy == "hsdp" else None,
+        dtype="bfloat16",
+        checkpointing="full",
+    )
+    found = simulate(SMALL, parallel, ranks=64, rows=2, row_length=256)
+    weights = count_weights(SMALL, None)
+    layers = SMALL.num_hidden_layers
+    assert found.calls["allgather_base"] == 2 * layers + 1  # blocks twice, the root once
+    assert found.calls["reduce_scatter_base"] == layers + 1
+    gathered = 2 * (2 * layers * weights.block + weights.root)
+    assert found.sizes["allgather_base"] == gathered  # 64 divides every first dimension
+    scattered = 4 * weights.trained
+    assert found.sizes["reduce_scatter_base"] == scattered
+    if strategy == "hsdp":
+        assert found.calls["allreduce"] == layers + 1
+        assert found.sizes["allreduce"] == scattered / shards
+    else:
+        assert "allreduce" not in found.calls
+    options = {"tokens": 512, "checkpointing": "full", "shards": shards}
+    planned = peak_memory(SMALL, weights, accumulates=False, **options)
+    # The plan is a GPU's; on a CPU the loss makes its fp32 copies of one tile of logits only.
+    spared = 2 * 4 * SMALL.vocab_size * max(0, 512 - tile_rows(SMALL.vocab_size))
+    assert found.peak_bytes == pytest.approx(planned.total - DRIVER_BYTES - spared, rel=0.2)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 4])
+@pytest.mark.parametrize(
+    ("strategy", "shards"), [("fsdp", 8), ("hsdp", 2), ("replicate", 1)], ids=lambda x: str(x)
+)
+def test_gradients_are_summed_over_replicas_once_a_step(strategy, shards, micro_batches):
+    parallel = ParallelConfig(
+        strategy=strategy, shard_ranks=shards if strategy == "hsdp" else None, dtype="bfloat16"
+    )
+    batch = {"rows": 2, "row_length": 128, "micro_batches": micro_batches}
+    found = simulate(SMALL, parallel, ranks=8, **batch)
+    weights, units = count_weights(SMALL, None), SMALL.num_hidden_layers + 1
+    if strategy == "fsdp":
+        assert "allreduce" not in found.calls
+    else:
+        assert found.calls["allreduce"] == units
+        assert found.sizes["allreduce"] == 4 * weights.trained / shards
+    if shards > 1:
+        assert found.calls["reduce_scatter_base"] == micro_batches * units
+        assert found.sizes["reduce_scatter_base"] == micro_batches * 4 * weights.trained
+
+
+@pytest.mark.parametrize(("strategy", "shards"), [("hsdp", 8), ("replicate", 1)])
+def test_the_plan_charges_one_sum_over_replicas_a_step(strategy, shards):
+    """By hand: what a step of n micro-batches has more of links than n times gather and scatter."""
+    machine, gpus = MachineConfig(), 64
+    for micro_batches in (1, 4):
+        job = job_of(tokens_per_step=micro_batches * gpus * 8192)
+        assert job.micro_batches(gpus) == micro_batches
+        step = step_time(job, machine, gpus=gpus, strategy=strategy, shard_ranks=shards)
+        group, replicas = Ring(shards, 1), Ring(gpus // shards, min(8, gpus // shards))
+        weights = job.weights
+        each = sum(
+            count * pass_around_seconds(size, group, machine)
+            for count, size in (
+                (2 * weights.layers, 2 * weights.block),
+                (1, 2 * weights.root),
+                (weights.layers, 4 * weights.block_trained),
+                (1, 4 * weights.root_trained),
+            )
+        )
+        once = sum(
+            count * 2 * pass_around_seconds(4 * size / shards, replicas, machine)
+            for count, size in (
+                (weights.layers, weights.block_trained),
+                (1, weights.root_trained),
+            )
+        )
+        assert step.collectives == pytest.approx(micro_batches * each + once)
+
+
+def test_known_sizes():
+    """docs/performance.md's table of states, in GiB."""
+    weights = count_weights(MISTRAL, None)
+    assert weights.trained == 7_241_732_096
+    sizes = list(STATES.values())
+    on_one = [state_bytes(weights, 1, size.state) / GIB for size in sizes]
+    assert on_one == pytest.approx([107.9, 80.9, 54.0], abs=0.05)
+    assert state_bytes(weights, 8, 16) / GIB == pytest.approx(13.5, abs=0.05)
+
+
+def test_peaks_of_an_h200():
+    """What docs/performance.md's steps, of one micro-batch and compiled, took, in GiB."""
+    fp32, rounded, bf16 = STATES.values()
+    runs = [
+        (None, 8192, 16, "none", fp32, 110),
+        (None, 8192, 0, "none", fp32, 117),
+        (None, 8192, 0, "none", rounded, 90),
+        (None, 16384, 0, "none", rounded, 124),
+        (None, 16384, 0, "none", bf16, 110),
+        (None, 32768, 12, "none", bf16, 131),
+        (None, 32768, 3, "selective", bf16, 129),
+        (LORA, 16384, 0, "none", fp32, 69.4),
+        (LORA, 32768, 0, "none", fp32, 125),
+        (LORA, 4096, 32, "none", fp32, 15.6),
+    ]
+    for lora, tokens, layers, others, recipe, measured in runs:
+        planned = peak_memory(
+            MISTRAL,
+            count_weights(MISTRAL, lora),
+            tokens=tokens,
+            checkpointing="full" if layers else "none",
+            checkpointed_layers=layers or None,
+            other_layers=others,
+            recipe=recipe,
+            lora=lora,
+            shards=1,
+            accumulates=False,
+            compiled=True,
+        )
+        assert (planned.total - DRIVER_BYTES) / GIB == pytest.approx(measured, rel=0.05)
+
+
+@pytest.mark.parametrize(("shards", "counted"), [(64, 7.85), (8, 17.9)], ids=["fsdp", "hsdp"])
+def test_peaks_of_a_simulated_step_of_64_ranks(shards, counted):
+    """What docs/performance.md says that the simulation of Mistral-7B counted, in GiB."""
+    weights = count_weights(MISTRAL, None)
+    options = {"tokens": 8192, "shards": shards, "accumulates": False}
+    planned = peak_memory(MISTRAL, weights, checkpointing="full", **options)
+    assert (planned.total - DRIVER_BYTES) / GIB == pytest.approx(counted, rel=0.05)
+    assert planned.moment == {64: "backward", 8: "end of backward"}[shards]
+
+
+def test_what_fits():
+    full = peak_memory(
+        *(MISTRAL, count_weights(MISTRAL, None)), tokens=8192, checkpointing="full", shards=1
+    )
+    assert 110 < full.total / GIB < 139
+    weights = count_weights(MISTRAL, LORA)
+    options = {"tokens": 4096, "checkpointing": "full", "lora": LORA}
+    adapter = peak_memory(MISTRAL, weights, shards=1, **options)
+    assert adapter.total / GIB < 24
+
+
+def test_rings():
+    machine = MachineConfig()
+    assert pass_around_seconds(1e9, Ring(1, 1), machine) == 0
+    inside = [pass_around_seconds(1e9, Ring(n, 1), machine) for n in (2, 4, 8)]
+    assert inside == sorted(inside)
+    assert inside[0] == pytest.approx(0.5e9 / 350e9 + 2e-6)
+    across = pass_around_seconds(1e9, Ring(16, 2), machine)
+    assert across == pytest.approx(15 / 16 * 1e9 / 40e9 + 13 * 2e-6 + 2 * 10e-6 + 0, rel=1e-2)
+    assert pass_around_seconds(0, Ring(16, 2), machine) < pass_around_seconds(
+        0, Ring(64, 8), machine
+    )
+
+
+def test_steps():
+    job, machine = job_of(), MachineConfig()
+
+    def time(gpus, strategy="fsdp", asked=job, **options):
+        return step_time(asked, machine, gpus=gpus, strategy=strategy, **options)
+
+    assert time(16).seconds < time(8).seconds
+    assert time(8).tokens_per_second == pytest.approx(2**20 / time(8).seconds / 8)
+    assert time(64, "hsdp", shard_ranks=64).seconds == time(64).seconds
+    assert time(1, "replicate").collectives == 0
+    assert time(64, "hsdp").collectives < time(64).collectives
+    # Twice the tokens between two reductions: half the traffic.
+    twice = replace(job, micro_batch_rows=2)
+    assert time(64, asked=twice).collectives < 0.6 * time(64).collectives
+    # A device without a row waits: more than one row each is not there.
+    assert time(256).idle == pytest.approx(0.5)
+    assert time(256).seconds >= time(128).seconds
+    # Without recomputation and overheads, MFU is the share of the rates that kernels reach.
+    ideal = MachineConfig(
+        efficiency=1, attention_tflops=790, memory_gb_s=1e9, link_gb_s=1e9, link_us=1e-9
+    )
+    plain = replace(job, checkpointing="none")
+    assert step_time(plain, ideal, gpus=8, strategy="fsdp").mfu == pytest.approx(1, rel=1e-3)
+
+
+def test_recomputation_costs_a_forward_pass_of_the_layers():
+    machine = MachineConfig()
+    (forward, backward), (same, again) = (
+        computing_seconds(job_of(checkpointing=kind), machine) for kind in ("none", "full")
+    )
+    assert same == forward
+    assert backward + 0.7 * forward < again < backward + forward
+    options = {"checkpointing": "full", "checkpointed_layers": 8}
+    some, more = (
+        computing_seconds(job_of(**options, other_layers=kind), machine)[1]
+        for kind in ("none", "selective")
+    )
+    assert backward < some < more < some + 0.1 * forward < again  # no product is made again
+
+
+def test_where_scaling_ends():
+    job, fast = job_of(), MachineConfig(network_gb_s=1e6, link_gb_s=1e6, network_us=1e-3)
+    assert scaling_limit(job, fast, strategy="fsdp") == (128, "the step has too few rows")
+    slow = MachineConfig(network_gb_s=1)
+    assert scaling_limit(job, slow, strategy="fsdp") == (8, "links")
+    reach = [
+        scaling_limit(job, MachineConfig(), strategy=s, grow=True)[0] for s in ("fsdp", "hsdp")
+    ]
+    assert reach[0] < reach[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"efficiency": 1.5}, "machine.efficiency=1.5"),
+        ({"efficiency": 0.0}, "machine.efficiency=0.0"),
+        ({"matrix_tflops": -1.0}, "machine.matrix_tflops=-1.0"),
+        ({"memory_gib": float("nan")}, "machine.memory_gib=nan"),
+        ({"network_us": float("inf")}, "machine.network_us=inf"),
+        ({"node_gpus": 0}, "machine.node_gpus=0"),
+    ],
+)
+def test_impossible_machines(change, message):
+    with pytest.raises(ValueError, match=message):
+        MachineConfig(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gpus": []}, "gpus="),
+        ({"gpus": [8, 0]}, "gpus="),
+        ({"parallel": ParallelConfig(strategy="hsdp", shard_ranks=0)}, "parallel.shard_ranks=0"),
+        (
+            {"parallel": ParallelConfig(checkpointing="full", checkpointed_layers=3)},
+            "checkpointed_layers=3: the network has 2 layers",
+        ),
+        ({"lora": LoraOptions()}, "null .lora=continued. takes those of an adapter, and a plan"),
+    ],
+)
+def test_impossible_plans(change, message):
+    with pytest.raises(ValueError, match=message):
+        PlanConfig(model=toy_config(), **change)
+
+
+def composed(*overrides):
+    """What Hydra makes of a command line."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.to_object(compose("plan", list(overrides)))
+    assert isinstance(config, PlanConfig)
+    return config
+
+
+def test_the_command():
+    lines = list(plan(composed()))
+    assert "7,241,732,096 weights train" in lines[0]
+    assert sum("fsdp" in line and "MFU" not in line for line in lines) >= 4
+    lines = list(plan(composed("lora=r8", "gpus=[1]", "machine.memory_gib=24")))
+    assert "7,241,732,096 are frozen" in lines[0]
+    same = composed("lora=continued", "lora.rank=8", "lora.alpha=16", "gpus=[1]")
+    assert same.job == composed("lora=r8", "gpus=[1]").job
+    small = [
+        "model=toy",
+        "model.num_hidden_layers=1",
+        "parallel.checkpointing=full",
+        "parallel.dtype=bfloat16",
+        "gpus=[64]",
+    ]
+    lines = list(plan(composed(*small, "simulate=true")))
+    assert any("allgather_base: 3 calls" in line for line in lines)
