@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from conf.command import command
 from tools.vocabulary.grow import grow
 from tools.vocabulary.inputs import GrowConfig
-from tools.vocabulary.report import Summary
+from tools.vocabulary.report import GrowthSummary
 
 ConfigStore.instance().store("expand_tokenizer_schema", GrowConfig)
 
@@ -25,7 +25,7 @@ def main(composed: DictConfig) -> None:
     summarize(grow(config), config.out)
 
 
-def summarize(summary: Summary, out: str) -> None:
+def summarize(summary: GrowthSummary, out: str) -> None:
     """Print what was gained and where it lies."""
     base, grown = summary.growth.base.vocab_size, summary.growth.grown.vocab_size
     print(f"{out}: {base:,} -> {grown:,} pieces, {summary.cost.rows:,} rows")

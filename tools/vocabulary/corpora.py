@@ -1,7 +1,7 @@
-"""The texts of a corpus, split into those to learn from and those to measure on.
+"""Corpora: texts to learn pieces from, separated from the texts to measure on.
 
-A corpus is a prepared source, or files as `scripts.prepare_data` reads them; held-out documents are
-the same ones either way.
+A corpus is a prepared source, or files that `scripts.prepare_data` can read. Both give the same
+held-out documents.
 """
 
 from collections.abc import Iterator
@@ -14,16 +14,16 @@ from data.rows.shards import Source
 from tokenizer.tokenizer import Tokenizer
 
 MEASURED_BYTES = 4_000_000
-"""Held-out text that is kept to measure on, from the beginning of a corpus."""
+"""UTF-8 bytes of held-out text to measure on, from the beginning of a corpus."""
 
 
 @dataclass
 class Corpus:
-    """Where texts come from; `open_corpus` makes it.
+    """Texts of a prepared source or of files; `open_corpus` makes it.
 
     Attributes:
-        name: of the source, or of the file without its ending.
-        held_out: texts that `training_texts` has passed over so far, up to `MEASURED_BYTES`.
+        name: name of the source, or of the file without its ending.
+        held_out: held-out texts that `training_texts` has skipped, up to `MEASURED_BYTES`.
     """
 
     name: str
@@ -34,10 +34,10 @@ class Corpus:
     held_out: list[str] = field(default_factory=list)
 
     def training_texts(self) -> Iterator[str]:
-        """All texts that are not held out; those that are fill `held_out`.
+        """Texts that are not held out; `held_out` collects the others.
 
         Raises:
-            ValueError: a record is no text, by file and line.
+            ValueError: a record has no text (the message names file and line).
         """
         self.held_out, room = [], MEASURED_BYTES
         for text, is_measured in self._split():
@@ -48,7 +48,7 @@ class Corpus:
                 room -= len(text.encode())
 
     def first_texts(self) -> list[str]:
-        """Texts from the beginning, held out or not, of about `MEASURED_BYTES`."""
+        """The first texts, held out or not, of about `MEASURED_BYTES`."""
         texts, room = [], MEASURED_BYTES
         for text, _ in self._split():
             texts.append(text)
@@ -71,8 +71,9 @@ class Corpus:
                     continue
                 path, line = self._place[record.position.file], record.position.line
                 raise ValueError(
-                    f"{path}, record {line}: {reason}; mend the file, or prepare it with "
-                    "scripts.prepare_data, which can skip such records, and name the result"
+                    f"{path}, record {line}: {reason}; correct the record, or prepare the file "
+                    "with scripts.prepare_data, which can skip such records, and name the prepared "
+                    "source here"
                 ) from None
             yield text, is_held_out(text, self._fraction)
 
@@ -80,14 +81,15 @@ class Corpus:
 def open_corpus(
     entry: str, root: str, tokenizer: Tokenizer, *, text_field: str, held_out_fraction: float
 ) -> Corpus:
-    """A prepared source, a file or a glob; nothing is read yet.
+    """Find a prepared source, a file or a glob, without reading it.
 
     Args:
-        entry: a path, as it is or under `root`, where also the ending of a file may be left out.
-        tokenizer: what a prepared source must have been prepared with.
+        entry: a path, relative to the working directory or to `root`; a file below `root` may be
+            named without its ending.
+        tokenizer: tokenizer of the base, which a prepared source must have been prepared with.
 
     Raises:
-        ValueError: there is no such thing, or it was prepared with another tokenizer.
+        ValueError: nothing is found, or the source was prepared with another tokenizer.
     """
     places = [Path(entry), Path(root) / entry]
     places += [Path(root) / f"{entry}{ending}" for ending in FORMATS]
@@ -102,7 +104,7 @@ def open_corpus(
     source = Source(found)
     if source.manifest["tokenizer"]["fingerprint"] != tokenizer.fingerprint:
         raise ValueError(
-            f"corpus {entry} was prepared with another tokenizer than the base's; name its text "
-            "files"
+            f"corpus {entry} was prepared with a tokenizer that differs from the base's; name its "
+            "text files instead"
         )
     return Corpus(name, source, tokenizer, text_field, held_out_fraction)

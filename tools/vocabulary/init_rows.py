@@ -1,24 +1,17 @@
-"""First rows of embedding and head for the pieces that a vocabulary has gained.
+"""Initial rows of embedding and head for the new pieces of a grown vocabulary.
 
-A method turns the old rows of one matrix, and the old ids that each new piece was spelt with, into
-its new rows:
+A method computes the new rows of one matrix from its old rows and from the subtokens of each new
+piece, that is the old ids that spell the piece:
 
-    mean_subtoken   the mean of the rows the piece was spelt with
-    first_subtoken  the row of the first of them: what the head predicted where the piece begins
-    mean            the mean of all old rows; N of them add at most log(1 + N/V) to any loss (Hewitt
-                    2021, "Initializing New Word Embeddings for Pretrained Language Models")
-    noisy_mean      the same and N(0, 1/sqrt(D)), as LLaMA-Factory, which JiuZhou used, resizes
-    random          N(0, initializer_range), as if the rows had never been trained
-    similar         a sparsemax-weighted mean of the rows of the old pieces that the piece keeps
-                    company with (`tools.vocabulary.similarity`; FOCUS, Dobler and de Melo 2023,
-                    section 3)
+    mean_subtoken   the mean of the rows of the subtokens
+    first_subtoken  the row of the first subtoken, which the head predicted where the piece starts
 
 EEVE's rule (Kim et al. 2024, 2402.14714) is mean_subtoken for the embedding and first_subtoken for
-the head. Rows that stand for no piece get the mean.
+the head. Padding rows get the mean of all old rows: N of them add at most log(1 + N/V) to any loss
+(Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models").
 """
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,16 +21,16 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.weights import WeightSource
 
-METHODS = ("mean_subtoken", "first_subtoken", "mean", "noisy_mean", "random", "similar")
+METHODS = ("mean_subtoken", "first_subtoken")
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True)
 class Init:
-    """Where new rows come from.
+    """Methods that initialise the new rows.
 
     Attributes:
-        embedding, head: a method each.
+        embedding, head: one of `METHODS` each.
     """
 
     embedding: str
@@ -45,10 +38,10 @@ class Init:
 
     @staticmethod
     def parse(name: str, head: str | None, *, tied: bool) -> "Init":
-        """The methods behind `init` and `head_init`; a head that is not named follows suit.
+        """Read the fields `init` and `head_init`; the head uses `init` if `head_init` is null.
 
         Raises:
-            ValueError: there is no such method, or a tied head is asked to differ.
+            ValueError: unknown method, or different methods for a tied embedding and head.
         """
         if name == "eeve":
             if head not in (None, "first_subtoken"):
@@ -68,99 +61,65 @@ class Init:
 
 @dataclass(frozen=True)
 class NewPieces:
-    """What the new rows of both matrices are made from.
+    """New pieces of a grown vocabulary, spelled in old ones.
 
     Attributes:
-        num_base_ids: how many pieces the base's tokenizer has; the first new id.
-        subtokens: of each new piece, the old ids that it was spelt with; never empty.
-        neighbours: of each new piece, old ids and their weights, which sum to 1; for the method
-            `similar`, None if it is not used.
-        seed: of what is drawn.
+        num_base_ids: number of pieces of the base's tokenizer, which is the first new id.
+        subtokens: for each new piece the old ids that spell it, at least one.
     """
 
     num_base_ids: int
     subtokens: Sequence[Sequence[int]]
-    neighbours: Sequence[tuple[Tensor, Tensor]] | None = None
-    seed: int = 0
 
 
-def new_rows(
-    old: Float[Tensor, "V D"], name: str, method: str, new: NewPieces, config: ModelConfig
-) -> Float[Tensor, "N D"]:
-    """The rows of the new pieces in one matrix, in fp32.
+def new_rows(old: Float[Tensor, "V D"], method: str, new: NewPieces) -> Float[Tensor, "N D"]:
+    """Rows of the new pieces in one matrix, in fp32.
 
     Args:
-        old: the rows of the old pieces, in any floating dtype.
-        name: of the matrix; what is drawn differs between the two.
+        old: rows of the old pieces, in any floating dtype.
         method: one of `METHODS`.
     """
-    old = old.float()
     if method == "mean_subtoken":
-        return torch.stack([old[list(ids)].mean(0) for ids in new.subtokens])
-    if method == "first_subtoken":
-        return old[[ids[0] for ids in new.subtokens]]
-    if method == "similar":
-        assert new.neighbours is not None
-        return torch.stack([weights @ old[ids] for ids, weights in new.neighbours])
-    shape = len(new.subtokens), old.shape[1]
-    mean = old.mean(0).expand(shape)
-    if method == "mean":
-        return mean
-    digest = hashlib.sha256(f"{new.seed}/{name}/{method}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
-    noise = torch.empty(shape).normal_(generator=generator)
-    if method == "noisy_mean":
-        return mean + noise * old.shape[1] ** -0.5
-    assert method == "random"
-    return noise * config.initializer_range
+        return torch.stack([old[list(ids)].float().mean(0) for ids in new.subtokens])
+    assert method == "first_subtoken"
+    return old[[ids[0] for ids in new.subtokens]].float()
 
 
 class GrownWeights:
-    """The weights of a base model with new rows: a `WeightSource` that holds no more than those.
+    """Weights of a base model with new rows: a `WeightSource` that holds only the new rows.
 
-    Old rows are the base's bit for bit. All other tensors are read through.
+    Old rows equal those of the base bit for bit, and all other tensors are those of the base.
 
     Attributes:
-        config: the grown model's.
+        config: shape of the grown model.
+        added: matrix name -> its rows from the first new id on.
     """
 
     def __init__(self, base: WeightSource, config: ModelConfig, init: Init, new: NewPieces) -> None:
         """
         Args:
-            config: of the grown model; its rows beyond the new pieces stand for none.
+            config: shape of the grown model; its rows after the new pieces are padding.
         """
         self.config = config
+        self.added: dict[str, Tensor] = {}
         self._base = base
         self._num_base_ids = new.num_base_ids
-        self._added: dict[str, Tensor] = {}
         methods = {EMBEDDING: init.embedding, HEAD: init.head}
         if config.tie_word_embeddings:
             del methods[HEAD]
         for name, method in methods.items():
             old = base.read(name, slice(0, new.num_base_ids))
-            added = new_rows(old, name, method, new, config)
+            added = new_rows(old, method, new)
             rest = config.vocab_size - new.num_base_ids - len(added)
             padding = old.float().mean(0).expand(rest, -1)
-            self._added[name] = torch.cat([added, padding]).to(old.dtype)
-
-    @property
-    def added(self) -> dict[str, Tensor]:
-        """The rows from the first new id on, by the name of their matrix."""
-        return self._added
+            self.added[name] = torch.cat([added, padding]).to(old.dtype)
 
     def read(self, name: str, rows: slice) -> Tensor:
-        """Rows of one tensor, in the dtype that the base is stored in."""
-        if name not in self._added:
+        """Rows of one tensor, in the dtype in which the base stores it."""
+        if name not in self.added:
             return self._base.read(name, rows)
         start, stop, step = rows.indices(self.config.vocab_size)
         assert step == 1
-        old = self._base.read(name, slice(start, max(start, min(stop, self._num_base_ids))))
-        added = self._added[name][
-            max(0, start - self._num_base_ids) : max(0, stop - self._num_base_ids)
-        ]
-        return torch.cat([old, added])
-
-    def tensors(self, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
-        """(name, tensor) one at a time, for `write_folder`."""
-        for name in names:
-            yield name, self.read(name, slice(None))
+        first = self._num_base_ids
+        old = self._base.read(name, slice(start, max(start, min(stop, first))))
+        return torch.cat([old, self.added[name][max(0, start - first) : max(0, stop - first)]])

@@ -1,4 +1,4 @@
-"""What a vocabulary is grown from: the command's fields, and everything they name, opened."""
+"""Inputs of vocabulary growth: the fields of the command, and the files that they name."""
 
 import math
 import os
@@ -30,68 +30,71 @@ from tools.vocabulary.corpora import Corpus, open_corpus
 from tools.vocabulary.init_rows import Init
 from training.sources import open_weights
 
-LEARNT = "learnt"
-"""The name of the candidates that are learnt from the corpora."""
+LEARNED = "learned"
+"""Name of the candidates that are learned from the corpora."""
 
 
 @dataclass(kw_only=True)
 class GrowConfig:
-    """What a vocabulary is grown from, to what size, and how its new rows begin."""
+    """Base model, corpora, size of the grown vocabulary and initialisation of its new rows."""
 
     base: str
-    """HF folder, or run folder, with its sentencepiece tokenizer.model."""
+    """HF folder or run folder with a sentencepiece tokenizer.model."""
     corpus: list[str]
-    """What pieces are learnt from and chosen on: prepared sources, or files and globs as
-    prepare_data reads them; relative to here or to `root`, where endings may be left out."""
+    """Corpora from which pieces are learned and chosen: prepared sources, or files and globs that
+    prepare_data can read; relative to the working directory or to `root`. A file below `root` may
+    be named without its ending."""
     root: str = "."
-    """Folder that corpora are looked for in."""
+    """Folder that contains the corpora."""
     weights: list[float] | None = None
-    """Share of each corpus in the sample, up to a common factor; null: equal shares."""
+    """Relative share of each corpus in the sample; null: equal shares."""
     protect: list[str] = field(default_factory=list)
-    """Corpora whose text shall keep its tokens: no piece is taken that could be merged in it."""
+    """Corpora whose text keeps its tokens: a piece that could be merged in them is refused."""
     measure: list[str] = field(default_factory=list)
-    """Further corpora that the report measures, but nothing is learnt from."""
+    """Further corpora that the report measures and that pieces are not learned from."""
     candidates: list[str] = field(default_factory=list)
-    """Further candidates: sentencepiece `.model` files, and `.txt` files with a word per line."""
+    """Files with further candidates: sentencepiece `.model`, and `.txt` with one word per line."""
     learn: bool = True
-    """Learn candidates from the corpora; false takes only those of `candidates`."""
+    """Learn candidates from the corpora; false uses only those of `candidates`."""
     target_vocab_size: int
-    """Pieces of the grown tokenizer, reserved ones included."""
+    """Number of pieces of the grown tokenizer, reserved ones included."""
     reserved: int = 96
-    """Rows `<|sym1|>`, ... at the end, for symbols to come; Chinese-Mistral has 96."""
+    """Number of reserved pieces `<|sym1|>`, ... at the end, for later symbols; Chinese-Mistral has
+    96."""
     pad_to_multiple_of: int = 128
-    """Rows of embedding and head are a multiple of this; those that stand for no piece get no
-    probability, and are exported as `suppress_tokens`."""
+    """Embedding and head are padded to a multiple of this number of rows. Padding rows get
+    probability 0 and are exported as `suppress_tokens`."""
     rules: Rules = field(default_factory=lambda: Rules(scripts=None))
-    """What a new piece may look like; its scripts are by default the main one of each corpus."""
+    """Rules for new pieces; the default scripts are the main script of each corpus."""
     init: str = "mean_subtoken"
-    """How new rows begin: mean_subtoken, first_subtoken, mean, noisy_mean, random, similar, or
-    eeve (mean_subtoken, and first_subtoken for the head); see tools/vocabulary/init_rows.py."""
+    """Initial values of new rows: mean_subtoken, first_subtoken, or eeve (mean_subtoken for the
+    embedding, first_subtoken for the head); see tools/vocabulary/init_rows.py."""
     head_init: str | None = None
-    """The same for the head alone; null follows `init`."""
+    """The same for the head; null: as `init`."""
     out: str
-    """HF folder to create; it appears complete or not at all."""
+    """HF folder to create; it is written completely or not at all."""
     text_field: str = "text"
-    """Field of a JSON line, or column of a Parquet file, that holds the text."""
+    """Field of a JSON line, or column of a Parquet file, with the text."""
     held_out_fraction: float = 0.01
-    """Documents of text files that are measured on and not learnt from, as in prepare_data."""
+    """Share of the documents of text files that are held out to measure on, as in
+    prepare_data."""
     byte_budget: int = 100_000_000
-    """UTF-8 bytes of text that pieces are learnt from and chosen on."""
+    """UTF-8 bytes of the sample from which pieces are learned and chosen."""
     loss_bytes: int = 10_000
-    """Held-out text per corpus on which the losses before any training are compared, for every
-    way to begin; 0 leaves that out (for a large model it wants a GPU)."""
+    """UTF-8 bytes of held-out text per corpus on which the initialisations are compared before any
+    training; 0: no comparison (a large model needs a GPU for it)."""
     device: str = "auto"
-    """Where these losses are computed: auto, cpu or cuda."""
+    """Device of this comparison: auto, cpu or cuda."""
     seed: int = 0
-    """Of the sample and of drawn rows."""
+    """Seed of the sample."""
 
     def __post_init__(self) -> None:
         for name in ("base", "corpus", "out"):
             if not getattr(self, name):
-                raise ValueError(f"{name}: empty; it must be given")
+                raise ValueError(f"{name} is empty; give {name}=...")
         if self.weights is not None and len(self.weights) != len(self.corpus):
             raise ValueError(
-                f"weights={self.weights}: {len(self.corpus)} corpora need as many weights"
+                f"weights={self.weights}: give one weight for each of {len(self.corpus)} corpora"
             )
         for weight in self.weights or ():
             if not (math.isfinite(weight) and weight > 0):
@@ -103,22 +106,26 @@ class GrowConfig:
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
         if not (self.learn or self.candidates):
-            raise ValueError("learn=false without candidates: there is nothing to choose from")
+            raise ValueError(
+                "learn=false without candidates: there is nothing to choose from; name files"
+            )
         if not 0 <= self.held_out_fraction < 1:
-            raise ValueError(f"held_out_fraction={self.held_out_fraction}: must lie in [0, 1)")
+            raise ValueError(f"held_out_fraction={self.held_out_fraction}: must be in [0, 1)")
         if self.loss_bytes < 0:
-            raise ValueError(f"loss_bytes={self.loss_bytes}: give a number of bytes, 0 for none")
+            raise ValueError(
+                f"loss_bytes={self.loss_bytes}: give a number of bytes, or 0 for no comparison"
+            )
 
 
 @dataclass(frozen=True)
 class Base:
-    """What is grown.
+    """Model whose vocabulary is grown.
 
     Attributes:
         weights: its folder, checked.
-        tokenizer, model: of its tokenizer.model.
-        bare: the same without a dummy prefix.
-        init: how new rows begin.
+        tokenizer, model: content of its tokenizer.model.
+        bare: processor of the same model without dummy prefix.
+        init: initialisation of new rows.
     """
 
     weights: PretrainedFolder
@@ -129,7 +136,7 @@ class Base:
 
 
 def open_base(config: GrowConfig) -> Base:
-    """Open the base; ValueError if it cannot be grown, or `out` exists."""
+    """Open the base; ValueError if its vocabulary cannot be grown or `out` exists."""
     _check_out(Path(config.out))
     choose_device(config.device, local_rank=0)
     try:
@@ -145,7 +152,7 @@ def open_base(config: GrowConfig) -> Base:
     path = weights.folder / "tokenizer.model"
     if not path.is_file():
         raise ValueError(
-            f"base={config.base}: no tokenizer.model; only a sentencepiece vocabulary can be grown"
+            f"base={config.base}: no tokenizer.model; growth needs a sentencepiece vocabulary"
         )
     tokenizer, model = Tokenizer.open(path), read_model(path)
     check_base(model)
@@ -157,22 +164,22 @@ def open_base(config: GrowConfig) -> Base:
 
 @dataclass(frozen=True)
 class Corpora:
-    """Corpora by what they are for."""
+    """Corpora by their use."""
 
-    learnt: list[Corpus]
+    training: list[Corpus]
     protected: list[Corpus]
     measured: list[Corpus]
 
     def to_measure(self, sample: dict[str, list[str]]) -> dict[str, tuple[str, list[str]]]:
-        """Name -> what kind of text it is, and the text; after the sample was drawn."""
+        """Corpus name -> (kind of text, texts); call it after the sample was drawn."""
         measures = {}
-        for corpus in (*self.learnt, *self.protected):
+        for corpus in (*self.training, *self.protected):
             kind = "held out" if corpus.held_out else "no held-out text: the sample"
             measures[corpus.name] = kind, corpus.held_out or sample[corpus.name]
         for corpus in self.measured:
             measures[corpus.name] = "only measured", corpus.first_texts()
             if not any(measures[corpus.name][1]):
-                raise ValueError(f"measure: {corpus.name} has no text; leave it out")
+                raise ValueError(f"measure: {corpus.name} has no text; remove it")
         return measures
 
 
@@ -181,23 +188,23 @@ def _check_out(out: Path) -> None:
         raise ValueError(f"out={out} exists; choose another folder or remove it")
     parent = next(folder for folder in out.absolute().parents if folder.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise ValueError(f"out={out}: {parent} is no folder that can be written to; choose another")
+        raise ValueError(f"out={out}: {parent} is not a writable folder; choose another")
 
 
 def _check_added_tokens(folder: Path, pieces: int) -> None:
-    """Refuse tokens that HF files have added behind the pieces: new ones would take their rows."""
+    """ValueError if HF files add tokens after the pieces: new pieces would take their rows."""
     added = FolderFiles.read(folder).added()
     if lost := sorted(token.content for id, token in added.items() if id >= pieces):
         raise ValueError(
-            f"base={folder}: {', '.join(lost)} stand behind the {pieces} pieces of tokenizer.model "
-            "and would lose their rows; take the model without them, or put them into "
+            f"base={folder}: {', '.join(lost)} were added after the {pieces} pieces of "
+            "tokenizer.model and would lose their rows; use the model without them, or add them to "
             "tokenizer.model"
         )
 
 
 def open_corpora(config: GrowConfig, tokenizer: Tokenizer) -> Corpora:
     """Find every corpus; ValueError if one does not exist or two have one name."""
-    learnt, protected, measured = (
+    training, protected, measured = (
         [
             open_corpus(
                 entry,
@@ -210,22 +217,22 @@ def open_corpora(config: GrowConfig, tokenizer: Tokenizer) -> Corpora:
         ]
         for entries in (config.corpus, config.protect, config.measure)
     )
-    names = [corpus.name for corpus in (*learnt, *protected, *measured)]
+    names = [corpus.name for corpus in (*training, *protected, *measured)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(
-            f"corpus, protect, measure: {', '.join(twice)} is named twice; it is measured anyway, "
-            "or one of the files needs another name"
+            f"corpus, protect, measure: {', '.join(twice)} is named twice; name a corpus "
+            "once (every corpus is measured), or rename one of two files with the same name"
         )
-    return Corpora(learnt, protected, measured)
+    return Corpora(training, protected, measured)
 
 
 def draw_sample(
     corpora: list[Corpus], weights: list[float] | None, config: GrowConfig
 ) -> dict[str, list[str]]:
-    """Texts of each corpus within the byte budget, in these proportions (None: equal ones).
+    """Texts of each corpus within the byte budget, in proportion to `weights` (None: equal).
 
     Raises:
-        ValueError: a corpus has no text, or a record of one is none.
+        ValueError: a corpus has no text, or a record without text.
     """
     sources = {
         corpus.name: Source(corpus.training_texts(), weight)
@@ -235,10 +242,10 @@ def draw_sample(
 
 
 def named_candidates(paths: list[str]) -> dict[str, list[str]]:
-    """The lists of candidates by the names of their files; ValueError if two have one name."""
+    """File name -> candidates; ValueError if two files have the same name."""
     candidates: dict[str, list[str]] = {}
     for path in map(Path, paths):
-        if path.stem in (LEARNT, *candidates):
+        if path.stem in (LEARNED, *candidates):
             raise ValueError(
                 f"candidates: {path}: {path.stem!r} is the name of another list; rename the file"
             )

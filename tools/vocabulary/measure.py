@@ -1,4 +1,4 @@
-"""What a grown vocabulary saves on text, what it costs, and where its new rows begin."""
+"""Measurements of a grown vocabulary: tokens saved, cost, and loss before any training."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -30,17 +30,17 @@ _ROW_LENGTH = 512
 
 @dataclass(frozen=True)
 class Compression:
-    """What the new pieces do to one text.
+    """Tokens of one text before and after growth.
 
     Attributes:
-        name: of the corpus.
-        kind: what the text is: held out, or part of what the pieces were chosen on.
-        script: of most of its letters, which tells languages apart.
-        documents, characters, utf8_bytes: its size.
-        before, after: tokens, without BOS and EOS.
-        documents_unchanged: documents with the same ids as before.
-        share_unchanged: of the bytes, those in tokens that stand where they stood.
-        met: new piece, as it was spelt before, how often; the most frequent ones.
+        name: name of the corpus.
+        kind: held-out text, or part of the sample on which the pieces were chosen.
+        script: script of most letters.
+        documents, characters, utf8_bytes: size of the text.
+        before, after: numbers of tokens, without BOS and EOS.
+        documents_unchanged: number of documents with the same ids as before.
+        share_unchanged: share of the bytes in tokens that are unchanged in id and position.
+        met: (new piece, its spelling before, count) of the most frequent new pieces.
     """
 
     name: str
@@ -58,12 +58,12 @@ class Compression:
 
 @dataclass(frozen=True)
 class Growth:
-    """A tokenizer before and after, and what compares them.
+    """A tokenizer before and after growth.
 
     Attributes:
-        base, grown: the tokenizers.
-        widths: (V,) UTF-8 bytes that each grown piece stands for; one for a byte.
-        spellings: new id -> the piece, and the old pieces it was spelt with.
+        base, grown: the two tokenizers.
+        widths: (V,) UTF-8 bytes of each grown piece; 1 for a byte piece.
+        spellings: new id -> (piece, the old pieces that spelled it).
     """
 
     base: Tokenizer
@@ -73,7 +73,7 @@ class Growth:
 
 
 def measure_compression(name: str, kind: str, texts: Sequence[str], growth: Growth) -> Compression:
-    """Tokenize a text both ways and compare."""
+    """Tokenize a text with both tokenizers and compare."""
     widths = growth.widths
     before, after, same_documents, same_bytes, all_bytes = 0, 0, 0, 0, 0
     met: Counter[int] = Counter()
@@ -102,27 +102,27 @@ def measure_compression(name: str, kind: str, texts: Sequence[str], growth: Grow
 
 
 def piece_widths(model: ModelProto) -> np.ndarray:
-    """(V,) UTF-8 bytes of text that each piece stands for."""
+    """(V,) UTF-8 bytes of text of each piece."""
     return np.array(
         [1 if p.type == BYTE else len(p.piece.replace(SPACE, " ").encode()) for p in model.pieces]
     )
 
 
 def _placed(ids: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """A number for each token and the byte it starts at."""
+    """One number for each pair of a token and the byte at which it starts."""
     starts = np.cumsum(widths[ids]) - widths[ids]
     return starts * len(widths) + ids
 
 
 @dataclass(frozen=True)
 class HeadCost:
-    """What more rows cost.
+    """Cost of the added rows.
 
     Attributes:
-        rows, base_rows: of embedding and head.
-        parameters: that were added.
-        training_bytes: fp32 weight, gradient and two moments of each of these.
-        flops_per_token, base_flops_per_token: of training, attention scores not counted.
+        rows, base_rows: rows of embedding and head, after and before.
+        parameters: number of added parameters.
+        training_bytes: fp32 weight, gradient and two moments of the added parameters.
+        flops_per_token, base_flops_per_token: training FLOPs without attention scores.
     """
 
     rows: int
@@ -146,20 +146,20 @@ class HeadCost:
         )
 
 
-def ways_to_begin(chosen: Init, *, tied: bool) -> dict[str, Init]:
-    """The ways that are compared: every method, EEVE's rule, and what was asked for."""
-    ways = {name: Init(name, name) for name in METHODS}
+def init_methods(chosen: Init, *, tied: bool) -> dict[str, Init]:
+    """Initialisations to compare: every method, EEVE's rule, and the configured one."""
+    inits = {name: Init(name, name) for name in METHODS}
     if not tied:
-        ways["eeve"] = Init.parse("eeve", None, tied=False)
-    if chosen not in ways.values():
-        ways[f"{chosen.embedding}, head {chosen.head}"] = chosen
-    return ways
+        inits["eeve"] = Init.parse("eeve", None, tied=False)
+    if chosen not in inits.values():
+        inits[f"{chosen.embedding}, head {chosen.head}"] = chosen
+    return inits
 
 
 def measure_losses(
     base: PretrainedFolder,
     shape: ModelConfig,
-    ways: dict[str, Init],
+    inits: dict[str, Init],
     new: NewPieces,
     texts: dict[str, list[str]],
     growth: Growth,
@@ -168,16 +168,16 @@ def measure_losses(
     device: str,
     say: Callable[[str], None],
 ) -> dict[str, dict[str, float]]:
-    """Bits per byte of each corpus before any training, for every way to begin.
+    """Initialisation -> corpus -> bits per byte before any training.
 
-    The network is held once. With the new rows masked and the base's tokens it is the base itself,
-    which is the line `NO_GROWTH`.
+    The line `NO_GROWTH` is the base: the same network with the new rows masked, on the base's
+    tokens. Only one network is in memory.
 
     Args:
-        shape: of the grown model.
+        shape: shape of the grown model.
     """
     settings = EvaluationConfig(max_bytes=loss_bytes)
-    old_sets, sets = (
+    old_sets, new_sets = (
         [build_set(name, t, tokenizer, settings, _ROW_LENGTH) for name, t in texts.items()]
         for tokenizer in (growth.base, growth.grown)
     )
@@ -193,7 +193,7 @@ def measure_losses(
             return {name: result["bits_per_byte"] for name, result in results.items()}
 
         losses: dict[str, dict[str, float]] = {}
-        for name, init in ways.items():
+        for name, init in inits.items():
             grown = GrownWeights(base, shape, init, new)
             if not losses:
                 fill(model, grown)
@@ -201,7 +201,7 @@ def measure_losses(
                 losses[NO_GROWTH] = bits(old_sets)
                 model.config = shape
             _replace_rows(model, grown, new.num_base_ids)
-            losses[name] = bits(sets)
+            losses[name] = bits(new_sets)
             say(f"  {name}: " + ", ".join(f"{k} {v:.3f}" for k, v in losses[name].items()))
     return losses
 

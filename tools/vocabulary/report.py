@@ -1,8 +1,10 @@
-"""report.md and report.png of a grown vocabulary."""
+"""Report of a grown vocabulary: report.md and report.png."""
 
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from tabulate import tabulate
 
 from tokenizer.expansion.expand import Expansion
 from tools.vocabulary.init_rows import Init
@@ -13,14 +15,14 @@ LONGEST = 20
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What a growth has come to.
+class GrowthSummary:
+    """Content of the report.
 
     Attributes:
-        init: how the new rows that were written begin.
-        origins: the lists that gave candidates.
+        init: initialisation of the rows that were written.
+        origins: names of the candidate lists.
         compressions: one per corpus.
-        losses: way to begin -> corpus -> bits per byte before any training; may be empty.
+        losses: initialisation -> corpus -> bits per byte before any training; may be empty.
     """
 
     init: Init
@@ -32,7 +34,7 @@ class Summary:
     cost: HeadCost
 
 
-def report(summary: Summary) -> str:
+def report(summary: GrowthSummary) -> str:
     """The whole report in Markdown."""
     sections = [
         ["# A grown vocabulary", *_sizes(summary)],
@@ -41,27 +43,27 @@ def report(summary: Summary) -> str:
         ["## Candidates", *_candidates(summary)],
         ["## Longest new pieces", *_longest(summary)],
         ["## Bits per byte before any training", *_losses(summary)],
-        ["## What the larger head costs", *_cost(summary)],
+        ["## Cost of the larger head", *_cost(summary)],
     ]
     return "\n\n".join(paragraph for section in sections for paragraph in section) + "\n"
 
 
-def _sizes(summary: Summary) -> list[str]:
+def _sizes(summary: GrowthSummary) -> list[str]:
     expansion, base, grown = summary.expansion, summary.growth.base, summary.growth.grown
     return [
         _table(
-            ("what", "number"),
+            ("quantity", "number"),
             [
                 ("pieces of the base", base.vocab_size),
                 ("new pieces", len(expansion.pieces)),
                 ("reserved", len(expansion.reserved)),
                 ("pieces now", grown.vocab_size),
                 ("rows of embedding and head", summary.cost.rows),
-                ("rows that stand for no piece", summary.cost.rows - grown.vocab_size),
+                ("padding rows", summary.cost.rows - grown.vocab_size),
             ],
         ),
         f"New rows of the embedding: {summary.init.embedding}; of the head: {summary.init.head}.",
-        "Every new piece was checked to be reachable: encoded by itself it gives its own id.",
+        "Every new piece is reachable (checked): the tokenizer encodes its text as its id.",
     ]
 
 
@@ -70,8 +72,8 @@ def _compression(compressions: Sequence[Compression]) -> list[str]:
     scripts = [c.script for c in compressions]
     for script in dict.fromkeys(scripts):
         if scripts.count(script) > 1:
-            alike = [c for c in compressions if c.script == script]
-            rows.append(_compressed(f"all {script}", "together", alike))
+            same = [c for c in compressions if c.script == script]
+            rows.append(_compressed(f"all {script}", "together", same))
     header = (
         *("corpus", "text", "bytes", "tokens before", "after", "ratio"),
         *("characters per token", "bytes per token"),
@@ -101,48 +103,55 @@ def _changes(compressions: Iterable[Compression]) -> list[str]:
         for c in compressions
     ]
     return [
-        _table(("corpus", "documents changed", "bytes in unchanged tokens", "most met"), rows),
-        "A token is unchanged where the same piece stands at the same place as before.",
+        _table(
+            (
+                "corpus",
+                "documents changed",
+                "bytes in unchanged tokens",
+                "most frequent new pieces",
+            ),
+            rows,
+        ),
+        "A token is unchanged if the same piece is at the same position as before.",
     ]
 
 
-def _candidates(summary: Summary) -> list[str]:
+def _candidates(summary: GrowthSummary) -> list[str]:
     expansion = summary.expansion
     rows: list[Sequence[object]] = []
     for origin in summary.origins:
         taken = [new.piece for new in expansion.pieces if origin in new.origins]
         rows.append((f"accepted, from {origin}", len(taken), _examples(taken)))
     parts = [new.piece for new in expansion.pieces if not new.origins]
-    rows.append(("accepted, as a part of others", len(parts), _examples(parts)))
+    rows.append(("accepted, as a part of other pieces", len(parts), _examples(parts)))
     rows += [
         (f"refused: {rule}", len(pieces), _examples(pieces))
         for rule, pieces in expansion.refused.items()
     ]
     return [
         _table(("candidates", "number", "examples"), rows),
-        "What the rules mean: `tokenizer.expansion.rules.Rules` and "
-        "`tokenizer.expansion.expand.Expansion`. A piece of "
-        "several origins is counted under each.",
+        "The rules are described in `tokenizer.expansion.rules.Rules` and "
+        "`tokenizer.expansion.expand.Expansion`. A piece from several lists counts for each.",
     ]
 
 
-def _longest(summary: Summary) -> list[str]:
+def _longest(summary: GrowthSummary) -> list[str]:
     longest = sorted(summary.expansion.pieces, key=lambda new: (-len(new.piece), new.id))
     return [", ".join(_code(new.piece) for new in longest[:LONGEST])]
 
 
-def _losses(summary: Summary) -> list[str]:
+def _losses(summary: GrowthSummary) -> list[str]:
     if not summary.losses:
         return ["Not measured (loss_bytes=0)."]
     names = [c.name for c in summary.compressions]
-    rows = [(way, *(f"{bits[n]:.4f}" for n in names)) for way, bits in summary.losses.items()]
+    rows = [(init, *(f"{bits[n]:.4f}" for n in names)) for init, bits in summary.losses.items()]
     return [
         _table(("new rows", *names), rows),
-        "The same text for all; `no growth` is the base with its own tokenizer.",
+        "All lines measure the same text; `no growth` is the base with its tokenizer.",
     ]
 
 
-def _cost(summary: Summary) -> list[str]:
+def _cost(summary: GrowthSummary) -> list[str]:
     cost, base = summary.cost, summary.cost.base_flops_per_token
     growth = cost.flops_per_token / base
     rows = [
@@ -157,31 +166,30 @@ def _cost(summary: Summary) -> list[str]:
         (f"training FLOPs per byte of {c.name}", f"x {growth * c.after / c.before:.3f}")
         for c in summary.compressions
     ]
-    return [_table(("what", "change"), rows)]
+    return [_table(("quantity", "change"), rows)]
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = [header, ["---"] * len(header)]
-    lines += [[f"{v:,}" if isinstance(v, int) else str(v) for v in row] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    cells = [[f"{v:,}" if isinstance(v, int) else v for v in row] for row in rows]
+    return tabulate(cells, header, tablefmt="github", disable_numparse=True)
 
 
 def _examples(pieces: Sequence[str]) -> str:
-    """Some of them, from the beginning to the end."""
+    """Examples at equal distances from the beginning to the end."""
     step = max(1, len(pieces) // EXAMPLES)
     return " ".join(_code(piece) for piece in pieces[::step][:EXAMPLES])
 
 
 def _code(text: str) -> str:
-    """As code in a table cell, whatever it holds."""
+    """Markdown code in a table cell; unprintable characters are escaped."""
     shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
     shown = shown.replace("|", "\\|")
     return f"`` {shown} ``" if "`" in shown else f"`{shown}`"
 
 
-def picture(summary: Summary) -> bytes:
-    """Tokens that are left per corpus, and bits per byte before any training, as a PNG."""
-    # Imported here, because matplotlib takes half a second.
+def picture(summary: GrowthSummary) -> bytes:
+    """PNG: ratio of tokens per corpus, and bits per byte before any training."""
+    # Importing matplotlib takes half a second, so only this function imports it.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -194,17 +202,17 @@ def picture(summary: Summary) -> bytes:
     left.axvline(1, color="black", linewidth=0.8)
     left.set(xlabel="tokens after / before", xlim=(0, 1.15))
     left.invert_yaxis()
-    ways = list(summary.losses)
+    inits = list(summary.losses)
     height = 0.8 / max(1, len(names))
-    for number, name in enumerate(names if ways else ()):
-        at = [place + number * height for place in range(len(ways))]
-        bits = [summary.losses[way][name] for way in ways]
+    for number, name in enumerate(names if inits else ()):
+        at = [place + number * height for place in range(len(inits))]
+        bits = [summary.losses[init][name] for init in inits]
         right.barh(at, bits, height=height, label=name)
-    if ways:
-        right.set_yticks([place + 0.4 - height / 2 for place in range(len(ways))], ways)
+    if inits:
+        right.set_yticks([place + 0.4 - height / 2 for place in range(len(inits))], inits)
         right.invert_yaxis()
         right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4)
-    right.set(xlabel="bits per byte before any training" if ways else "not measured")
+    right.set(xlabel="bits per byte before any training" if inits else "not measured")
     stream = io.BytesIO()
     figure.savefig(stream, dpi=130)
     return stream.getvalue()

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -6,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.prepare.documents import PrepareConfig, prepare
@@ -15,7 +14,6 @@ from data.sample.corpus import documents
 from model.transformer import Mistral
 from model.weights import fill
 from pretrained.safetensors_folder import PretrainedFolder, load_pretrained, write_folder
-from tests.helpers.draws import examples
 from tests.helpers.runs import ROOT, configure, metrics, tiny
 from tests.helpers.toy import random_tokens, toy_config, toy_model
 from tokenizer.expansion.candidates import read_model
@@ -32,24 +30,14 @@ from tools.vocabulary.init_rows import (
     new_rows,
 )
 from tools.vocabulary.inputs import GrowConfig
-from tools.vocabulary.measure import NO_GROWTH, ways_to_begin
-from tools.vocabulary.similarity import company, neighbours, sparsemax
+from tools.vocabulary.measure import NO_GROWTH, init_methods
 from train import train
 
 # ---- rows
 
+GONE = ("mean", "noisy_mean", "random", "similar")  # the controls of a study
 SUBTOKENS = [[5], [7, 9, 7], [60, 0]]
-KIN = [
-    (torch.tensor([3]), torch.tensor([1.0])),
-    (torch.tensor([3, 4]), torch.tensor([0.75, 0.25])),
-    (torch.tensor([1, 2]), torch.tensor([0.5, 0.5])),
-]
-NEW = NewPieces(num_base_ids=61, subtokens=SUBTOKENS, neighbours=KIN)
-
-
-def rows_of(method: str, name: str = EMBEDDING, **changes) -> torch.Tensor:
-    old = torch.randn(61, 32, generator=torch.Generator().manual_seed(1))
-    return new_rows(old, name, method, replace(NEW, **changes), toy_config())
+NEW = NewPieces(num_base_ids=61, subtokens=SUBTOKENS)
 
 
 def test_methods_do_what_they_say():
@@ -57,28 +45,10 @@ def test_methods_do_what_they_say():
     by_hand = {
         "mean_subtoken": [old[5], (2 * old[7] + old[9]) / 3, (old[60] + old[0]) / 2],
         "first_subtoken": [old[5], old[7], old[60]],
-        "mean": [old.mean(0)] * 3,
-        "similar": [old[3], 0.75 * old[3] + 0.25 * old[4], (old[1] + old[2]) / 2],
     }
     for method, expected in by_hand.items():
-        torch.testing.assert_close(rows_of(method), torch.stack(expected))
-    assert METHODS == ("mean_subtoken", "first_subtoken", "mean", "noisy_mean", "random", "similar")
-
-
-def test_drawn_rows_have_the_width_they_promise():
-    many = [[1]] * 2000
-    noise = rows_of("noisy_mean", subtokens=many) - rows_of("mean", subtokens=many)
-    assert float(noise.std()) == pytest.approx(32**-0.5, rel=0.02)
-    drawn = rows_of("random", subtokens=many)
-    assert float(drawn.std()) == pytest.approx(0.02, rel=0.02)
-    assert abs(float(drawn.mean())) < 1e-3
-
-
-@pytest.mark.parametrize("method", ["noisy_mean", "random"])
-def test_drawn_rows_depend_on_seed_and_matrix_alone(method):
-    assert torch.equal(rows_of(method), rows_of(method))
-    assert not torch.equal(rows_of(method), rows_of(method, seed=1))
-    assert not torch.equal(rows_of(method), rows_of(method, name=HEAD))
+        torch.testing.assert_close(new_rows(old, method, NEW), torch.stack(expected))
+    assert tuple(by_hand) == METHODS
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -94,7 +64,7 @@ def test_old_ids_are_predicted_as_before(tmp_path, tied, dtype):
     tokens = random_tokens(config, 2, 24)
     before = model(tokens).detach()
     shape = replace(config, vocab_size=72, num_padded_ids=4)
-    for init in ways_to_begin(Init("mean", "mean"), tied=tied).values():
+    for init in init_methods(Init(*METHODS[:1] * 2), tied=tied).values():
         grown = GrownWeights(base, shape, init, NEW)
         with torch.device("meta"):
             larger = Mistral(shape)
@@ -111,7 +81,7 @@ def test_rows_are_read_in_any_slices(tmp_path):
     model = toy_model(config)
     write_folder(tmp_path / "base", config, model.named_parameters())
     base = PretrainedFolder(tmp_path / "base")
-    grown = GrownWeights(base, replace(config, vocab_size=70), Init("mean", "random"), NEW)
+    grown = GrownWeights(base, replace(config, vocab_size=70), Init(*METHODS), NEW)
     for name in (EMBEDDING, HEAD):
         whole = grown.read(name, slice(None))
         assert whole.shape == (70, 32)
@@ -125,10 +95,11 @@ def test_rows_are_read_in_any_slices(tmp_path):
     ("name", "head", "tied", "message"),
     [
         ("average", None, False, "init='average': one of mean_subtoken"),
-        ("mean", "last", False, "head_init='last'"),
-        ("mean", "random", True, "this model's head is its embedding"),
+        ("mean_subtoken", "last", False, "head_init='last'"),
+        ("mean_subtoken", "first_subtoken", True, "this model's head is its embedding"),
         ("eeve", None, True, "this model's head is its embedding"),
-        ("eeve", "mean", False, "head_init=mean with init=eeve"),
+        ("eeve", "mean_subtoken", False, "head_init=mean_subtoken with init=eeve"),
+        *((gone, None, False, f"init='{gone}': one of mean_subtoken") for gone in GONE),
     ],
 )
 def test_ways_that_do_not_exist(name, head, tied, message):
@@ -138,41 +109,7 @@ def test_ways_that_do_not_exist(name, head, tied, message):
 
 def test_eeve_is_a_mean_and_a_first():
     assert Init.parse("eeve", None, tied=False) == Init("mean_subtoken", "first_subtoken")
-    assert Init.parse("mean", None, tied=True) == Init("mean", "mean")
-
-
-# ---- similarity
-
-
-@examples(50)
-@given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=12))
-def test_sparsemax_is_the_nearest_distribution(scores):
-    """Its optimality condition: p = max(z - t, 0) with one t, and sum 1."""
-    z = torch.tensor(sorted(scores, reverse=True), dtype=torch.float64)[None]
-    p = sparsemax(z)
-    assert float(p.sum()) == pytest.approx(1)
-    thresholds = (z - p)[p > 0]
-    assert float(thresholds.max() - thresholds.min()) < 1e-9
-    assert (z[p == 0] <= thresholds.min() + 1e-9).all()
-
-
-def test_pieces_are_known_by_their_company():
-    """Old pieces 0-9; new 10 stands where 3 stands, new 11 where 4 stands, new 12 nowhere."""
-    generator = torch.Generator().manual_seed(0)
-    texts = []
-    for _ in range(400):
-        topic = int(torch.randint(2, (1,), generator=generator))
-        subject = [[3, 10], [4, 11]][topic][int(torch.randint(2, (1,), generator=generator))]
-        friends = torch.tensor([[5, 6], [7, 8]])[topic]
-        drawn = friends[torch.randint(2, (6,), generator=generator)].tolist()
-        texts.append([*drawn[:3], subject, *drawn[3:], 9])
-    vectors = company(texts, 13)
-    found = neighbours(vectors, 10, [[1], [1], [1, 2]])
-    weight = [dict(zip(ids.tolist(), w.tolist(), strict=True)) for ids, w in found]
-    assert max(weight[0], key=weight[0].get) == 3
-    assert max(weight[1], key=weight[1].get) == 4
-    assert weight[2] == {1: 0.5, 2: 0.5}
-    assert all(sum(w.values()) == pytest.approx(1) for w in weight)
+    assert Init.parse("first_subtoken", None, tied=True) == Init(*METHODS[1:] * 2)
 
 
 # ---- the whole
@@ -294,15 +231,11 @@ def test_losses_are_compared_for_every_way(grown, base_folder):
     # New ids take probability from the old ones, so nothing can be gained where none is met.
     english = {way: bits["general_en"] for way, bits in summary.losses.items()}
     assert all(english[way] > english[NO_GROWTH] for way in (*METHODS, "eeve"))
-    # N mean rows add at most log2(1 + N / V) bits a token.
-    tokens = 1500 / 1.5
-    worst = torch.log2(torch.tensor(1 + 252 / 2048)) * tokens / 1500
-    assert english["mean"] - english[NO_GROWTH] < float(worst)
 
 
 def test_the_report_says_it(grown):
     out, summary = grown
-    text = (out / "report.md").read_text(encoding="utf-8")
+    text = re.sub(" +", " ", (out / "report.md").read_text(encoding="utf-8"))
     for heading in ("Tokens per text", "Text that changed", "Candidates", "Longest new pieces"):
         assert f"## {heading}" in text
     c = summary.compressions[0]
@@ -397,7 +330,7 @@ def test_refusals(base_folder, sample, tmp_path):
         ({"target_vocab_size": 2058}, "set it above 2058"),
         ({"target_vocab_size": 900_000}, "the candidates allow"),
         ({"corpus": [empty]}, "source 'empty' gives no text"),
-        ({"corpus": [gbk]}, r"gbk.txt, record 1: invalid UTF-8; mend the file"),
+        ({"corpus": [gbk]}, r"gbk.txt, record 1: invalid UTF-8; correct the record"),
         ({"corpus": [broken]}, r"broken.jsonl, record 2: invalid JSON"),
         ({"corpus": ["general_zh", "nowhere"]}, "corpus nowhere: .*matches no file"),
         (
@@ -408,10 +341,13 @@ def test_refusals(base_folder, sample, tmp_path):
         ({"corpus": [write(tmp_path, "digits.txt", b"12 34")]}, "'none' is none of Arabic"),
         ({"measure": [gbk]}, "gbk.txt, record 1: invalid UTF-8"),
         ({"measure": [write(tmp_path, "blank.jsonl", b'{"text": ""}\n')]}, "blank has no text"),
-        ({"candidates": [write(tmp_path, "learnt.txt", b"a")]}, "'learnt' is the name of another"),
+        (
+            {"candidates": [write(tmp_path, "learned.txt", b"a")]},
+            "'learned' is the name of another",
+        ),
         ({"candidates": [str(tmp_path / "no.txt")]}, "no.txt: no such file; give a .model"),
         ({"device": "gpu"}, "device='gpu': one of auto, cpu, cuda"),
-        ({"out": words + "/out"}, "words.csv is no folder that can be written to"),
+        ({"out": words + "/out"}, "words.csv is not a writable folder"),
         ({"init": "best"}, "init='best': one of"),
         ({"candidates": [words]}, "words.csv; give sentencepiece .model files or .txt"),
         ({"candidates": [write(tmp_path, "gbk2.txt", "岩".encode("gbk"))]}, "in UTF-8"),
@@ -429,9 +365,9 @@ def test_refusals(base_folder, sample, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"base": ""}, "base: empty"),
-        ({"corpus": []}, "corpus: empty"),
-        ({"weights": [1.0]}, "2 corpora need as many weights"),
+        ({"base": ""}, "base is empty"),
+        ({"corpus": []}, "corpus is empty"),
+        ({"weights": [1.0]}, "one weight for each of 2 corpora"),
         ({"weights": [1.0, 0.0]}, "must be positive"),
         ({"learn": False}, "nothing to choose from"),
         ({"held_out_fraction": 1.0}, "held_out_fraction=1.0"),
@@ -464,7 +400,7 @@ def test_tokens_behind_the_pieces_are_not_overwritten(base_folder, sample, tmp_p
     write_folder(tmp_path / "a", larger, toy_model(larger).named_parameters(), tokenizer=tokenizer)
     added = {"<|im_start|>": tokenizer.vocab_size, "<s>": 1}
     (tmp_path / "a" / "added_tokens.json").write_text(json.dumps(added))
-    with pytest.raises(ValueError, match=r"<\|im_start\|> stand behind the 2048 pieces"):
+    with pytest.raises(ValueError, match=r"<\|im_start\|> were added after the 2048 pieces"):
         grow(settings_of(tmp_path / "a", sample, tmp_path / "out"), lambda _: None)
 
 

@@ -16,7 +16,7 @@ from tokenizer.tokenizer import Tokenizer
 from tools.vocabulary.corpora import open_corpus
 from tools.vocabulary.grow import grow
 from tools.vocabulary.inputs import GrowConfig
-from tools.vocabulary.report import Summary
+from tools.vocabulary.report import GrowthSummary
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared]
 STRINGS = 100_000
@@ -41,7 +41,9 @@ def base(shared, tmp_path_factory) -> Path:
     return folder
 
 
-def grown(shared: Path, base: Path, out: Path, corpus: list[str], measure: list[str]) -> Summary:
+def grown(
+    shared: Path, base: Path, out: Path, corpus: list[str], measure: list[str]
+) -> GrowthSummary:
     config = GrowConfig(
         base=str(base),
         root=str(shared / "corpus"),
@@ -55,13 +57,13 @@ def grown(shared: Path, base: Path, out: Path, corpus: list[str], measure: list[
     return grow(config)
 
 
-def ratio(summary: Summary, *names: str) -> float:
+def ratio(summary: GrowthSummary, *names: str) -> float:
     """Tokens after over before, on the texts of these corpora together."""
     parts = [c for c in summary.compressions if c.name in names]
     return sum(c.after for c in parts) / sum(c.before for c in parts)
 
 
-def assert_reachable(summary: Summary) -> None:
+def assert_reachable(summary: GrowthSummary) -> None:
     """BPE on a piece's own characters, without a dummy prefix, gives exactly that piece."""
     model = parse(summary.expansion.model)
     model.normalizer_spec.add_dummy_prefix = False
