@@ -1,9 +1,12 @@
-"""Continue a text, answer a question, or answer a file of prompts.
+"""Continue a text, answer a question, or answer a file of prompts or open questions.
 
 python -m scripts.generate folder=<HF folder | run | adapter> prompt="The Yangtze" [temperature=0]
 python -m scripts.generate folder=... chat=true prompt="What is loess?"
 python -m scripts.generate folder=... prompts=file.jsonl out=answers.jsonl [chat=true]
+python -m scripts.generate folder=... questions=<xlsx | jsonl> out=answers.jsonl max_new_tokens=1024
 """
+
+from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -12,12 +15,13 @@ from conf.command import command
 from inference.generation.batch import GenerateConfig, encode_text, write_answers
 from inference.generation.generate import stream
 from inference.generation.load import open_speaker
+from inference.generation.question_files import read_open_questions
 
 ConfigStore.instance().store("generate_schema", GenerateConfig)
 
 
 def print_answer(config: GenerateConfig) -> None:
-    """Print one answer as it comes; a continued text with its beginning."""
+    """Print one answer while it is generated; a continued text after its prompt."""
     speaker = open_speaker(config)
     assert config.prompt is not None
     ids = encode_text(speaker.tokenizer, config.prompt, config.chat)
@@ -36,19 +40,22 @@ def print_answer(config: GenerateConfig) -> None:
 
 
 def answer_file(config: GenerateConfig) -> None:
-    """Answer a file of prompts, and say how far that got."""
+    """Answer a file of prompts or questions and print the number of new answers."""
+    questions = []
+    if config.questions is not None:
+        questions = read_open_questions(Path(config.questions))
     speaker = open_speaker(config)
     try:
-        written = write_answers(config, speaker)
+        written = write_answers(config, speaker, questions)
     except KeyboardInterrupt:
-        stopped = f"stopped; the same command goes on with {config.out}"
+        stopped = f"stopped; run the same command again to continue {config.out}"
         raise KeyboardInterrupt(stopped) from None
     print(f"{config.out}: {written:,} answers written")
 
 
 @command("generate")
 def main(composed: DictConfig) -> None:
-    """Compose, then print or write."""
+    """Print one answer, or write a file of answers."""
     config = OmegaConf.to_object(composed)
     assert isinstance(config, GenerateConfig)
     if config.prompt is not None:

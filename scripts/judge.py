@@ -1,6 +1,7 @@
 """Let a language model judge answers to open questions: GeoBench's subjective task.
 
-    python -m scripts.answer folder=<model> questions=subjective_task.xlsx out=a.jsonl
+    python -m scripts.generate folder=<model> questions=subjective_task.xlsx out=a.jsonl \\
+        max_new_tokens=1024
     python -m scripts.judge questions=subjective_task.xlsx answers='{a: a.jsonl, b: b.jsonl}' \\
         endpoint=http://127.0.0.1:8000/v1 judge=<model there> out=<folder> [mode=pairwise]
 

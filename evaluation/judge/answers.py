@@ -1,4 +1,4 @@
-"""Files of answers to open questions, as `scripts.answer` and `scripts.generate` write them."""
+"""Files of answers to open questions, as `scripts.generate` writes them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ def read_answers(name: str, path: Path, questions: Sequence[OpenQuestion]) -> di
     if missing := [question.id for question in questions if question.id not in found]:
         raise ValueError(
             f"answers.{name}={path}: no answer to {len(missing)} of {len(questions)} questions "
-            f"(id {', '.join(missing)}); answer them with scripts.answer"
+            f"(id {', '.join(missing)}); run scripts.generate questions=... to answer them"
         )
     return found
 

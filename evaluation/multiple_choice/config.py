@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeVar
 
 from evaluation.benchmarks.items import Task
@@ -11,6 +12,11 @@ from model.device import DTYPES
 
 SCORINGS = ("letters", "perplexity", "cloze")
 LANGUAGES = ("en", "zh")
+
+LM_EVAL = "lm_eval:"
+"""Prefix of the name of a task of lm-evaluation-harness."""
+RESULTS = "lm_eval.json"
+"""File of the results of such tasks."""
 
 T = TypeVar("T")
 
@@ -107,7 +113,8 @@ class EvaluateConfig(AskConfig):
     benchmarks: str | None = None
     """Folder of the benchmarks' files; the tasks of the embedded sample need none."""
     tasks: list[str]
-    """Names of tasks, or of groups of them."""
+    """Names of tasks or of groups of tasks; `lm_eval:<name>` is a task of lm-evaluation-harness,
+    which has its own prompts, of which `shots` and `limit` alone are set here."""
     variant: str = "released"
     """`released` counts every row as published figures do, `cleaned` only sound and distinct
     ones, `both` reports them side by side."""
@@ -124,9 +131,34 @@ class EvaluateConfig(AskConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_tasks(self.tasks, self.variant, self.shots_of)
+        if self.own_tasks or not self.tasks:
+            check_tasks(self.own_tasks, self.variant, self.shots_of)
+        if self.lm_eval_tasks:
+            self._check_lm_eval()
         if self.dtype not in ("auto", *DTYPES):
             raise ValueError(f"dtype={self.dtype!r}: one of auto, {', '.join(DTYPES)}")
         for name in ("batch_tokens", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
+
+    @property
+    def own_tasks(self) -> list[str]:
+        """Names of this project's tasks and groups."""
+        return [name for name in self.tasks if not name.startswith(LM_EVAL)]
+
+    @property
+    def lm_eval_tasks(self) -> list[str]:
+        """Names of tasks of lm-evaluation-harness, as the harness spells them."""
+        return [name.removeprefix(LM_EVAL) for name in self.tasks if name.startswith(LM_EVAL)]
+
+    def _check_lm_eval(self) -> None:
+        for name in ("scoring", "prompt_language", "demonstration_seed", "shots_of"):
+            default = AskConfig.__dataclass_fields__[name]
+            value = getattr(self, name)
+            if value and value != default.default:
+                raise ValueError(
+                    f"{name}={value}: tasks named lm_eval:... define this themselves; evaluate "
+                    "them in a separate command"
+                )
+        if (results := Path(self.out, RESULTS)).exists():
+            raise ValueError(f"{results} exists; choose another out, or remove the file")

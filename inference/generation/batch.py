@@ -1,14 +1,14 @@
-"""A file of prompts -> a file of answers, in the same order, that survives interruption.
+"""A file of prompts or open questions -> a file of answers, in the same order.
 
-Answers are appended and forced to disk batch by batch. Beside them, `<out>.settings.json` says what
-they were made from; the same command goes on where it stopped, and another one is refused. An
-answer does not depend on where the batches were cut.
+Answers are appended and forced to disk batch by batch. `<out>.settings.json` next to them records
+their origin: the same command continues an interrupted file, a different command is refused. An
+answer does not depend on the borders of the batches.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from inference.generation.generate import Answer, check_prompts, generate
 from inference.generation.load import Speaker, SpeakerConfig
+from inference.generation.question_files import OpenQuestion
 from pretrained.load import model_digest
 from storage.lock import fsync_folder, only_writer, why_no_file, write_durably
 from tokenizer.chat import Message, encode_prompt
@@ -26,7 +27,7 @@ from tokenizer.tokenizer import Tokenizer
 
 @dataclass(kw_only=True)
 class GenerateConfig(SpeakerConfig):
-    """What is continued, by which model, and how."""
+    """Prompts to continue, the model, and how it samples."""
 
     prompt: str | None = field(default=None, metadata={"text": True})
     """One text to continue, or, with `chat`, a question; the answer is printed as it comes."""
@@ -35,19 +36,26 @@ class GenerateConfig(SpeakerConfig):
     prompts: str | None = None
     """A .jsonl file: each line has `prompt` (a text), or `messages` (role and content, always a
     conversation), and perhaps `id`."""
+    questions: str | None = None
+    """An .xlsx table or .jsonl file of open questions, answered in the chat template."""
     out: str | None = None
-    """With `prompts`: the .jsonl file of answers; continued if it is there."""
+    """With `prompts` or `questions`: the .jsonl file of answers; continued if it exists."""
     batch_size: int = 16
-    """With `prompts`: sequences at once."""
+    """With `prompts` or `questions`: sequences generated at once."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.prompt is None) == (self.prompts is None):
-            raise ValueError("give either prompt=<text> or prompts=<file.jsonl>")
-        if (self.prompts is None) != (self.out is None):
+        if sum(given is not None for given in (self.prompt, self.prompts, self.questions)) != 1:
             raise ValueError(
-                "prompts and out belong together: prompts=<file.jsonl> out=<file.jsonl>"
+                "give exactly one of prompt=<text>, prompts=<file.jsonl> and "
+                "questions=<file.xlsx or .jsonl>"
             )
+        if (self.prompt is None) != (self.out is not None):
+            raise ValueError(
+                "prompts= and questions= need out=<file.jsonl>, and prompt= does not take it"
+            )
+        if self.questions is not None:
+            self.chat = True
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}: must be at least 1")
 
@@ -57,9 +65,9 @@ class Prompt:
     """One prompt of a file.
 
     Attributes:
-        ids: to continue.
-        chat: an answer is a text of its own.
-        echo: what of its line is repeated beside the answer.
+        ids: token ids to continue.
+        chat: the prompt is in the chat template.
+        echo: fields of the prompt's line that are repeated in the line of the answer.
     """
 
     ids: list[int]
@@ -108,6 +116,8 @@ def _prompt(line: Any, tokenizer: Tokenizer, chat: bool) -> Prompt:
     echo = {key: line[key] for key in ("id", "prompt", "messages") if key in line}
     json.dumps(echo, ensure_ascii=False).encode()  # a lone surrogate could not be written again
     if "prompt" in line:
+        if not isinstance(line["prompt"], str):
+            raise ValueError(f"`prompt` must be a text, not {line['prompt']!r}")
         return Prompt(encode_text(tokenizer, line["prompt"], chat), chat, echo)
     messages = line["messages"]
     well_formed = isinstance(messages, list) and all(
@@ -120,15 +130,34 @@ def _prompt(line: Any, tokenizer: Tokenizer, chat: bool) -> Prompt:
     return Prompt(encode_prompt(tokenizer, said), True, echo)
 
 
-def write_answers(config: GenerateConfig, speaker: Speaker) -> int:
-    """Answer every prompt that has no answer yet; returns how many were answered.
+def encode_questions(questions: Sequence[OpenQuestion], tokenizer: Tokenizer) -> list[Prompt]:
+    """Open questions as prompts in the chat template."""
+    return [
+        Prompt(
+            encode_text(tokenizer, question.question, chat=True),
+            True,
+            {"id": question.id, "prompt": question.question},
+        )
+        for question in questions
+    ]
+
+
+def write_answers(
+    config: GenerateConfig, speaker: Speaker, questions: Sequence[OpenQuestion] = ()
+) -> int:
+    """Answer every prompt that has no answer yet; returns the number of new answers.
+
+    Args:
+        questions: content of the file `config.questions`, if that is set.
 
     Raises:
         ValueError: a prompt cannot be continued, or `out` belongs to another command.
     """
-    assert config.prompts is not None
     assert config.out is not None
-    prompts = read_prompts(Path(config.prompts), speaker.tokenizer, config.chat)
+    if config.prompts is not None:
+        prompts = read_prompts(Path(config.prompts), speaker.tokenizer, config.chat)
+    else:
+        prompts = encode_questions(questions, speaker.tokenizer)
     check_prompts([prompt.ids for prompt in prompts], speaker.runner.model.config)
     out = Path(config.out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +210,18 @@ def _answer(
 
 def _settings(config: GenerateConfig, prompts: list[Prompt], speaker: Speaker) -> dict[str, Any]:
     """What decides the answers."""
-    free = ("folder", "base", "prompt", "prompts", "out", "batch_size", "device", "pack", "dtype")
+    free = (
+        "folder",
+        "base",
+        "prompt",
+        "prompts",
+        "questions",
+        "out",
+        "batch_size",
+        "device",
+        "pack",
+        "dtype",
+    )
     chosen = {key: value for key, value in asdict(config).items() if key not in free}
     ids = json.dumps([[prompt.ids, prompt.echo] for prompt in prompts], sort_keys=True)
     model = speaker.runner.model

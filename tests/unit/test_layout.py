@@ -13,9 +13,7 @@ from data.rows.trace import TraceConfig
 from evaluation.judge.config import JudgeConfig
 from evaluation.multiple_choice.compare import CompareConfig
 from evaluation.multiple_choice.config import EvaluateConfig
-from evaluation.multiple_choice.harness import HarnessConfig
 from evaluation.study.report import ReportConfig
-from inference.generation.answer_questions import AnswerConfig
 from inference.generation.batch import GenerateConfig
 from inference.generation.chat import ChatConfig
 from inference.serving.config import ServeConfig
@@ -56,10 +54,8 @@ CONFIGS = (
     ChatConfig,
     ServeConfig,
     CheckSourcesConfig,
-    AnswerConfig,
     CompareConfig,
     EvaluateConfig,
-    HarnessConfig,
     JudgeConfig,
     ReportConfig,
     MeasureConfig,

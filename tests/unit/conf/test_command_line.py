@@ -270,7 +270,6 @@ def test_a_sweep_whose_runs_have_folders_of_their_own_passes(name, typed):
         ("train", ["+optim.lr=1"], "type optim.lr=1"),
         ("train", ["data.sources.mine=a b"], "type +data.sources.mine='a b'"),
         ("evaluate", ["folder=x", "data=b c"], "Type benchmarks='b c'"),
-        ("harness", ["data=x"], "Type benchmarks=x"),
         ("train", ["tasks.data=x"], "Type tasks.benchmarks=x"),
         ("evaluate", [STAGE1], "no such option: experiment"),
         ("plan", ["data.vocab_size=5"], "model.vocab_size=5"),

@@ -18,7 +18,6 @@ from tests.helpers.runs import configure
 from tests.helpers.toy import toy_config, toy_model
 
 GIVEN = {
-    "answer": [["folder=x", "questions=q", "out=o"]],
     "benchmark": [[]],
     "chat": [["folder=x"]],
     "check_sources": [["sources=[a,b]", "tokenizer=t"]],
@@ -30,7 +29,6 @@ GIVEN = {
         ["folder=x", "out=o", "merge=adapters", "adapters=[a]", "weights=[1.0]"],
     ],
     "generate": [["folder=x", "prompt=p"]],
-    "harness": [["tasks=[sample_en]", "out=o"]],
     "judge": [["questions=q", "endpoint=http://h/v1", "judge=j", "out=o", "answers={a: x}"]],
     "measure": [["runs=r"]],
     "plan": [["lora=r8"]],

@@ -23,7 +23,7 @@ from evaluation.judge.prompts import CHOICES, CRITERIA, OVERALL, Judgement, buil
 from evaluation.judge.run import judge_answers, plan_judgements
 from evaluation.judge.summary import judge_table, summarize_pairs
 from evaluation.statistics import paired_bootstrap
-from inference.generation.answer_questions import AnswerConfig, answer_questions
+from inference.generation.batch import GenerateConfig
 from inference.generation.question_files import OpenQuestion, read_open_questions
 from pretrained.safetensors_folder import save_pretrained
 from tests.helpers.draws import examples
@@ -734,11 +734,12 @@ def test_a_quoted_mark_is_replaced():
 
 
 @pytest.mark.slow
-def test_a_model_answers_and_a_model_judges(files, sample, tmp_path):
+def test_a_model_answers_and_a_model_judges(files, sample, tmp_path, capsys):
     """Our own server as the judge; an untrained one gives no verdict, and none is made up."""
     pytest.importorskip("fastapi", reason="needs the server")
     from inference.generation.engine import Runner
     from inference.generation.load import Speaker
+    from scripts.generate import answer_file
     from tests.unit.inference.serving.test_serve import running
 
     tokenizer = Tokenizer.open(sample / "tokenizer")
@@ -747,9 +748,11 @@ def test_a_model_answers_and_a_model_judges(files, sample, tmp_path):
     save_pretrained(model, folder, tokenizer)
     answers.unlink()
     options = {"questions": files["questions"], "out": str(answers), "device": "cpu"}
-    config = AnswerConfig(folder=str(folder), max_new_tokens=6, **options)
-    assert answer_questions(config) == 6
-    assert answer_questions(config) == 0
+    config = GenerateConfig(folder=str(folder), max_new_tokens=6, **options)
+    answer_file(config)
+    assert "6 answers written" in capsys.readouterr().out
+    answer_file(config)
+    assert "0 answers written" in capsys.readouterr().out
     assert set(read_answers("alpha", answers, QUESTIONS)) == {q.id for q in QUESTIONS}
     options = {"judge": "toy", "max_tokens": 3, "attempts": 1}
     with running(Speaker(Runner(model), tokenizer, [])) as server:
@@ -761,8 +764,8 @@ def test_a_model_answers_and_a_model_judges(files, sample, tmp_path):
     }
     assert all(line["reply"] and line["tokens"] for line in transcript(tmp_path / "out"))
     write_lines(tmp_path / "questions.jsonl", [{"question": "Another?"}])
-    with pytest.raises(ValueError, match="begun with other questions"):
-        answer_questions(config)
+    with pytest.raises(ValueError, match="begun with another prompts"):
+        answer_file(config)
 
 
 @pytest.mark.shared

@@ -470,7 +470,6 @@ def run_script(monkeypatch, capsys, main, *arguments):
 def test_the_commands(compared, monkeypatch, capsys):
     from scripts.compare import main as compare_main
     from scripts.evaluate import main as evaluate_main
-    from scripts.harness import main as harness_main
 
     def run(main, *arguments):
         return run_script(monkeypatch, capsys, main, *arguments)
@@ -485,4 +484,3 @@ def test_the_commands(compared, monkeypatch, capsys):
     assert "out: must be given" in run(evaluate_main, *given[:2], "shots=0")
     assert "shots_of={sample_en: 0}" in run(evaluate_main, *given)
     assert "mmlu needs benchmarks=" in run(evaluate_main, "folder=none", "tasks=[mmlu]", given[2])
-    assert "jiuzhou_sample_en_released" in run(harness_main, *given[1:], "shots=0")

@@ -25,6 +25,7 @@ from inference.generation.sampling import (
     uniform,
 )
 from pretrained.safetensors_folder import save_pretrained
+from scripts.generate import answer_file as script_answer_file
 from tests.helpers.toy import ROOT, hf_twin, random_tokens, toy_config, toy_model
 from tokenizer.tokenizer import Tokenizer
 
@@ -365,6 +366,25 @@ def test_answers_survive_a_cut_anywhere(folder, prompts, tmp_path):
         assert out.read_bytes() == content
 
 
+def test_open_questions_are_answered_as_their_prompts_in_the_chat_template(folder, tmp_path):
+    """The same file as from prompts=, so that a file that scripts.answer wrote is continued."""
+    asked = [{"id": "q1", "question": "what is loess?"}, {"question": "rock"}]
+    questions, prompts = tmp_path / "questions.jsonl", tmp_path / "prompts.jsonl"
+    questions.write_text("".join(json.dumps(line) + "\n" for line in asked))
+    lines = [{"id": "q1", "prompt": "what is loess?"}, {"id": "2", "prompt": "rock"}]
+    prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out = tmp_path / "out.jsonl"
+    assert answer_file(folder, prompts, out, chat=True) == 2
+    content = out.read_bytes()
+    out.write_bytes(content[: content.index(b"\n") + 1])
+    options = {"max_new_tokens": 8, "temperature": 1.0, "device": "cpu", "out": str(out)}
+    script_answer_file(GenerateConfig(folder=str(folder), questions=str(questions), **options))
+    assert out.read_bytes() == content
+    missing = GenerateConfig(folder="absent", questions=str(tmp_path / "no.jsonl"), **options)
+    with pytest.raises(ValueError, match=r"questions=.*no such file"):
+        script_answer_file(missing)
+
+
 def test_answers_of_other_settings_are_refused(folder, prompts, tmp_path):
     out = tmp_path / "out.jsonl"
     answer_file(folder, prompts, out)
@@ -388,7 +408,7 @@ def test_answers_of_other_settings_are_refused(folder, prompts, tmp_path):
         ("[]", "line 1: give an object with either"),
         ("{}", "line 1: give an object with either"),
         ('{"prompt": "a", "messages": []}', "line 1: give an object with either"),
-        ('{"prompt": 3}', "line 1: a text must be a str"),
+        ('{"prompt": 3}', "line 1: `prompt` must be a text, not 3"),
         ('{"messages": [{"role": "user"}]}', "line 1: `messages` must be a list"),
         ('{"messages": []}', "line 1: messages"),
         ("", "the file has no prompt"),
@@ -405,10 +425,12 @@ def test_bad_prompt_files_are_refused(folder, tmp_path, line, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "give either prompt="),
-        ({"prompt": "a", "prompts": "b", "out": "c"}, "give either prompt="),
-        ({"prompts": "b"}, "prompts and out belong together"),
-        ({"prompt": "a", "out": "c"}, "prompts and out belong together"),
+        ({}, "give exactly one of prompt="),
+        ({"prompt": "a", "prompts": "b", "out": "c"}, "give exactly one of prompt="),
+        ({"prompts": "b", "questions": "c", "out": "d"}, "give exactly one of prompt="),
+        ({"prompts": "b"}, "prompts= and questions= need out="),
+        ({"questions": "b"}, "prompts= and questions= need out="),
+        ({"prompt": "a", "out": "c"}, "prompt= does not take it"),
         ({"prompt": "a", "batch_size": 0}, "batch_size=0"),
         ({"prompt": "a", "top_p": 2.0}, "top_p=2.0"),
     ],
