@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from conf.suggest import APPENDED, CONF, choices, compose_with_groups
+from conf.suggest import APPENDED, choices, compose_with_groups, is_group
 
 WIDTH = 100
 
@@ -22,7 +22,7 @@ def help_text(config_name: str, usage: str) -> str:
     """
     tree, chosen = compose_with_groups(config_name)
     lines = [usage.strip(), ""]
-    groups = {group: choice for group, choice in chosen.items() if (CONF / group).is_dir()}
+    groups = {group: choice for group, choice in chosen.items() if is_group(group)}
     if groups or config_name in APPENDED:
         lines.append("Switches:")
         for group in APPENDED.get(config_name, ()):

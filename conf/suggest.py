@@ -21,6 +21,8 @@ from conf.grammar import Argument, field_of, rendered, split_argument
 from conf.words import FIELDS, NOTES
 
 CONF = Path(__file__).resolve().parent
+GROUP_ROOTS = (CONF, CONF.parent / "experiments" / "studies" / "tspt" / "conf")
+"""Folders that hold config groups: conf/, and what `hydra.searchpath` in conf/train.yaml adds."""
 APPENDED = {"train": ("experiment", "arm")}
 """Groups that a `+` adds to the defaults of a command."""
 _NEAR = 0.75
@@ -124,7 +126,7 @@ def _refuse_shared_folders(config_name: str, tree: DictConfig, overrides: Sequen
     if named is None or "hydra/sweeper" in typed:
         return
     swept = [one.key_or_group for one in parsed if one.is_sweep_override()]
-    fields = [key for key in swept if key != named and not (CONF / key).is_dir()]
+    fields = [key for key in swept if key != named and not is_group(key)]
     (points,) = BasicSweeper.split_arguments(parsed, None)
     seen: set[str] = set()
     for point in points:
@@ -168,7 +170,7 @@ def _is_hydra(override: Argument) -> bool:
 
 def _groups_of(config_name: str, typed: Sequence[Argument]) -> Collection[str]:
     """Groups that a command has, with those that a `+` adds; nothing where none is typed."""
-    if not any((CONF / one.key.partition("@")[0]).is_dir() for one in typed):
+    if not any(is_group(one.key.partition("@")[0]) for one in typed):
         return ()
     plus = [one for one in typed if one.sign == "+" and _is_appended(one, config_name)]
     added = [_first_choice(one) for one in plus if one.value in choices(one.key)]
@@ -182,7 +184,7 @@ def _is_choice(override: Argument, config_name: str, present: Collection[str]) -
         ValueError: it does, but with a `+` too many or too few.
     """
     group = override.key.partition("@")[0]
-    if "." in group or not (CONF / group).is_dir():
+    if "." in group or not is_group(group):
         return False
     if override.sign == "+" and _is_appended(override, config_name):
         return True
@@ -215,9 +217,14 @@ def compose_with_groups(
     return composed, groups
 
 
+def is_group(name: str) -> bool:
+    """Check if a config group of this name exists."""
+    return any((root / name).is_dir() for root in GROUP_ROOTS)
+
+
 def choices(group: str) -> list[str]:
-    """The files of a group."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """Names of the files of a group."""
+    return sorted(path.stem for root in GROUP_ROOTS for path in (root / group).glob("*.yaml"))
 
 
 def _is_near_choice(group: str, value: str | None) -> bool:

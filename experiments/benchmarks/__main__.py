@@ -1,14 +1,13 @@
-"""Build, check and time: ours beside the peers', with the share of what the machine can do.
+"""Build, check and time: our code and its peers, with the share of what the machine can do.
 
-    python -m experiments.benchmarks suite=cpu              # hours on two cores; begun again, it
-    goes on
+    python -m experiments.benchmarks suite=cpu   # hours on two cores; a second call continues
     python -m experiments.benchmarks suite=gpu              # one CUDA device
     python -m experiments.benchmarks suite=toy only='[train_32_float32]'   # whether all this works
     python -m experiments.benchmarks batch.row_length=8192 batch.micro_batch_rows=1 \\
         batch.tokens_per_step=8192 model.sliding_window=512
     python -m experiments.benchmarks model=mistral_7b parallel.attention=flex device=cuda
 
-A suite measures each side of each part in processes of their own, the sides taking turns, and
+A suite measures each side of each part in separate processes, the sides taking turns, and
 prints a Markdown table. Without one, a single kind of training step is timed, forward, loss,
 backward and AdamW, and one JSON object printed: the median of `steps` steps after one warm-up, the
 share of the matrix rate measured in the same run, and the largest attention error against the dense
@@ -93,7 +92,7 @@ def measure_suite(config: BenchmarkConfig) -> str:
     return markdown(content, [part.name for part in parts])
 
 
-@command("benchmark", resumes="the same command goes on with what is not measured yet")
+@command("benchmark", resumes="the same command continues with what is not measured yet")
 def main(composed: DictConfig) -> None:
     """Compose, measure, print."""
     config = OmegaConf.to_object(composed)

@@ -1,4 +1,4 @@
-"""Attention backends beside each other, and their errors against fp64."""
+"""Attention backends compared with each other, and their errors against fp64."""
 
 import statistics
 from collections.abc import Callable

@@ -99,7 +99,7 @@ def report(
 
 
 def step_bytes(work: Decoding, itemsize: int) -> int:
-    """What one step must read: all weights but the embedding, and the keys and values in sight."""
+    """Bytes that one step reads: all weights but the embedding, and the visible keys and values."""
     shape = ModelConfig(**work.shape)
     length = work.prompt_tokens + work.new_tokens
     seen = min(length, shape.sliding_window or length)

@@ -1,4 +1,4 @@
-"""Each Triton kernel beside its torch reference, as it is and compiled, and Liger's.
+"""Each Triton kernel compared with its torch reference, as it is and compiled, and Liger's.
 
 On a CPU the kernels run in Triton's interpreter, which says nothing of speed; TRITON_INTERPRET=1 is
 set by who starts the process.

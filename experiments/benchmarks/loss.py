@@ -77,7 +77,7 @@ def held(device: torch.device, field: str) -> int:
 
 
 def forget_peak(device: torch.device) -> None:
-    """Let the peak begin anew."""
+    """Reset the peak."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return

@@ -1,11 +1,10 @@
 """One measurement in this process, told by its only argument; prints one JSON object as last line.
 
-`experiments.benchmarks suite=...` starts it, once per side and round, so that peak memory and
-threads
-are the measurement's own; for a GPU once, with `--serve`. The object has `figures` (units stand in
-the names), `ceilings` (the value of a figure at which the machine would do nothing else at its
-measured rate), `machine` (the rates themselves), and, where sides must agree in it, `precision` and
-`answers`.
+`experiments.benchmarks suite=...` starts this process once per side and round, so that peak memory
+and threads belong to the measurement alone; for a GPU once, with `--serve`. The object has
+`figures` (units are part of the names), `ceilings` (the value of a figure at which the machine would do
+nothing else at its measured rate), `machine` (the rates themselves), and, where sides must agree,
+`precision` and `answers`.
 """
 
 import gc
@@ -28,7 +27,7 @@ MODULES = {
     "Kernel": "kernels",
     "Attention": "attention",
 }
-"""Opened one at a time, so that in a process of its own no side carries another's libraries."""
+"""Opened one at a time, so that in a separate process no side carries another's libraries."""
 
 KEPT = 1 << 28
 """Bytes on the device that libraries may hold for themselves; more means that a job lives on."""
@@ -65,13 +64,13 @@ def main() -> None:
 
 
 def serve() -> None:
-    """Measure the jobs on stdin one after the other, a line each, and answer likewise.
+    """Measure the jobs on stdin one after the other, a line each, and answer in the same form.
 
-    For devices whose memory can be emptied and counted anew: between jobs nothing is kept but what
+    For devices whose memory can be emptied and reset: between jobs nothing is kept but what
     libraries hold for themselves. Ends by itself where that cannot be had, and says so (`last`).
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # whatever a library prints is not an answer
     for line in sys.stdin:
         found = _answer(Job.from_json(line))
         torch.compiler.reset()
@@ -86,8 +85,10 @@ def serve() -> None:
 
 
 def _answer(job: Job) -> dict:
-    """What was measured, or why it cannot be had here. Any other error ends the process, for what
-    follows on the same device could not be trusted."""
+    """Figures of a job, or the reason why they cannot be measured here.
+
+    Any other error ends the process, because later figures of the same device would be unreliable.
+    """
     try:
         return measure(job)
     except (ValueError, torch.OutOfMemoryError) as error:

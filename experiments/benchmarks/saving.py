@@ -143,7 +143,7 @@ def _write_some(path: Path, size: int, piece: bytes) -> None:
 
 
 def _read(path: Path) -> None:
-    """What was just written, and so from the page cache, as opening a fresh export is."""
+    """The files just written, so from the page cache, as when a fresh export is opened."""
     into = bytearray(PIECE)
     with path.open("rb", buffering=0) as file:
         while file.readinto(into):

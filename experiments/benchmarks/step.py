@@ -21,7 +21,7 @@ from training.run.metrics import measure_peak_flops
 
 @dataclass(kw_only=True)
 class StepConfig:
-    """What is timed, and where, without a suite."""
+    """The timed step and its device, without a suite."""
 
     model: ModelConfig
     batch: BatchConfig = field(default_factory=BatchConfig)

@@ -69,7 +69,7 @@ def _write_source(work: Rows, folder: Path) -> None:
 def _encode(work: Tokenizing, side: str, folder: Path) -> dict:
     texts = list(documents("general_en", scale=work.scale))
     learnt = texts[: max(1, len(texts) // 4)]
-    (folder / "learnt.model").write_bytes(train_bpe(learnt, vocab_size=VOCAB_SIZE))
+    (folder / "trained.model").write_bytes(train_bpe(learnt, vocab_size=VOCAB_SIZE))
     encode = {"ours": _ours, "peer": _theirs}[side](folder)
     encode(texts[:10])
     seconds, ids = [], []
@@ -91,7 +91,7 @@ Encode = Callable[[list[str]], list[list[int]]]
 
 
 def _ours(folder: Path) -> Encode:
-    tokenizer = Tokenizer.open(folder / "learnt.model")
+    tokenizer = Tokenizer.open(folder / "trained.model")
     return lambda texts: tokenizer.encode_batch(texts, threads=torch.get_num_threads())
 
 
@@ -101,7 +101,7 @@ def _theirs(folder: Path) -> Encode:
 
     exported = folder / "exported"
     exported.mkdir()
-    Tokenizer.open(folder / "learnt.model").save(exported)
+    Tokenizer.open(folder / "trained.model").save(exported)
     opened = tokenizers.Tokenizer.from_file(str(exported / "tokenizer.json"))
 
     def encode(texts: list[str]) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""What all measurements share: clocks, memory, the machine's own rates, and initial weights."""
+"""Parts of all measurements: clocks, memory, rates of the machine, and initial weights."""
 
 import resource
 import time
@@ -84,7 +84,7 @@ def drawn(name: str, shape: torch.Size, device: torch.device) -> Tensor:
 
 
 class DrawnWeights:
-    """`drawn` as a `WeightSource`, whole tensors computed whatever part is asked for."""
+    """`drawn` as a `WeightSource`, whole tensors computed whatever part is read."""
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self._shapes = {name: parameter.shape for name, parameter in model.named_parameters()}

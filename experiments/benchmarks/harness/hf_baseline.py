@@ -42,7 +42,7 @@ def network(shape: dict[str, Any], dtype: torch.dtype, device: torch.device) -> 
 
 
 def train(work: Training, *, compile: bool) -> dict:
-    """What `experiments.benchmarks.training.measure` measures of us."""
+    """Counterpart of `experiments.benchmarks.training.measure`."""
     work = replace(work, rows=work.peer_rows or work.rows)
     need("transformers", *(["peft"] if work.lora_rank else []))
     if work.checkpointing == "selective":
@@ -86,7 +86,7 @@ def _adapted(model: Any, rank: int, *, masters: bool) -> Any:
 
 @torch.inference_mode()
 def decode(work: Decoding, *, compile: bool) -> dict:
-    """What `experiments.benchmarks.decoding.measure` measures of us."""
+    """Counterpart of `experiments.benchmarks.decoding.measure`."""
     device = choose_device(work.device, 0)
     model = network(work.shape, DTYPES[work.dtype], device).eval()
     tokens = ModelConfig(**work.shape).num_tokens

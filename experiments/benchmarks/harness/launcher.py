@@ -1,6 +1,6 @@
 """Who measures: a process for each job, or, on a GPU, one for all of them in turn.
 
-On a CPU peak memory is a process's, so each side has its own. A GPU's can be counted anew, and
+On a CPU peak memory is a process's, so each side has its own. A GPU's can be reset, and
 there starting Python and its libraries again and again would take longer than measuring.
 """
 
@@ -23,7 +23,7 @@ MODULE = "experiments.benchmarks.measure"
 
 
 def environment_of(job: Job) -> dict[str, str]:
-    """What libraries read when they are first imported."""
+    """Environment variables that libraries read at import."""
     threads = {name: str(job.threads) for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")}
     environment = {**os.environ, **threads, "TOKENIZERS_PARALLELISM": "true", "HF_HUB_OFFLINE": "1"}
     if isinstance(job.work, Kernel) and job.work.device == "cpu":
@@ -32,7 +32,7 @@ def environment_of(job: Job) -> dict[str, str]:
 
 
 def launch(job: Job) -> dict:
-    """Measure a job in a process of its own."""
+    """Measure a job in a separate process."""
     with subprocess.Popen(
         [sys.executable, "-m", MODULE, job.to_json()],
         cwd=ROOT,

@@ -25,7 +25,7 @@ Launch = Callable[[Job], dict]
 
 
 def describe(threads: int) -> dict[str, Any]:
-    """What a figure depends on beside its own settings: code, versions, hardware."""
+    """Conditions of a figure apart from its settings: code, versions, hardware."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     world = World(rank=0, size=1, device=device, threads=threads)
     told = describe_environment(world, {})
@@ -102,7 +102,7 @@ def _known_parts(out: Path, environment: dict[str, Any]) -> dict[str, Any]:
         held = json.loads(out.read_text(encoding="utf-8"))
         before, parts = dict(held["environment"]), dict(held["parts"])
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"out={out} is no file of this command; choose another") from None
+        raise ValueError(f"out={out} is not a file of this command; choose another out=") from None
     # A file that is being edited elsewhere in the project changes no figure.
     same = before | {"git_dirty": None} == environment | {"git_dirty": None}
     return parts if same else {}

@@ -74,7 +74,7 @@ def shape_of(model: str, window: int, ids: int = 32000) -> dict[str, Any]:
 
 
 def cpu_parts() -> list[Part]:
-    """What a laptop is compared on."""
+    """Parts of the suite for a laptop."""
     short = {"shape": shape_of("small", 256), "rows": 4, "length": 1024}
     long = {"shape": shape_of("small", 512), "rows": 1, "length": 8192, "steps": 2}
     lean = {"tokens_per_second": 2.5, "peak_gib": 0.6}
@@ -115,7 +115,7 @@ def cpu_parts() -> list[Part]:
 
 
 def gpu_parts() -> list[Part]:
-    """What one GPU is compared on, Mistral-7B's shape throughout."""
+    """Parts of the suite for one GPU, all at Mistral-7B's shape."""
     shape = shape_of("mistral_7b", 4096)
     compiled = large_step(LARGE["full_4096"], shape, device="cuda")
     return [
@@ -178,7 +178,7 @@ like it, or no time in ten minutes."""
 def large_training(
     shape: dict[str, Any], steps: dict[str, dict[str, Any]], *, device: str
 ) -> Iterator[Part]:
-    """Compiled steps, at the two shorter lengths beside the peer's, where it can do the same."""
+    """Compiled steps, at the two shorter lengths with the peer's, where it can do the same."""
     for name, step in steps.items():
         sides = COMPILED_SIDES[:1] if "alone" in name else COMPILED_SIDES
         yield Part(name, large_step(step, shape, device=device), sides)
@@ -273,7 +273,7 @@ def chosen_parts(suite: str, only: list[str]) -> list[Part]:
     """The parts of a suite, or some of them, in its order.
 
     Raises:
-        ValueError: there is no such suite or part.
+        ValueError: the suite or the part does not exist.
     """
     if suite not in SUITES:
         raise ValueError(f"suite={suite!r}: one of {', '.join(SUITES)}")

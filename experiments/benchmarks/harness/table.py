@@ -7,7 +7,7 @@ LESS_IS_BETTER = ("_gib", "error")
 
 
 def markdown(content: dict[str, Any], names: list[str]) -> str:
-    """What was measured where, and one table per set of sides.
+    """Machine and versions of the measurement, and one table per set of sides.
 
     Args:
         content: what `experiments.benchmarks.harness.runner.run_suite` returns.

@@ -1,4 +1,4 @@
-"""What can be measured: kinds of work with their sizes, and how one is told to another process."""
+"""Workloads: kinds of work with their sizes, and their form as JSON for another process."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -198,7 +198,7 @@ class Job:
     threads: int
 
     def to_json(self) -> str:
-        """What `from_json` reads, in one line."""
+        """The line that `from_json` reads."""
         work = {"kind": type(self.work).__name__, **asdict(self.work)}
         return json.dumps({"work": work, "side": self.side, "threads": self.threads})
 

@@ -75,7 +75,7 @@ def test_the_first_command_of_the_readme(tmp_path):
         assert trained < baseline
     # The published definition of bits per byte, from the exported folder by other hands.
     pytest.importorskip("transformers")
-    from docs.bits_with_transformers import bits_per_byte, open_exported, pieces
+    from experiments.checks.bits_with_transformers import bits_per_byte, open_exported, pieces
 
     exported = open_exported(config.folder)
     for name in ("general_en", "geo_zh"):

@@ -26,7 +26,7 @@ def options(group):
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-@pytest.mark.parametrize("experiment", sorted({*options("experiment")} - {"tspt_study"}))
+@pytest.mark.parametrize("experiment", options("experiment"))
 @pytest.mark.parametrize("data", options("data"))
 def test_every_experiment_composes_with_every_data_set(experiment, data):
     config = configure(f"+experiment={experiment}", f"data={data}", "init_from=x", *PLACES)

@@ -208,7 +208,7 @@ def test_what_is_known_is_not_measured_again(tmp_path):
 @pytest.mark.parametrize("content", ["", "[]", '{"parts": {}}', '{"environment": 1, "parts": {}}'])
 def test_a_file_of_something_else_is_left_alone(tmp_path, content):
     (tmp_path / "out.json").write_text(content)
-    with pytest.raises(ValueError, match="no file of this command"):
+    with pytest.raises(ValueError, match="not a file of this command"):
         run([PART], tmp_path, scripted())
     assert (tmp_path / "out.json").read_text() == content
 

@@ -1,0 +1,1 @@
+"""Checks against other programs and on other hardware; each is a command."""

@@ -1,0 +1,8 @@
+"""Fixtures and hooks of tests/ for the tests of studies."""
+
+from tests.conftest import (  # noqa: F401
+    pytest_fixture_setup,
+    pytest_runtest_call,
+    sample,
+    shared,
+)

@@ -1,0 +1,1 @@
+"""Studies: scripts, configurations, tests and results behind docs/results."""

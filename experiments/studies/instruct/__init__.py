@@ -1,0 +1,1 @@
+"""The study of instruction tuning on the embedded sample (docs/results/instruct.md)."""

@@ -1,0 +1,1 @@
+"""Both stages on real text, against a control (docs/results/real_run.md)."""

@@ -1,0 +1,1 @@
+"""The controlled study of two-stage pre-adaptation pre-training (docs/results/tspt.md)."""

@@ -1,0 +1,1 @@
+"""Config groups and the experiment of the study; `hydra.searchpath` in conf/train.yaml."""

@@ -1,0 +1,1 @@
+"""The study of vocabulary growth and of initial rows (docs/results/vocabulary.md)."""
