@@ -2,7 +2,7 @@
 
 The network uses it where nothing is compiled on CUDA, and in recorded decode steps. On an H200 1.0
 to 1.2 times as fast as torch.compile of the same two steps, forward and backward of 32,768 tokens,
-1.3 times as eager (docs/performance.md). Zhang and Sennrich 2019, section 3.
+1.3 times as eager (docs/results/performance.md). Zhang and Sennrich 2019, section 3.
 """
 
 # pyright: reportInvalidTypeForm=false

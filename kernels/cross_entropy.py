@@ -3,9 +3,9 @@
 The network's loss on CUDA; `model.loss` has its twin in torch for CPUs, where a chunk of logits
 exists in the compute dtype, in fp32 and again as a gradient; here once. On an H200, with 8,192
 tokens and 65,536 ids, at 0.93 of the speed of torch.compile on all logits at once and 1.17 of
-eager; it is kept because its memory does not grow with the tokens (docs/performance.md). The idea
-of computing the gradient in place is that of Liger Kernel (Hsu et al. 2024, section 3.2); z-loss is
-PaLM's (Chowdhery et al. 2022, section 5).
+eager; it is kept because its memory does not grow with the tokens (docs/results/performance.md).
+The idea of computing the gradient in place is that of Liger Kernel (Hsu et al. 2024, section 3.2);
+z-loss is PaLM's (Chowdhery et al. 2022, section 5).
 """
 
 # pyright: reportInvalidTypeForm=false

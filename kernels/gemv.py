@@ -3,7 +3,7 @@
 One row costs the reading of the weight, nothing else, so what counts is the share of the memory's
 rate and the launches: a layer takes four of these. On an H200 cuBLAS reads the weights of
 Mistral-7B's five products at 2.6 to 4.1 TB/s, this, with what it does besides, at 3.2 to 4.3
-(docs/performance.md). No gradients. `inference.generation.decoders.cuda_graph` is the user.
+(docs/results/performance.md). No gradients. `inference.generation.decoders.cuda_graph` is the user.
 """
 
 # pyright: reportInvalidTypeForm=false

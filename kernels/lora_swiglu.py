@@ -42,7 +42,7 @@ class Tile(NamedTuple):
 
 FORWARD = Tile(16, 128, 2)
 BACKWARD = Tile(16, 64, 4, 3)
-"""The fastest of a dozen on an H200 for rank 8 (docs/performance.md)."""
+"""The fastest of a dozen on an H200 for rank 8 (docs/results/performance.md)."""
 
 
 class Gradients(NamedTuple):

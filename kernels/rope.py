@@ -1,8 +1,8 @@
 """Rotary positions of queries and keys in one launch, forward and backward by the same kernel.
 
 The network uses it where nothing is compiled on CUDA. On an H200 1.4 times as fast as torch.compile
-and 9 times as eager, which makes fp32 copies, with 32,768 tokens (docs/performance.md). The pairs
-(i, i + E / 2) are those of `model.rotary.rotate`; Su et al. 2021, section 3.4.2.
+and 9 times as eager, which makes fp32 copies, with 32,768 tokens (docs/results/performance.md).
+The pairs (i, i + E / 2) are those of `model.rotary.rotate`; Su et al. 2021, section 3.4.2.
 """
 
 # pyright: reportInvalidTypeForm=false

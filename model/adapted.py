@@ -4,8 +4,8 @@ What `LoraLinear` computes one by one. Here the first factors of linears that sh
 product, forward and backward; the frozen product is added to the update where it lies, inside the
 product, instead of afterwards; and in a feed-forward the updates of gate and up never exist
 (`kernels.lora_swiglu`), nor is the product that SwiGLU makes kept. On an H200 see
-docs/performance.md; on CPUs, and where dropout gives each adapter inputs of its own, linears go
-one by one.
+docs/results/performance.md; on CPUs, and where dropout gives each adapter inputs of its own,
+linears go one by one.
 Dims: N tokens, I inputs, O outputs, F feed-forward, D model, R rank.
 """
 

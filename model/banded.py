@@ -22,7 +22,7 @@ MASKED = 1 << 21
 def band_block(dtype: torch.dtype) -> int:
     """Queries per block: few enough to waste little outside the band, enough for fast products.
 
-    The best of 64, 128, 192 and 256 on a CPU (docs/performance.md).
+    The best of 64, 128, 192 and 256 on a CPU (docs/results/performance.md).
     """
     return 128 if dtype.itemsize == 2 else 64
 

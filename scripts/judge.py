@@ -6,7 +6,7 @@
         endpoint=http://127.0.0.1:8000/v1 judge=<model there> out=<folder> [mode=pairwise]
 
 Six criteria, as scores or, with mode=pairwise, as preferences asked for in both orders. The same
-command goes on where it was interrupted, and asks again for what failed. See docs/judging.md.
+command goes on where it was interrupted, and asks again for what failed. See docs/howto/judge.md.
 """
 
 from omegaconf import DictConfig, OmegaConf

@@ -2,7 +2,7 @@
 
 `experiments.benchmarks suite=...` starts this process once per side and round, so that peak memory
 and threads belong to the measurement alone; for a GPU once, with `--serve`. The object has
-`figures` (units are part of the names), `ceilings` (the value of a figure at which the machine would do
+`figures` (units are part of the names), `ceilings` (values at which the machine would do
 nothing else at its measured rate), `machine` (the rates themselves), and, where sides must agree,
 `precision` and `answers`.
 """

@@ -28,9 +28,9 @@ PROGRESS_SECONDS = 15
 LOOSE = {"float32": 1e-5, "bfloat16": 2.0**-8}
 """Relative differences that another order of the same sums may make, by what is computed in.
 
-fp32: a hundred times what it makes of a few steps (docs/exactness.md). bf16 keeps 8 bits of every
-activation, so that a logit is known to its last bit, 2**-8, at best; a loss is a mean of many, and
-what one of them is off by, others make up for.
+fp32: a hundred times what it makes of a few steps (docs/explanation/exactness.md).
+bf16 keeps 8 bits of every activation, so that a logit is known to its last bit, 2**-8, at best; a
+loss is a mean of many, and what one of them is off by, others make up for.
 """
 
 

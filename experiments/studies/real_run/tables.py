@@ -1,4 +1,4 @@
-"""The tables and the picture of docs/real_run.md, from the run folders.
+"""The tables and the picture of docs/results/real_run.md, from the run folders.
 
     python -m experiments.studies.real_run.tables RUNS SEED [SEED ...]
 

@@ -1,4 +1,4 @@
-"""The peak learning rate that each arm of docs/tspt.md chooses: least mean on the development half.
+"""Peak learning rates of docs/results/tspt.md: least mean of each arm on the development half.
 
     python -m experiments.studies.tspt.choose <folder of measured runs>
 

@@ -1,4 +1,4 @@
-"""Contrasts of docs/tspt.md that the report does not make: any two arms, and the 2 x 2 of growth.
+"""Contrasts of docs/results/tspt.md that the report lacks: any two arms, and the 2 x 2 of growth.
 
     python -m experiments.studies.tspt.contrasts <folder of measured runs>
 

@@ -1,4 +1,4 @@
-"""The tables of facts in docs/tspt.md: share right by times shown, and what arms differ in.
+"""The tables of facts in docs/results/tspt.md: share right by times shown, and what arms differ in.
 
     python -m experiments.studies.tspt.facts RUNS [SEED ...]
 

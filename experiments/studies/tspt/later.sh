@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What docs/tspt.md added to its study: real text, facts, a pretrained start. Run again, it continues.
+# What docs/results/tspt.md added to its study: real text, facts, a pretrained start. Run again, it continues.
 #   bash experiments/studies/tspt/later.sh facts
 #   bash experiments/studies/tspt/later.sh real CORPUS OUT
 #   bash experiments/studies/tspt/later.sh pretrained CORPUS OUT MODEL.gguf

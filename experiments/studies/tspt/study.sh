@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The study of docs/tspt.md, whole: bases, growth, preparation, arms, measuring, report.
+# The study of docs/results/tspt.md, whole: bases, growth, preparation, arms, measuring, report.
 #   bash experiments/studies/tspt/study.sh [override of every training run ...]
 # Run again, it continues: every step passes over what is finished. The variables below may be set
 # from outside. A look at the mechanism, which shows nothing else:

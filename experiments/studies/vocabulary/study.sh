@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The study of docs/vocabulary.md: initialisation of new rows, three seeds, against no growth.
+# The study of docs/results/vocabulary.md: initialisation of new rows, three seeds, against no growth.
 # The controls mean, noisy_mean, random and similar were removed after commit 9d2f834.
 #   bash experiments/studies/vocabulary/study.sh CORPUS OUT
 # CORPUS holds general_en, general_zh, geo_en and geo_zh as .jsonl.zst. One to two hours on two cores.

@@ -2,9 +2,9 @@
 
 A decode step multiplies one to a few dozen rows with every matrix, so its time is that of reading
 the weights. `torch.nn.functional.linear` reads them more slowly than memory allows, and oneDNN
-reads a copy in blocks 1.4 to 2.7 times as fast at Mistral-7B's layer shape (docs/performance.md).
-One row in fp32 gains nothing and uses the plain weights. The copies are made at first use, with
-adapters merged; a change of the network needs a new `PackedMistral`.
+reads a copy in blocks 1.4 to 2.7 times as fast at Mistral-7B's layer shape
+(docs/results/performance.md). One row in fp32 gains nothing and uses the plain weights. The copies
+are made at first use, with adapters merged; a change of the network needs a new `PackedMistral`.
 """
 
 import copy

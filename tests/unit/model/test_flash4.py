@@ -1,7 +1,7 @@
 """What flash-attn-4 is asked for, and that its operators are differentiable and traceable.
 
 The package stands for itself as a dense reference with its signature and meaning of windows;
-docs/performance.md has the kernels on hardware.
+docs/results/performance.md has the kernels on hardware.
 """
 
 import math

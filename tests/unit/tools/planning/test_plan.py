@@ -282,7 +282,7 @@ def test_the_plan_charges_one_sum_over_replicas_a_step(strategy, shards):
 
 
 def test_known_sizes():
-    """docs/performance.md's table of states, in GiB."""
+    """docs/results/performance.md's table of states, in GiB."""
     weights = count_weights(MISTRAL, None)
     assert weights.trained == 7_241_732_096
     sizes = list(STATES.values())
@@ -292,7 +292,7 @@ def test_known_sizes():
 
 
 def test_peaks_of_an_h200():
-    """What docs/performance.md's steps, of one micro-batch and compiled, took, in GiB."""
+    """What docs/results/performance.md's steps, of one micro-batch and compiled, took, in GiB."""
     fp32, rounded, bf16 = STATES.values()
     runs = [
         (None, 8192, 16, "none", fp32, 110),
@@ -325,7 +325,7 @@ def test_peaks_of_an_h200():
 
 @pytest.mark.parametrize(("shards", "counted"), [(64, 7.85), (8, 17.9)], ids=["fsdp", "hsdp"])
 def test_peaks_of_a_simulated_step_of_64_ranks(shards, counted):
-    """What docs/performance.md says that the simulation of Mistral-7B counted, in GiB."""
+    """What docs/results/performance.md says that the simulation of Mistral-7B counted, in GiB."""
     weights = count_weights(MISTRAL, None)
     options = {"tokens": 8192, "shards": shards, "accumulates": False}
     planned = peak_memory(MISTRAL, weights, checkpointing="full", **options)

@@ -1,4 +1,4 @@
-"""The arms of the study differ in what docs/tspt.md says, and in nothing else."""
+"""The arms of the study differ in what docs/results/tspt.md says, and in nothing else."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -200,7 +200,7 @@ def test_growth_leaves_english_and_the_documents_as_they_are(sample, grown_sampl
 
 @pytest.mark.parametrize(("name", "twin"), TWINS)
 def test_grown_arms_read_as_many_bytes_of_each_source(readers, name, twin):
-    """The condition of the 2 x 2 comparison of docs/tspt.md.
+    """The condition of the 2 x 2 comparison of docs/results/tspt.md.
 
     The arms shorten Chinese by what the study's tokenizer, grown on ten times as much text, spells
     it in: 6 % is how far that of the small sample may be from it. Given that, what remains is

@@ -1,7 +1,7 @@
 """Where the network calls kernels it computes the same, training and decoding.
 
 A CUDA device is stood for by Triton's interpreter, in a process of its own, and a recording by
-running the step again; docs/performance.md has the comparison on hardware.
+running the step again; docs/results/performance.md has the comparison on hardware.
 """
 
 import weakref
