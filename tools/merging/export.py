@@ -1,9 +1,8 @@
-"""Folders -> one HF folder: adapters merged into their base, a chat vector added, tuned models
-blended, or a plain copy.
+"""Export of one HF folder: merged adapters, a chat vector, task arithmetic, a blend, or a copy.
 
-What does not fit is refused before the first tensor is read, and the folder appears complete or not
-at all. Memory peaks at about two shards, since weights are computed as they are written; only a
-budget of forgetting holds a whole network, in fp32, to measure it.
+Inputs are checked before the first tensor is read, and the folder is written completely or not at
+all. Weights are computed while they are written, so memory peaks at about two shards. Only a blend
+within a budget has a whole network in memory, in fp32, to measure its loss.
 """
 
 import math
@@ -20,54 +19,55 @@ from model.device import DTYPES
 from pretrained.adapter import AdapterFolder
 from pretrained.folder import final_folder, open_folder, own_tokenizer
 from pretrained.load import open_tokenizer_of
-from pretrained.merged import ChatVector, Folder, MergedAdapters, TaskArithmetic
+from pretrained.merged import Folder, MergedAdapters
 from pretrained.safetensors_folder import PretrainedFolder, write_folder
 from pretrained.settings import FolderSettings, read_settings
 from tokenizer.chat import end_of_turn
 from tokenizer.folder import JSON, MODEL, MoreIdsThanRows, check_rows, read_templates
 from tokenizer.tokenizer import Tokenizer
+from tools.merging.arithmetic import ChatVector, TaskArithmetic
 from tools.merging.general_loss import AsWritten
 from tools.merging.interpolate import RECORD, BlendConfig, describe_blend, fit_budget
 
-# What each kind of merge is told, and nothing else is.
 _FIELDS = {
     "none": (),
     "adapters": ("adapters", "weights"),
     "task_arithmetic": ("tuned", "weights"),
     "chat_vector": ("chat", "base"),
 }
+"""Kind of merge -> the fields that it needs; no other kind takes them."""
 
 
 @dataclass(kw_only=True)
 class ExportConfig(BlendConfig):
-    """What becomes one HF folder."""
+    """Inputs of one HF folder."""
 
     folder: str
-    """HF folder, finished run or adapter folder; an adapter is merged into its base."""
+    """HF folder, finished run, or adapter folder, which is merged into its base."""
     out: str
     """Folder to create."""
     merge: str = "none"
-    """`none`; `adapters`: the sum of several, see `adapters`; `task_arithmetic`: the sum of several
-    whole models, see `tuned`; `chat_vector`: add scale * (chat - base) (Huang et al. 2024)."""
+    """`none`; `adapters`: weighted sum of several adapters; `task_arithmetic`: weighted sum of
+    several tuned models; `chat_vector`: add scale * (chat - base) (Huang et al. 2024)."""
     adapters: list[str] = field(default_factory=list)
-    """merge=adapters: runs or adapter folders that were all trained on `folder`."""
+    """merge=adapters: runs or adapter folders, all trained on `folder`."""
     tuned: list[str] = field(default_factory=list)
-    """merge=task_arithmetic: models that were all tuned from `folder`; written is folder + sum of
-    weight * (tuned - folder) (Ilharco et al. 2023)."""
+    """merge=task_arithmetic: models, all tuned from `folder`. Written is folder + sum of weight *
+    (tuned - folder) (Ilharco et al. 2023)."""
     weights: list[float] = field(default_factory=list)
-    """merge=adapters, task_arithmetic: what the update of each is multiplied with."""
+    """merge=adapters, task_arithmetic: factor of each update."""
     chat: str | None = None
-    """merge=chat_vector: a model that follows instructions."""
+    """merge=chat_vector: an instruction-tuned model."""
     base: str | None = None
-    """merge=chat_vector: what `chat` was tuned from. Else: the base of an adapter, where it does
-    not lie where the adapter says."""
+    """merge=chat_vector: the base of `chat`. Otherwise: the base of an adapter, if it is not at the
+    path in the adapter's settings."""
     scale: float = 1.0
-    """merge=chat_vector: how much of the difference is added."""
+    """merge=chat_vector: factor of the difference."""
     dtype: str = "stored"
-    """`stored`: each tensor in the dtype it has in `folder` (or in the adapter's base); `float32`,
-    `bfloat16`. Arithmetic is fp32 or finer in any case."""
+    """`stored` (the dtype of each tensor in `folder`, or in the adapter's base), `float32` or
+    `bfloat16`. Arithmetic is in fp32 or fp64."""
     max_shard_gib: float = 4.5
-    """A further file begins where one would outgrow this; a merge holds about twice as much."""
+    """Largest size of one file of weights, in GiB; a merge needs about twice as much memory."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +81,9 @@ class ExportConfig(BlendConfig):
             if not math.isfinite(value):
                 raise ValueError(f"scale={self.scale}, weights={self.weights}: must be finite")
         if self.blend is not None and self.merge != "none":
-            raise ValueError(f"blend has no meaning with merge={self.merge}; export that first")
+            raise ValueError(
+                f"blend has no meaning with merge={self.merge}; export the merge first"
+            )
         for name in _FIELDS[self.merge]:
             if not getattr(self, name):
                 raise ValueError(f"merge={self.merge} needs {name}")
@@ -94,7 +96,7 @@ class ExportConfig(BlendConfig):
         if len(parts) != len(self.weights):
             pairs = list(zip_longest(parts, self.weights))
             name = "tuned" if self.tuned else "adapters"
-            raise ValueError(f"weights: one for each of {name} is needed, not {pairs}")
+            raise ValueError(f"weights: give one for each of {name}; the pairs are {pairs}")
 
 
 Merged = PretrainedFolder | MergedAdapters | ChatVector | TaskArithmetic
@@ -104,7 +106,7 @@ def export_folder(config: ExportConfig, *, progress: bool = True) -> None:
     """Write the folder.
 
     Raises:
-        ValueError: something does not exist or fit, or `out` exists.
+        ValueError: an input does not exist or does not fit, or `out` exists.
     """
     out = Path(config.out)
     if out.exists():
@@ -112,8 +114,8 @@ def export_folder(config: ExportConfig, *, progress: bool = True) -> None:
     source = open_merge(config)
     folders = [config.chat, *config.adapters, *config.tuned, config.folder, source.folder]
     places = [final_folder(folder) for folder in folders if folder is not None]
-    say = print if progress else _say_nothing
-    # The tokenizer is ours, not that of the chat model.
+    say: Callable[[str], None] = print if progress else (lambda _: None)
+    # The tokenizer is that of `folder`, not that of the chat model.
     tokenizer = _tokenizer(source, places[1 if config.chat else 0 :], say)
     settings, dropped = _settings(source, config)
     if tokenizer is not None:
@@ -130,8 +132,8 @@ def export_folder(config: ExportConfig, *, progress: bool = True) -> None:
         assert tokenizer is not None
         fit = None
         if config.max_general_bits_per_byte is not None:
-            theirs = own_tokenizer(source.base.folder) or tokenizer
-            fit = fit_budget(config, source, (theirs, tokenizer), config.dtype, say)
+            base_tokenizer = own_tokenizer(source.base.folder) or tokenizer
+            fit = fit_budget(config, source, (base_tokenizer, tokenizer), config.dtype, say)
             source = source.at(fit.weight)
         files[RECORD] = describe_blend(source, fit)
     write_folder(
@@ -148,12 +150,12 @@ def export_folder(config: ExportConfig, *, progress: bool = True) -> None:
 def _tokenizer(
     source: Merged, places: Sequence[Path], say: Callable[[str], None]
 ) -> Tokenizer | None:
-    """The tokenizer that is written, or None where an adapter is merged and the tokenizer of its
-    base has more ids than the base has rows.
+    """The tokenizer to write; None if the tokenizer of an adapter's base has more ids than the base
+    has rows.
 
-    PEFT trains on such a base as it is, so the merged weights are right; the tokenizer does not fit
-    them and is left out. A plain folder with such a tokenizer, or an adapter that brings one, is
-    refused.
+    PEFT trains on such a base without a change, so the merged weights are right, but the tokenizer
+    does not fit them. A plain folder with such a tokenizer, or an adapter folder that contains one,
+    is refused.
     """
     try:
         tokenizer = open_tokenizer_of(list(places))
@@ -163,13 +165,13 @@ def _tokenizer(
         brought = any((place / name).is_file() for place in others for name in (MODEL, JSON))
         if brought or not isinstance(source, MergedAdapters):
             raise
-        say(f"{error}. The merged folder is written without a tokenizer; add the one that fits")
+        say(f"{error}. The merged folder is written without a tokenizer; add one that fits")
         return None
     return tokenizer
 
 
 def _settings(source: Merged, config: ExportConfig) -> tuple[FolderSettings, list[str]]:
-    """Settings of the folder besides its network, and lines on settings that are dropped."""
+    """Settings of the folder other than its network, and one line per set of dropped settings."""
     settings = read_settings(source.folder)
     others: list[Path] = []
     if isinstance(source, ChatVector):
@@ -183,24 +185,20 @@ def _settings(source: Merged, config: ExportConfig) -> tuple[FolderSettings, lis
         settings, differ = settings.joined(read_settings(other), source.shared_rows)
         if differ:
             lines.append(
-                f"generation_config.json: {', '.join(differ)} of {other} are not kept, but those "
-                f"of {source.folder}"
+                f"generation_config.json: {', '.join(differ)} are taken from {source.folder}, not "
+                f"from {other}"
             )
     return settings, lines
 
 
-def _say_nothing(_message: str) -> None:
-    pass
-
-
 def open_merge(config: ExportConfig) -> Merged:
-    """The weights that the folder will hold.
+    """Weights of the new folder.
 
     Raises:
-        ValueError: something does not exist or fit.
+        ValueError: an input does not exist or does not fit.
     """
     if config.blend is not None:
-        # Where a budget decides, the line begins to be searched at its end.
+        # A search within a budget starts at weight 1.
         weight = 1.0 if config.blend_weight is None else config.blend_weight
         base = _open("blend", config.blend)
         return _task_arithmetic(base, [(open_folder(config.folder, config.base), weight)])
@@ -223,7 +221,7 @@ def open_merge(config: ExportConfig) -> Merged:
 
 
 def _task_arithmetic(base: Folder, tuned: list[tuple[Folder, float]]) -> TaskArithmetic:
-    """Base and tuned models, with the rows whose pieces they share."""
+    """Task arithmetic with the number of rows whose pieces the models share."""
     models = [base, *(model for model, _ in tuned)]
     _check_same_pieces(models)
     tokens = [model.config.num_tokens for model in models]
@@ -231,7 +229,7 @@ def _task_arithmetic(base: Folder, tuned: list[tuple[Folder, float]]) -> TaskAri
     shared = base.config.vocab_size
     sizes = {t.vocab_size for m in models if (t := own_tokenizer(m.folder)) is not None}
     if len(heights) > 1 or len(sizes) > 1:
-        shared = min(*tokens, *sizes)  # what pads the base may stand for a new piece
+        shared = min(*tokens, *sizes)  # padding of the base may be a new piece elsewhere
     return TaskArithmetic(base, tuned, shared_rows=shared)
 
 
@@ -243,7 +241,7 @@ def _open(key: str, path: str) -> Folder:
 
 
 def _open_plain(key: str, path: str) -> PretrainedFolder:
-    """A model of its own, which no adapter is."""
+    """Open a model that is not an adapter."""
     opened = _open(key, path)
     if not isinstance(opened, PretrainedFolder):
         raise ValueError(f"{key}={path} is an adapter; merge it into its base first (merge=none)")
@@ -251,16 +249,16 @@ def _open_plain(key: str, path: str) -> PretrainedFolder:
 
 
 def _check_same_pieces(folders: Sequence[Folder]) -> None:
-    """ValueError where equal ids would mean different pieces, as far as tokenizers lie there."""
+    """ValueError if an id means different pieces in two folders; folders may lack a tokenizer."""
     opened = [(f.folder, t) for f in folders if (t := own_tokenizer(f.folder)) is not None]
     shared = min((t.vocab_size for _, t in opened), default=0)
     for (one, ours), (other, theirs) in pairwise(opened):
         for id in range(shared):
             if ours.piece(id) != theirs.piece(id):
                 raise ValueError(
-                    f"{other} has another vocabulary than {one}: id {id} is "
-                    f"{theirs.piece(id)!r} there and {ours.piece(id)!r} here, so their rows "
-                    "cannot be added"
+                    f"the vocabularies of {one} and {other} differ: id {id} is {ours.piece(id)!r} "
+                    f"and {theirs.piece(id)!r}, so their rows cannot be added; use models with "
+                    "the same tokenizer"
                 )
 
 
@@ -268,6 +266,6 @@ def _tensors(source: Merged, dtype: str, progress: bool) -> Iterator[tuple[str, 
     written = AsWritten(source, dtype)
     with torch.no_grad():
         for name in tqdm(sorted(source.shapes), "tensors", disable=not progress):
-            # A mapped file is copied, so that a shard does not keep many files' pages.
+            # A copy, so that a shard in memory does not keep the pages of mapped files.
             tensor = source.read(name, slice(None))
             yield name, tensor.to(written.dtype(name), copy=True)

@@ -1,6 +1,6 @@
-"""The general loss of weights that are not written yet: bits per byte of general held-out text.
+"""General loss of weights before they are written: bits per byte of general held-out text.
 
-One process holds the network once, in fp32; the figure is that of the exported folder.
+One process has the network in memory once, in fp32. The loss equals that of the written folder.
 """
 
 import math
@@ -18,9 +18,10 @@ from model.attention import resolve_backend
 from model.device import DTYPES, choose_device
 from model.transformer import Mistral
 from model.weights import fill
-from pretrained.merged import ChatVector, Folder, TaskArithmetic
+from pretrained.merged import Folder
 from tokenizer.folder import check_rows
 from tokenizer.tokenizer import Tokenizer
+from tools.merging.arithmetic import ChatVector, TaskArithmetic
 from training.distributed import World, start_world
 from training.evaluate import EvaluationConfig, build_set, evaluate
 
@@ -30,31 +31,31 @@ _MICRO_BATCH_ROWS = 4
 
 @dataclass(kw_only=True)
 class GeneralLossConfig:
-    """The text that tells whether general ability was kept."""
+    """General text on which the loss is measured."""
 
     general: list[str] = field(default_factory=list)
-    """Prepared sources whose held-out text is measured, the plain mean over them; relative to here
-    or to `root`."""
+    """Prepared sources whose held-out text is measured; the general loss is the mean over them.
+    Paths are relative to `root`."""
     root: str = "."
-    """Folder that `general` is looked for in."""
+    """Folder that contains the sources of `general`."""
     chunk_bytes: int = 240
-    """UTF-8 bytes per piece of held-out text, as `evaluation.chunk_bytes` of a run."""
+    """UTF-8 bytes per piece of held-out text, as in `evaluation.chunk_bytes` of a run."""
     max_bytes: int = 100_000
-    """Held-out text used per source, from its beginning."""
+    """UTF-8 bytes of held-out text per source, from its beginning."""
     device: str = "auto"
-    """Where the loss is computed, in fp32: auto, cpu or cuda."""
+    """Device that computes the loss, in fp32: auto, cpu or cuda."""
 
     def __post_init__(self) -> None:
         for name in ("chunk_bytes", "max_bytes"):
             if getattr(self, name) < 4:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 4")
         if len(set(self.general)) < len(self.general):
-            raise ValueError(f"general={self.general}: a source stands there twice")
+            raise ValueError(f"general={self.general}: a source is named twice; name it once")
 
 
 @dataclass(frozen=True)
 class GeneralLoss:
-    """Bits per byte of every source."""
+    """Bits per byte of each source."""
 
     bits_per_byte: dict[str, float]
 
@@ -69,67 +70,69 @@ class GeneralLoss:
 
 
 class AsWritten:
-    """Weights as a folder will hold them.
+    """Weights rounded to the dtypes in which a folder stores them.
 
     Args:
-        dtype: `stored`, each tensor in the one that `weights` names, or a key of `DTYPES`.
+        dtype: `stored` (each tensor in the dtype of `weights`) or a key of `DTYPES`.
     """
 
     def __init__(self, weights: Folder | ChatVector | TaskArithmetic, dtype: str) -> None:
         self._weights, self._dtype = weights, dtype
 
     def dtype(self, name: str) -> torch.dtype:
-        """What a tensor is written in."""
+        """Dtype in which a tensor is written."""
         return self._weights.dtype(name) if self._dtype == "stored" else DTYPES[self._dtype]
 
     def read(self, name: str, rows: slice) -> Tensor:
-        """Rows of one tensor, rounded as they will be."""
+        """Rows of one tensor, rounded to that dtype."""
         return self._weights.read(name, rows).to(self.dtype(name))
 
 
 Measure = Callable[[str, Folder | TaskArithmetic, Tokenizer, str], GeneralLoss]
-"""(what it is called, weights, tokenizer, dtype that `AsWritten` takes) -> its loss."""
+"""(name for messages, weights, tokenizer, dtype as in `AsWritten`) -> loss."""
 
 
 @contextmanager
 def general_loss(config: GeneralLossConfig) -> Iterator[Measure]:
-    """Open the text, and give what measures weights on it.
+    """Open the text and return a function that measures weights on it.
 
     Raises:
-        ValueError: there is no such text or device. Of what is given: a loss is not finite.
+        ValueError: a source or the device does not exist. The function raises it for a loss that
+            is not finite.
     """
     sources = _open_general(config)
     choose_device(config.device, local_rank=0)
     with start_world(config.device) as world:
 
         def measure(
-            what: str, weights: Folder | TaskArithmetic, tokenizer: Tokenizer, dtype: str
+            name: str, weights: Folder | TaskArithmetic, tokenizer: Tokenizer, dtype: str
         ) -> GeneralLoss:
             model = _network(weights, tokenizer, dtype, world)
             loss = _measure(model, sources, tokenizer, config, world)
             if not math.isfinite(loss.mean):
-                raise ValueError(f"{what}: its general loss is {loss}; the weights are not sound")
+                raise ValueError(f"{name}: the general loss is {loss}; check the weights")
             return loss
 
         yield measure
 
 
 def _open_general(config: GeneralLossConfig) -> dict[str, Source]:
-    """The sources; ValueError if one is absent, holds conversations or has held nothing out."""
+    """The sources; ValueError if one is absent, has conversations or no held-out documents."""
     sources = {}
     for path in config.general:
         folder = Path(config.root) / path
         if not folder.is_dir():
-            raise ValueError(f"general={path}: no such folder as {folder}; set root=<its parent>")
+            raise ValueError(f"general={path}: no folder {folder}; set root=<its parent>")
         try:
             source = open_source(folder)
         except ValueError as error:
             raise ValueError(f"general={path}: {error}") from None
         if not isinstance(source, Source):
-            raise ValueError(f"general={path} holds conversations; name sources of documents")
+            raise ValueError(f"general={path} contains conversations; name sources of documents")
         if not source.held_out_documents:
             raise ValueError(
-                f"general={path} has held out nothing; prepare it with a larger held_out_fraction"
+                f"general={path} has no held-out documents; prepare it with a larger "
+                "held_out_fraction"
             )
         sources[path] = source
     return sources
@@ -140,7 +143,7 @@ def _network(
 ) -> Mistral:
     shape = weights.config
     check_rows(weights.folder, tokenizer.vocab_size, shape.vocab_size)
-    # Ids that the tokenizer does not have get no probability, as in training.
+    # Ids that the tokenizer lacks get probability 0, as in training.
     padded = max(shape.num_padded_ids, shape.vocab_size - tokenizer.vocab_size)
     backend = resolve_backend("auto", world.device, torch.float32, shape.head_size)
     with torch.device("meta"):

@@ -20,7 +20,7 @@ from model.lora import (
 from model.lora_linear import LoraLinear, dropout_mask
 from model.transformer import Mistral
 from pretrained.adapter import CONFIG, WEIGHTS, AdapterFolder, load_adapter, save_adapter
-from pretrained.merged import ChatVector, MergedAdapters
+from pretrained.merged import MergedAdapters
 from pretrained.safetensors_folder import (
     PretrainedFolder,
     load_pretrained,
@@ -28,6 +28,7 @@ from pretrained.safetensors_folder import (
     write_folder,
 )
 from tests.helpers.toy import hf_twin, random_segments, random_tokens, toy_config, toy_model
+from tools.merging.arithmetic import ChatVector
 
 LEAVES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CASES = {

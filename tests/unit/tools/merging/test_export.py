@@ -97,7 +97,7 @@ def test_a_chat_vector_folder(sample, tmp_path):
     (other / "copy" / "tokenizer.model").write_bytes(changed.SerializeToString())
     (other / "copy" / "tokenizer.json").unlink()  # of the pieces before the change
     options |= {"chat": str(other / "copy"), "out": str(tmp_path / "refused")}
-    with pytest.raises(ValueError, match=rf"id 1000 is .* and '{model.piece(1000)}' here"):
+    with pytest.raises(ValueError, match=rf"id 1000 is '{model.piece(1000)}' and "):
         export(merge="chat_vector", **options)
     assert not (tmp_path / "refused").exists()
 
@@ -129,7 +129,10 @@ def test_two_adapters(sample, tmp_path):
         ({"merge": "sum"}, "merge='sum': one of"),
         ({"dtype": "int8"}, "dtype='int8'"),
         ({"merge": "adapters"}, "needs adapters"),
-        ({"merge": "adapters", "adapters": ["adapter"], "weights": [1.0, 2.0]}, "one for each"),
+        (
+            {"merge": "adapters", "adapters": ["adapter"], "weights": [1.0, 2.0]},
+            "give one for each of adapters",
+        ),
         ({"merge": "adapters", "adapters": ["base"], "weights": [1.0]}, "no adapter_config.json"),
         (
             {"merge": "adapters", "adapters": ["adapter"], "weights": [1.0], "folder": "other"},
