@@ -3,253 +3,130 @@
     torchrun [--nproc-per-node N] train.py +experiment=tspt_stage1 [override ...]
     python train.py -m +experiment=tspt_stage1 seed=0,1,2
 
-`train` is the whole run and reads top to bottom; `train_step` is one update. What they call lives
-in data/ (rows), model/ (the network) and training/ (everything around an update).
+`train` is the whole run, in order; `train_step` is one update. The functions that they call are in
+data/ (rows), model/ (the network) and training/ (everything around an update).
 """
 
 import conf.interrupt  # noqa: F401 answers Ctrl-C while the rest is imported
 
 # isort: split
-import itertools
-import json
 import math
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
+from torch.optim import Optimizer
 
-from conf.build import Parts, assemble
+from conf.build import RunParts, build_run
 from conf.command import command
-from conf.description import describe_run, describe_start
-from conf.schema import (
-    Config,
-    check_same_run,
-    load,
-    register,
-    to_yaml,
-    under_former_name,
-)
-from data.rows.loader import Batch, Loader
+from conf.description import describe_run
+from conf.schema import Config, load, register
+from data.rows.loader import Batch
 from data.rows.seeds import derive
-from evaluation.multiple_choice.answer import accuracies
-from evaluation.multiple_choice.in_training import describe_scores
 from model.documents import Documents, copy_to
 from model.lora import seed_dropout
 from model.transformer import Mistral
-from pretrained.folder import FINAL_FOLDERS, Folder
-from storage.atomic import replace_text
 from training.checkpoint.checkpointer import Checkpointer
-from training.checkpoint.export import chat_files, chat_settings, export
-from training.clip import clip_gradients
+from training.checkpoint.export import export
 from training.distributed import World, fixed_order, start_world
-from training.evaluate import evaluate
-from training.freeze import freeze, frozen_rows_held, zero_frozen_gradients
-from training.optim import build_optimizer, set_learning_rates
+from training.freeze import frozen_rows_held, zero_frozen_gradients
+from training.optim import build_optimizer, clip_gradients
 from training.parallelize import materialize, sum_over_replicas
-from training.profiler import profiler
-from training.run.folder import describe_environment, open_run_folder, record_start
-from training.run.forgetting import log_evaluation
-from training.run.log import describe_gaps, describe_stop
-from training.run.metrics import Meter, MetricsLog, measure_peak_flops
-from training.run.plots import plot_forgetting, plot_run
-from training.run.resume import check_resume, check_same_state
-from training.run.started_from import keep
-from training.schedule import learning_rate
-from training.step import StepResult, loss_by_row, sum_by_source
+from training.run.metrics import Meter
+from training.run.open import describe_stop, open_run
+from training.step import StepResult, begin_step, profiler, step_result
 
 
 def train(config: Config) -> None:
-    """Carry out one run, or continue it."""
+    """Carry out a run, or resume it from its newest checkpoint."""
     with ExitStack() as stack:
-        # 1. Processes and devices.
+        # 1. World: processes and devices.
         world = stack.enter_context(start_world(config.device))
         stack.enter_context(fixed_order(config.parallel.deterministic))
-        world.check_agreement("the resolved configuration", to_yaml(config))
-        config = replace(config, name=world.from_main(under_former_name(config).name))
-        run, batch = config.folder, config.batch
 
-        # 2. Data and network; what can be refused is refused here, before anything is written.
-        parts = assemble(config, world, continues=True)
+        # 2. Parts: data and network. Bad input is refused here, before anything is written.
+        parts = build_run(config, world, resumes=True)
         config, plan, model = parts.config, parts.plan, parts.model
-
-        # 3. Run folder: nothing is written unless this is the same run, or a new one; then what is
-        #    in force is written down before the first step.
-        checkpointer = Checkpointer(run / "checkpoints", config.checkpoint, world)
+        batch, every = config.batch, config.checkpoint.every
+        checkpointer = Checkpointer(config.folder / "checkpoints", config.checkpoint, world)
         stack.enter_context(checkpointer)
-        saved = checkpointer.steps()
-        fresh = describe_start(world, parts, 0)
-        world.on_main(lambda: check_same_run(run / "config.yaml", config))
-        world.on_main(lambda: check_same_state(run, saved, parts.fingerprints, fresh["dtype"]))
-        if world.from_main(any((run / final).exists() for final in FINAL_FOLDERS)):
-            world.say(f"{run} is finished; remove it or set another name to train again")
+
+        # 3. Run: its folder is compared with this configuration, then locked.
+        run = stack.enter_context(open_run(describe_run(parts, world), world, checkpointer.steps()))
+        if run.finished:
+            world.say(f"{run.folder} is finished; remove it or set another name to train again")
             return
-        world.on_main(lambda: check_resume(config.resume, run, saved))
-        # Before anything is written: weights that are not finite are refused where they are read.
+        # Before the folder is changed: weights that are not finite are refused where they are read.
         materialize(model, parts.weights, world.device)
-        stack.enter_context(open_run_folder(run, world))
-        saves, size = -(-plan.steps // config.checkpoint.every), config.optim.moment_bytes
-        checkpointer.check_space(model, saves, moment_bytes=size)
-        if world.is_main:
-            replace_text(run / "config.yaml", to_yaml(config))
-            environment = describe_environment(world, parts.fingerprints)
-            replace_text(run / "environment.json", json.dumps(environment, indent=2) + "\n")
-            if isinstance(parts.initial, Folder):
-                keep(run, parts.initial.folder)
-        log = MetricsLog(
-            run, config.logging, active=world.is_main, steps=plan.steps, settings=asdict(config)
-        )
-        stack.callback(log.close)
-
-        # 4. State: optimizer and step, fresh or all of it from the newest checkpoint.
         optimizer = build_optimizer(model, config.optim)
-        step = checkpointer.load_latest(model, optimizer)
-        log.rewind(step)
-        # Only now: what stands in the log after that step is of this start.
-        world.on_main(lambda: record_start(run, fresh | {"step": step or 0}))
-        for gap in describe_gaps(run, step, config.logging.every) if world.is_main else []:
-            log.say(gap)
+        run.lock()
+        checkpointer.check_space(model, optimizer, plan.steps)
 
-        # 5. The loop; `step` counts completed updates.
-        loader = stack.enter_context(
-            Loader(
-                plan,
-                parts.sources,
-                micro_batch_rows=batch.micro_batch_rows,
-                rank=world.rank,
-                world_size=world.size,
-                seed=config.seed,
-                prefetch=batch.prefetch,
-            )
-        )
-        peak_flops = (config.logging.peak_tflops or 0.0) * 1e12
-        peak_flops = peak_flops or measure_peak_flops(world.device, parts.dtype)
-        customary = model.config.customary_training_flops(1, batch.row_length)
-        meter = Meter(peak_flops * world.size, customary)
-        for line in describe_run(world, parts, peak_flops, step):
-            log.say(line)
-        next_row = (step or 0) * batch.rows_per_step
-        if next_row < plan.rows:
-            text = parts.tokenizer.decode(loader.row(next_row).tokens.tolist())
-            log.say(f"row {next_row} begins: {text[:200]!r}")
+        # 4. State: initial, or all of it from the newest checkpoint.
+        resumed = checkpointer.load_latest(model, optimizer)
+        meter = Meter.for_run(config.logging, model.config, batch.row_length, parts.dtype, world)
+        run.start(resumed)
+        loader = stack.enter_context(parts.loader)
+        trace = stack.enter_context(profiler(run.folder, config.logging.profile, world.rank))
 
-        def evaluate_and_log(stage: str) -> None:
-            results = evaluate(
-                model,
-                parts.held_out,
-                row_length=batch.row_length,
-                micro_batch_rows=batch.micro_batch_rows,
-                world=world,
-            )
-            if world.is_main:
-                log_evaluation(log, run / "metrics.jsonl", step or 0, stage, results)
-
-        def ask_and_log(stage: str) -> None:
-            options = {"batch_tokens": config.tasks.batch_tokens}
-            scores = accuracies(parts.tasks, model, config.tasks, world, **options)
-            log.write({"step": step, "stage": stage, "tasks": scores})
-            log.say(f"step {step}: {describe_scores(scores)}")
-
-        def save_export(target: Path) -> None:
-            dtype = config.checkpoint.export_dtype
-            trained_on = [parts.sources[name] for name in plan.sources]
-            export(
-                model,
-                target,
-                parts.tokenizer,
-                dtype,
-                world,
-                base=parts.base,
-                settings=chat_settings(parts.settings, trained_on, parts.tokenizer),
-                files=chat_files(trained_on, parts.tokenizer),
-            )
-
-        trace = stack.enter_context(profiler(run, config.logging.profile, world))
-        if step is None:
-            step = 0
-            evaluate_and_log(plan.stages[0].name)
+        # 5. Loop: `step` counts completed updates.
+        step = resumed or 0
+        if step < plan.steps:
+            row = step * batch.rows_per_step
+            text = parts.tokenizer.decode(loader.row(row).tokens.tolist())
+            run.log.say(f"row {row} begins: {text[:200]!r}")
+        if resumed is None:
+            run.log.evaluation(0, plan.stages[0].name, parts.held_out.evaluate(model, world))
             if parts.tasks:
-                ask_and_log(plan.stages[0].name)
+                run.log.tasks(0, plan.stages[0].name, parts.tasks.ask(model, world))
         while step < plan.steps:
             started = time.perf_counter()
-            stage = plan.stage_at(step)
-            lr = begin_step(step, parts, optimizer)
+            stage = plan.stage_at(step).name
+            lr = begin_step(step, plan, model, optimizer, parts.spans, config.schedule)
             result = train_step(model, optimizer, loader.step(step), config, world)
             step += 1
             last = step == plan.steps
             meter.add(batch.tokens_per_step, result.flops, time.perf_counter() - started)
             if due(step, config.logging.every, last):
-                row = {
-                    "step": step,
-                    "stage": stage.name,
-                    "tokens": step * batch.tokens_per_step,
-                    "loss_nats": result.loss_nats,
-                    "lr": lr,
-                    "grad_norm": result.grad_norm,
-                    **meter.read(),
-                    "sources": result.sources,
-                }
-                if config.logging.row_losses:
-                    row["rows"] = sorted(itertools.chain(*world.gather(result.rows)))
-                log.write(row)
-                log.progress(row)
+                rows = result.gather_rows(world) if config.logging.row_losses else None
+                tokens = step * batch.tokens_per_step
+                run.log.step(step, stage, tokens, lr, result, meter.read(), rows)
             if due(step, config.evaluation.every, last):
-                evaluate_and_log(stage.name)
+                run.log.evaluation(step, stage, parts.held_out.evaluate(model, world))
             if parts.tasks and due(step, config.tasks.every, last):
-                ask_and_log(stage.name)
+                run.log.tasks(step, stage, parts.tasks.ask(model, world))
             if due(step, config.checkpoint.export_every, last=False):
-                save_export(run / "exports" / f"step-{step:08d}")
-            # Last: what a checkpoint stands for is logged and exported when it appears.
-            if due(step, config.checkpoint.every, last):
-                log.make_durable()
+                save_export(run.folder / "exports" / f"step-{step:08d}", parts, world)
+            # Last: the log and the export of a checkpoint's step exist before the checkpoint does.
+            if due(step, every, last):
+                run.log.fsync()
                 checkpointer.save(step, model, optimizer)
             trace()
 
+        # 6. Finish: plots, and the trained model or adapter as a folder in HF format.
         checkpointer.wait()
-        log.say(checkpointer.summary())
-
-        # 6. What remains: curves, and a folder that the HF ecosystem opens: a model or an adapter.
-        if world.is_main:
-            plot_run(run / "metrics.jsonl", run / "loss.png")
-            plot_forgetting(run / "metrics.jsonl", run / "forgetting.png")
-        save_export(run / ("model" if config.lora is None else "adapter"))
-        log.say(f"done: {run}")
-
-
-def begin_step(step: int, parts: Parts, optimizer: torch.optim.Optimizer) -> float:
-    """Put in force what the stage of a step asks for; returns the learning rate.
-
-    What it trains, each group's rate, and, where the stage starts, whether moments are forgotten.
-    """
-    stage = parts.plan.stage_at(step)
-    if step == stage.first_step and stage.config.moments == "reset":
-        optimizer.state.clear()
-    freeze(parts.model, optimizer, stage.config.trains)
-    lr = learning_rate(step, parts.spans, parts.config.schedule)
-    set_learning_rates(optimizer, lr, stage.config.lr_multipliers)
-    return lr
+        run.log.say(checkpointer.summary())
+        run.finish()
+        save_export(run.folder / ("model" if config.lora is None else "adapter"), parts, world)
+        run.log.say(f"done: {run.folder}")
 
 
 def train_step(
-    model: Mistral,
-    optimizer: torch.optim.Optimizer,
-    batches: list[Batch],
-    config: Config,
-    world: World,
+    model: Mistral, optimizer: Optimizer, batches: list[Batch], config: Config, world: World
 ) -> StepResult:
     """Update the weights once with the rows of all ranks.
 
-    The gradient is that of the summed loss over the number of supervised tokens of the whole step,
-    so it does not depend on how rows are split over micro-batches and ranks.
+    The loss is the sum over all supervised tokens of the step, divided by their number over all
+    ranks. The gradient therefore does not depend on the split into micro-batches and ranks.
 
     Raises:
-        FloatingPointError: the gradient is not finite; the weights are left as they were.
+        ValueError: no token of the step is supervised.
+        FloatingPointError: the gradient is not finite; the weights are unchanged.
     """
     (supervised,) = world.sum([sum(batch.supervised_tokens for batch in batches)])
     if supervised == 0:
-        raise ValueError("a step without a supervised token; make batch.tokens_per_step larger")
+        raise ValueError("a step has no supervised token; increase batch.tokens_per_step")
     pairs, row_losses = 0, []
     for number, batch in enumerate(batches, start=1):
         sum_over_replicas(model, now=number == len(batches))
@@ -262,7 +139,7 @@ def train_step(
             labels=copy_to(world.device, batch.labels),
             supervised=batch.supervised_tokens,
         )
-        # FSDP averages gradients over ranks; the factor turns that into the sum.
+        # FSDP averages gradients over ranks; the factor `world.size` turns the mean into the sum.
         (losses.total * (world.size / supervised)).backward()
         row_losses.append(losses.rows)
     seed_dropout(model, None)
@@ -274,35 +151,36 @@ def train_step(
     with frozen_rows_held(optimizer):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-
-    by_source, (all_pairs,) = (
-        sum_by_source(config.data.sources, batches, row_losses, world),
-        world.sum([pairs]),
-    )
-    return StepResult(
-        loss_nats=sum(nats for nats, _ in by_source.values()) / supervised,
+    return step_result(
+        model,
+        batches,
+        row_losses,
+        sources=config.data.sources,
         grad_norm=grad_norm,
-        flops=model.config.training_flops(
-            config.batch.tokens_per_step,
-            int(all_pairs),
-            frozen_layers=not model.model.norm.weight.requires_grad,
-            frozen_head=not model.lm_head.weight.requires_grad,
-        ),
-        sources={
-            name: {"loss_nats": nats / tokens, "tokens": int(tokens)}
-            for name, (nats, tokens) in by_source.items()
-        },
-        rows=[
-            pair
-            for batch, nats in zip(batches, row_losses, strict=True)
-            for pair in loss_by_row(batch, nats)
-        ],
+        supervised=supervised,
+        tokens=config.batch.tokens_per_step,
+        pairs=pairs,
+        world=world,
     )
 
 
 def due(step: int, every: int | None, last: bool) -> bool:
-    """Whether something that happens every so many steps, and after the last, happens now."""
+    """Decide if an action of every `every` steps (None: never), and of the last step, is due."""
     return every is not None and (last or step % every == 0)
+
+
+def save_export(target: Path, parts: RunParts, world: World) -> None:
+    """Write the present weights as a model folder in HF format, or as an adapter in PEFT format."""
+    export(
+        parts.model,
+        target,
+        parts.tokenizer,
+        parts.config.checkpoint.export_dtype,
+        world,
+        base=parts.initial.base,
+        settings=parts.initial.settings,
+        sources=[parts.sources[name] for name in parts.plan.sources],
+    )
 
 
 @command("train")

@@ -1,25 +1,45 @@
-"""What a run says of itself when it starts: to its reader, and to whoever verifies it later."""
+"""Description of a run at its start: for the output, and for a later verification."""
 
 import os
 import platform
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from conf.build import Parts
+from conf.build import RunParts
+from conf.schema import to_yaml
 from model.attention import describe_backend
 from training.distributed import World
+from training.run.open import RunRecord
 
 _PROCESSOR = ("model name", "cpu family", "model", "stepping")
 _KERNEL_SETTINGS = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 
 
-def describe_start(world: World, parts: Parts, step: int) -> dict[str, Any]:
-    """What the last bits of the steps after `step` depend on, and which of them are logged."""
+def describe_run(parts: RunParts, world: World) -> RunRecord:
+    """Record of a run for its folder and for the first lines of the output."""
+    config = parts.config
+    return RunRecord(
+        folder=config.folder,
+        config_yaml=to_yaml(config),
+        settings=asdict(config),
+        logging=config.logging,
+        resume=config.resume,
+        steps=parts.plan.steps,
+        fingerprints=parts.fingerprints,
+        start=describe_start(parts, world),
+        initial=parts.initial.kept_from,
+        description=_first_lines(parts, world),
+    )
+
+
+def describe_start(parts: RunParts, world: World) -> dict[str, Any]:
+    """Settings and hardware that the last bits of a step depend on, and which steps are logged."""
     config, cuda = parts.config, world.device.type == "cuda"
     return {
-        "step": step,
+        "step": 0,
         "ranks": world.size,
         "threads": world.threads,
         "processor": describe_processor(),
@@ -38,9 +58,9 @@ def describe_start(world: World, parts: Parts, step: int) -> dict[str, Any]:
 
 
 def describe_processor() -> str:
-    """Processor, instruction set and settings of the libraries that decide how products are summed.
+    """Processor, instruction set and library settings that decide how products are summed.
 
-    Linux only knows the model of the processor; elsewhere the architecture stands for it.
+    The model of the processor is read on Linux only; elsewhere the architecture is all there is.
     """
     facts = [platform.machine()]
     cpuinfo = Path("/proc/cpuinfo")
@@ -54,15 +74,14 @@ def describe_processor() -> str:
     return ", ".join(facts)
 
 
-def describe_run(world: World, parts: Parts, peak_flops: float, step: int | None) -> list[str]:
-    """What is in force, for the first lines of the output."""
+def _first_lines(parts: RunParts, world: World) -> list[str]:
+    """Settings in force, for the first lines of the output."""
     plan, sources, backend = parts.plan, parts.sources, parts.model.backend
     weights = sum(parameter.numel() for parameter in parts.model.parameters())
     lines = [
         f"{world.size} x {world.device.type}, {world.threads} CPU threads each (all cores shared "
         f"out, whatever OMP_NUM_THREADS says), {parts.dtype}, attention "
-        f"{describe_backend(backend)}, {weights:,} weights, matrix rate "
-        f"{peak_flops / 1e12:.3g} TFLOP/s per device"
+        f"{describe_backend(backend)}, {weights:,} weights"
     ]
     if lora := parts.model.lora:
         trained = sum(p.numel() for p in parts.model.parameters() if p.requires_grad)
@@ -70,14 +89,14 @@ def describe_run(world: World, parts: Parts, peak_flops: float, step: int | None
             f"LoRA of rank {lora.rank} and scale {lora.scale:g}: {trained:,} of the weights are "
             f"trained, on a frozen base in {parts.dtype} ({parts.config.init_from})"
         )
-    lines += parts.settings.notes
+    lines += parts.initial.settings.notes
     lines += [
         f"stage {stage.name}: steps {stage.first_step} to {stage.first_step + stage.steps - 1}, "
         f"{stage.rows * plan.row_length:,} tokens, trains {stage.config.trains}"
         for stage in plan.stages
     ]
     lines += [
-        f"source {name}: {rows * plan.row_length / parts.epoch_tokens[name]:.2f} epochs of "
+        f"source {name}: {rows * plan.row_length / parts.loader.epoch_tokens[name]:.2f} epochs of "
         f"{sources[name].tokens:,} tokens read by the end"
         for name, rows in plan.consumed().items()
         if name in plan.sources  # an earlier stage, in another run, may have read others
@@ -98,5 +117,4 @@ def describe_run(world: World, parts: Parts, peak_flops: float, step: int | None
         for name, source in sources.items()
         if not source.held_out_documents
     ]
-    lines.append("starting at step 0" if step is None else f"continuing after step {step}")
     return lines

@@ -9,17 +9,15 @@ code 1 if anything does not reproduce.
 
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from conf.build import assemble
+from conf.build import build_run
 from conf.command import command
 from conf.description import describe_start
 from conf.schema import load_run
-from data.rows.loader import Loader
 from tools.verification.replay import (
     VerifyConfig,
     check_stored,
@@ -30,16 +28,16 @@ from tools.verification.replay import (
     repeat,
 )
 from tools.verification.verdict import Verdict
-from train import begin_step, train_step
+from train import train_step
 from training.checkpoint.checkpointer import Checkpointer
 from training.checkpoint.manifest import finished
 from training.distributed import start_world
-from training.evaluate import evaluate
 from training.optim import build_optimizer
 from training.parallelize import materialize
 from training.run.folder import describe_environment
 from training.run.log import check_log, read_records
 from training.run.resume import check_same_data
+from training.step import begin_step
 
 ConfigStore.instance().store("verify_schema", VerifyConfig)
 
@@ -54,7 +52,7 @@ def verify(asked: VerifyConfig) -> Verdict:
         # A run may write meanwhile: its log is on disk before a checkpoint is, so is read after.
         kept = world.from_main([step for step, _ in finished(run.folder / "checkpoints")])
         records = world.from_main(read_records(run.folder))
-        parts = assemble(run, world)
+        parts = build_run(run, world)
         run, plan, model, batch = parts.config, parts.plan, parts.model, run.batch
         check_same_data(run.folder / "environment.json", parts.fingerprints)
         files = check_stored(parts.sources, world)
@@ -64,7 +62,7 @@ def verify(asked: VerifyConfig) -> Verdict:
         damage = {step: saved.damage(step) for step in saved.steps()}
         states = [0, *(step for step in damage if damage[step] is None)]
         logged = {step: row for step, row in records.logged.items() if 1 <= step <= plan.steps}
-        now = describe_start(world, parts, 0)
+        now = describe_start(parts, world)
         drawn = draw_legs(asked, states, list(logged))
         legs, tolerances = judged(drawn, asked.tolerance, records.starts, now)
         then, here = records.environment, describe_environment(world, parts.fingerprints)
@@ -75,12 +73,10 @@ def verify(asked: VerifyConfig) -> Verdict:
 
         materialize(model, parts.weights, world.device)
         optimizer = build_optimizer(model, run.optim)
-        options = {"rank": world.rank, "world_size": world.size, "seed": run.seed}
-        options |= {"micro_batch_rows": batch.micro_batch_rows, "prefetch": batch.prefetch}
-        loader = stack.enter_context(Loader(plan, parts.sources, **options))
+        loader = stack.enter_context(parts.loader)
 
         def execute(step: int) -> dict[str, Any]:
-            lr = begin_step(step, parts, optimizer)
+            lr = begin_step(step, plan, model, optimizer, parts.spans, run.schedule)
             result = train_step(model, optimizer, loader.step(step), run, world)
             return {
                 "stage": plan.stage_at(step).name,
@@ -89,12 +85,11 @@ def verify(asked: VerifyConfig) -> Verdict:
                 "lr": lr,
                 "grad_norm": result.grad_norm,
                 "sources": result.sources,
-                "rows": sorted(chain(*world.gather(result.rows))),
+                "rows": result.gather_rows(world),
             }
 
         def evaluate_after(step: int) -> dict[str, Any]:
-            options = {"row_length": batch.row_length, "micro_batch_rows": batch.micro_batch_rows}
-            results = evaluate(model, parts.held_out, world=world, **options)
+            results = parts.held_out.evaluate(model, world)
             return {"stage": plan.stage_at(max(step - 1, 0)).name, "eval": results}
 
         verdict = repeat(legs, execute, evaluate_after, records, saved, model, optimizer)

@@ -59,6 +59,31 @@ class HeldOutSet:
     utf8_bytes: int
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out sets of a run and the batches in which they are evaluated.
+
+    Attributes:
+        sets: what the sources have held out.
+        row_length: tokens per row.
+        micro_batch_rows: rows per forward pass of one rank.
+    """
+
+    sets: list[HeldOutSet]
+    row_length: int
+    micro_batch_rows: int
+
+    def evaluate(self, model: Mistral, world: World) -> dict[str, dict[str, float]]:
+        """Loss on every set, see `evaluate`; every process must call this method."""
+        return evaluate(
+            model,
+            self.sets,
+            row_length=self.row_length,
+            micro_batch_rows=self.micro_batch_rows,
+            world=world,
+        )
+
+
 def cut_text(text: str, chunk_bytes: int) -> Iterator[str]:
     """Cut a text into pieces of at most `chunk_bytes` UTF-8 bytes, never inside a character."""
     encoded = text.encode()

@@ -75,6 +75,11 @@ class Loader:
         self._ahead: dict[int, Future[list[Batch]]] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
 
+    @property
+    def epoch_tokens(self) -> dict[str, int]:
+        """Tokens in one epoch of each source, padding included."""
+        return {name: rows.epoch_tokens for name, rows in self._rows.items()}
+
     def row(self, n: int) -> Row:
         """Row n of the run."""
         address = self._plan.row(n)

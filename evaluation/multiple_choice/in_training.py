@@ -1,13 +1,15 @@
-"""Benchmarks that a run is put to while it trains."""
+"""Benchmarks that a run answers while it trains."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from evaluation.multiple_choice.answer import Question, prepare
+from evaluation.multiple_choice.answer import Question, accuracies, prepare
 from evaluation.multiple_choice.config import AskConfig, check_tasks, open_tasks
 from evaluation.scoring.loglikelihood import BATCH_TOKENS
 from model.config import ModelConfig
+from model.transformer import Mistral
 from tokenizer.tokenizer import Tokenizer
+from training.distributed import World
 
 
 @dataclass(kw_only=True)
@@ -34,19 +36,33 @@ class TasksConfig(AskConfig):
                 raise ValueError(f"tasks.{name}={getattr(self, name)}: must be at least 1")
 
 
-def prepare_tasks(
-    config: TasksConfig, tokenizer: Tokenizer, shape: ModelConfig
-) -> dict[str, Sequence[Question]]:
-    """The questions of every task, as this tokenizer spells them; empty if none are asked.
+@dataclass(frozen=True)
+class TrainingTasks:
+    """Prepared questions of every task; false without tasks."""
+
+    questions: Mapping[str, Sequence[Question]]
+    config: TasksConfig
+
+    def __bool__(self) -> bool:
+        return bool(self.questions)
+
+    def ask(self, model: Mistral, world: World) -> dict[str, dict[str, float | None]]:
+        """Accuracy and mean margin of each task; see `accuracies`."""
+        size = self.config.batch_tokens
+        return accuracies(self.questions, model, self.config, world, batch_tokens=size)
+
+
+def prepare_tasks(config: TasksConfig, tokenizer: Tokenizer, shape: ModelConfig) -> TrainingTasks:
+    """Prepare the questions of every task of a configuration, as this tokenizer spells them.
 
     Raises:
         ValueError: files are missing or malformed, or a question cannot be asked.
     """
     if not config.names:
-        return {}
+        return TrainingTasks({}, config)
     several = config.variant == "both"
     try:
-        return {
+        questions = {
             f"{task.name}.{task.variant}" if several else task.name: prepare(
                 task, config, tokenizer, shape
             )
@@ -56,12 +72,4 @@ def prepare_tasks(
         raise ValueError(
             f"{error} (in a run these options are tasks.benchmarks, tasks.shots ...)"
         ) from None
-
-
-def describe_scores(scores: Mapping[str, Mapping[str, float | None]]) -> str:
-    """What a round of questions gave, in one line."""
-    parts = []
-    for name, score in scores.items():
-        margin = score["margin"]
-        parts.append(f"{name} {score['micro']:.1%}" + (f" ({margin:+.3f})" if margin else ""))
-    return "accuracy (margin in nats) " + ", ".join(parts)
+    return TrainingTasks(questions, config)

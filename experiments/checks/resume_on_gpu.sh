@@ -23,7 +23,7 @@ python - "$out" <<'PYTHON'
 import json, sys
 from pathlib import Path
 
-TIMES = ("seconds", "tokens_per_second", "mfu", "mfu_customary")
+TIMES = ("seconds", "tokens_per_second", "mfu", "mfu_palm", "mfu_customary")
 runs = []
 for name in ("alone", "killed"):
     lines = map(json.loads, (Path(sys.argv[1]) / name / "metrics.jsonl").read_text().splitlines())

@@ -10,7 +10,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
 
-from conf.build import assemble
+from conf.build import build_run
 from conf.schema import load_run
 from model.lora import adapter_names
 from pretrained.adapter import CONFIG, WEIGHTS, AdapterFolder, load_adapter
@@ -21,10 +21,11 @@ from tests.helpers.ranks import run_ranks
 from tests.helpers.runs import configure, evaluations, losses, starts, tiny
 from tests.helpers.toy import random_tokens, run_without_hook
 from tests.unit.model.test_lora import largest_difference, peft_model
-from train import begin_step, train, train_step
+from train import train, train_step
 from training.optim import build_optimizer, set_learning_rates
 from training.parallelize import clean_named_parameters, local_bytes, local_rows, materialize
 from training.sources import open_weights
+from training.step import begin_step
 
 # Sizes that neither 2 nor 3 divides; the last three of 2,051 rows stand for no token, those from
 # 1,901 on for pieces that a growth has added.
@@ -66,7 +67,7 @@ def options(sample, base, folder, name, *more):
 def twenty_steps(world, arguments, steps=20):
     """The trained tensors after 20 steps, whole, and whether the base in memory is what it was."""
     config = configure(*arguments)
-    parts = assemble(config, world)
+    parts = build_run(config, world)
     materialize(parts.model, parts.weights, world.device)
     optimizer = build_optimizer(parts.model, config.optim)
     from data.rows.loader import Loader
@@ -74,7 +75,8 @@ def twenty_steps(world, arguments, steps=20):
     split = {"rank": world.rank, "world_size": world.size, "seed": config.seed}
     with Loader(parts.plan, parts.sources, micro_batch_rows=2, **split) as loader:
         for step in range(steps):
-            begin_step(step, parts, optimizer)
+            plan, schedule = parts.plan, parts.config.schedule
+            begin_step(step, plan, parts.model, optimizer, parts.spans, schedule)
             train_step(parts.model, optimizer, loader.step(step), parts.config, world)
     trained, untouched = {}, True
     for name, parameter in clean_named_parameters(parts.model):
@@ -82,7 +84,7 @@ def twenty_steps(world, arguments, steps=20):
             full = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
             trained[name] = full.detach().clone()
         else:
-            stored = parts.base.read(name, local_rows(parameter)).to(parts.dtype)
+            stored = parts.initial.base.read(name, local_rows(parameter)).to(parts.dtype)
             untouched &= torch.equal(local_bytes(parameter.detach()), local_bytes(stored))
     return trained, untouched
 
@@ -233,7 +235,7 @@ def test_what_is_saved_after_an_evaluation_is_not_what_was_gathered(sample, base
 
 def test_lora_plus_gives_b_its_own_rate(sample, base, tmp_path):
     def rates(world, arguments):
-        parts = assemble(configure(*arguments), world)
+        parts = build_run(configure(*arguments), world)
         optimizer = build_optimizer(parts.model, parts.config.optim)
         set_learning_rates(optimizer, 1e-3, parts.plan.stages[0].config.lr_multipliers)
         names = {id(p): name for name, p in clean_named_parameters(parts.model)}
@@ -407,7 +409,7 @@ def test_an_adapter_of_peft_is_trained_further(sample, base, theirs, tmp_path, k
     """With its own linears and rank, whatever a run would adapt by default."""
 
     def first_logits(world, arguments):
-        parts = assemble(configure(*arguments), world)
+        parts = build_run(configure(*arguments), world)
         materialize(parts.model, parts.weights, world.device)
         tokens = random_tokens(parts.model.config, 2, 40)
         with torch.no_grad():

@@ -133,22 +133,22 @@ class Checkpointer:
                 f"({reason(error)}); mend that, and the same command continues from the one before"
             ) from error
 
-    def check_space(self, model: Mistral, saves: int, moment_bytes: int = 4) -> None:
-        """Refuse a run whose checkpoints will not fit on the disk; every process must call it.
+    def check_space(self, model: Mistral, optimizer: torch.optim.Optimizer, steps: int) -> None:
+        """Refuse a run whose checkpoints do not fit on the disk; every process must call it.
 
         Args:
-            saves: how many the run will write; one more than are kept exist at a time.
-            moment_bytes: of each moment of each weight.
+            steps: of the whole run; one checkpoint more than are kept exists at a time.
 
         Raises:
-            ValueError: names what is needed and what is free.
+            ValueError: names the needed and the free space.
         """
+        saves = -(-steps // self.config.every)
         kept = self.config.keep_last + 1
         if self.config.keep_every is not None:
             both = math.lcm(self.config.every, self.config.keep_every)
             kept += saves * self.config.every // both
         count = min(saves, kept) - len(self.steps())
-        needed = state_bytes(model, moment_bytes) * max(count, 1)
+        needed = state_bytes(model, moment_bytes(optimizer)) * max(count, 1)
         self.world.on_main(lambda: self._check_room(needed))
 
     def _check_room(self, needed: int) -> None:

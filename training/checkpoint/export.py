@@ -1,9 +1,8 @@
 """A trained, possibly sharded model as an HF folder, or as a PEFT one where only an adapter was
 trained."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from data.rows.sources import AnySource
 from model.device import DTYPES
 from model.transformer import Mistral
 from pretrained.adapter import save_adapter
-from pretrained.safetensors_folder import PretrainedFolder, SavedTokenizer, write_folder
+from pretrained.safetensors_folder import PretrainedFolder, write_folder
 from pretrained.settings import NO_SETTINGS, FolderSettings
 from tokenizer.chat import end_of_turn, template_of
 from tokenizer.folder import TEMPLATE
@@ -26,13 +25,13 @@ from training.distributed import World
 def export(
     model: Mistral,
     folder: Path,
-    tokenizer: SavedTokenizer,
+    tokenizer: Tokenizer,
     dtype: str,
     world: World,
     *,
     base: PretrainedFolder | None = None,
     settings: FolderSettings = NO_SETTINGS,
-    files: Mapping[str, bytes] = MappingProxyType({}),
+    sources: Sequence[AnySource] = (),
 ) -> None:
     """Gather one tensor at a time and let process 0 write the folder; all processes must call it.
 
@@ -42,8 +41,14 @@ def export(
     Args:
         base: what an adapter was trained on.
         settings: of the folder that training started from; an adapter leaves them to its base.
-        files: what else belongs into the folder, by name.
+        sources: training data; conversations add their chat template to the folder, and their end
+            of a turn ends generation.
     """
+    files: dict[str, bytes] = {}
+    if any(isinstance(source, Conversations) for source in sources):
+        settings = settings.ended_by(end_of_turn(tokenizer))
+        if not tokenizer.templates:  # the tokenizer writes its own templates itself
+            files = {TEMPLATE: template_of(tokenizer).source.encode()}
     if not world.from_main(folder.exists()):
         tensors = _full_tensors(model)
         if not world.is_main:
@@ -71,27 +76,6 @@ def export(
                 files=files,
             )
     world.barrier()
-
-
-def chat_files(sources: Iterable[AnySource], tokenizer: Tokenizer) -> dict[str, bytes]:
-    """The chat template, by its file name, for a model that was trained on conversations.
-
-    Empty where the tokenizer has templates of its own, which it writes itself.
-    """
-    if tokenizer.templates or not _are_conversations(sources):
-        return {}
-    return {TEMPLATE: template_of(tokenizer).source.encode()}
-
-
-def chat_settings(
-    settings: FolderSettings, sources: Iterable[AnySource], tokenizer: Tokenizer
-) -> FolderSettings:
-    """The settings of a trained model: what ends an answer in training also ends generation."""
-    return settings.ended_by(end_of_turn(tokenizer)) if _are_conversations(sources) else settings
-
-
-def _are_conversations(sources: Iterable[AnySource]) -> bool:
-    return any(isinstance(source, Conversations) for source in sources)
 
 
 @torch.no_grad()

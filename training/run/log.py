@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint.manifest import finished
 from training.run.folder import json_row, read_starts
 from training.run.forgetting import DELTA, with_deltas
 
@@ -76,19 +75,6 @@ def read_records(run: Path) -> Records:
     reached = max((row["step"] for row in rows), default=0)
     measured = [row for row in rows if "eval" in row]
     return Records(environment, read_starts(run), steps, reached, measured)
-
-
-def describe_stop(run: Path) -> str:
-    """Step at which a run was stopped, from its folder, and the command that continues it."""
-    logged = run / "metrics.jsonl"
-    steps = [0]
-    if logged.is_file():
-        with logged.open(encoding="utf-8") as lines:
-            rows = [json_row(line) for line in lines if line.endswith("\n")]
-        steps += [row["step"] for row in rows if type(row.get("step")) is int]
-    saved = [step for step, _ in finished(run / "checkpoints")]
-    begin = f"after step {saved[-1]}, its newest checkpoint" if saved else "at step 0"
-    return f"stopped at step {max(steps)}; the same command continues {run} {begin}"
 
 
 def check_log(

@@ -1,4 +1,4 @@
-"""What a run says of itself: metrics.jsonl always, a progress bar, Weights & Biases on request."""
+"""Log of a run: metrics.jsonl, a progress bar and, on request, Weights & Biases."""
 
 import json
 import math
@@ -13,8 +13,12 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from model.config import ModelConfig
 from storage.atomic import make_durable, replace_text
+from training.distributed import World
 from training.run.folder import json_row
+from training.run.forgetting import Results, describe_evaluation, starting_point, with_deltas
+from training.step import StepResult
 
 LOG_LINE_SECONDS = 15
 WANDB_MODES = ("disabled", "offline", "online")
@@ -102,8 +106,57 @@ class MetricsLog:
         if self._wandb is not None:
             self._wandb.log(row, step=row["step"])
 
-    def make_durable(self) -> None:
-        """Force what has been written to disk: a checkpoint must not outlive its log."""
+    def step(
+        self,
+        step: int,
+        stage: str,
+        tokens: int,
+        lr: float,
+        result: StepResult,
+        rates: dict[str, float],
+        rows: list[tuple[int, float]] | None,
+    ) -> None:
+        """Log one update and show it.
+
+        Args:
+            tokens: read by the run up to this step.
+            rates: reading of a `Meter`.
+            rows: loss of each row, None where it is not logged.
+        """
+        row = {
+            "step": step,
+            "stage": stage,
+            "tokens": tokens,
+            "loss_nats": result.loss_nats,
+            "lr": lr,
+            "grad_norm": result.grad_norm,
+            **rates,
+            "sources": result.sources,
+        }
+        self.write(row if rows is None else row | {"rows": rows})
+        self.progress(row)
+
+    def evaluation(self, step: int, stage: str, results: Results) -> None:
+        """Log the loss on the held-out sets, with differences from step 0; nothing without sets."""
+        if self._file is None or not results:
+            return
+        start = results if step == 0 else starting_point(self._path) or {}
+        results = with_deltas(results, start)
+        self.write({"step": step, "stage": stage, "eval": results})
+        self.say(f"step {step}: {describe_evaluation(results)}")
+
+    def tasks(self, step: int, stage: str, scores: dict[str, dict[str, float | None]]) -> None:
+        """Log the accuracy of each benchmark, and its mean margin in nats."""
+        self.write({"step": step, "stage": stage, "tasks": scores})
+        parts = [
+            f"{name} {score['micro']:.1%}"
+            + (f" ({score['margin']:+.3f})" if score["margin"] else "")
+            for name, score in scores.items()
+        ]
+        self.say(f"step {step}: accuracy (margin in nats) {', '.join(parts)}")
+
+    def fsync(self) -> None:
+        """Force the log to disk: no checkpoint may exist without the rows that lead to it."""
         if self._file is not None:
             os.fsync(self._file.fileno())
 
@@ -114,7 +167,7 @@ class MetricsLog:
         figures = (
             f"{row['stage']} loss {row['loss_nats']:.3f} lr {row['lr']:.1e} "
             f"{row['tokens_per_second']:,.0f} tok/s "
-            f"MFU {row['mfu']:.0%} (customary {row['mfu_customary']:.0%})"
+            f"MFU {row['mfu']:.0%} (PaLM's count {row['mfu_palm']:.0%})"
         )
         if not self._bar.disable:
             self._bar.set_postfix_str(figures, refresh=False)
@@ -164,30 +217,45 @@ def _start_wandb(folder: Path, config: LoggingConfig, settings: dict) -> Any:
 class Meter:
     """Tokens per second and model FLOPs utilisation between two readings.
 
-    Only time that is handed in counts, so that evaluation and saving do not dilute the rates.
+    Only the time of updates is counted, not that of evaluation and saving.
 
     Args:
         peak_flops: per second, of all devices.
-        customary_flops: per token, see `ModelConfig.customary_training_flops`.
+        palm_flops: per token, see `ModelConfig.customary_training_flops`.
     """
 
-    def __init__(self, peak_flops: float, customary_flops: float) -> None:
-        self._peak_flops, self._customary_flops = peak_flops, customary_flops
+    def __init__(self, peak_flops: float, palm_flops: float) -> None:
+        self._peak_flops, self._palm_flops = peak_flops, palm_flops
         self._tokens, self._flops, self._seconds = 0, 0, 0.0
 
+    @classmethod
+    def for_run(
+        cls,
+        config: LoggingConfig,
+        model: ModelConfig,
+        row_length: int,
+        dtype: torch.dtype,
+        world: World,
+    ) -> "Meter":
+        """Meter against `logging.peak_tflops` or a matrix product measured now; prints the peak."""
+        peak = (config.peak_tflops or 0.0) * 1e12 or measure_peak_flops(world.device, dtype)
+        source = "measured now" if config.peak_tflops is None else "logging.peak_tflops"
+        world.say(f"MFU is relative to {peak / 1e12:.3g} TFLOP/s per device ({source})")
+        return cls(peak * world.size, model.customary_training_flops(1, row_length))
+
     def add(self, tokens: int, flops: int, seconds: float) -> None:
-        """Count work that all devices together have done, and the time it took."""
+        """Count the work of all devices in one update, and its time."""
         self._tokens += tokens
         self._flops += flops
         self._seconds += seconds
 
     def read(self) -> dict[str, float]:
-        """Figures since the last reading; a new interval begins."""
+        """Figures since the last reading; starts a new interval."""
         rate = self._tokens / self._seconds
         figures = {
             "tokens_per_second": rate,
             "mfu": self._flops / self._seconds / self._peak_flops,
-            "mfu_customary": rate * self._customary_flops / self._peak_flops,
+            "mfu_palm": rate * self._palm_flops / self._peak_flops,
             "seconds": self._seconds,
         }
         self._tokens, self._flops, self._seconds = 0, 0, 0.0

@@ -116,7 +116,7 @@ def straight(sample, tmp_path_factory):
 
 def figures(run):
     """Everything that a run logs and that does not depend on the clock."""
-    clock = ("tokens_per_second", "mfu", "mfu_customary", "seconds")
+    clock = ("tokens_per_second", "mfu", "mfu_palm", "seconds")
     rows = [{key: row[key] for key in row if key not in clock} for row in metrics(run)]
     assert len({(row["step"], "eval" in row) for row in rows}) == len(rows), "a step stands twice"
     return sorted(rows, key=lambda row: (row["step"], "eval" in row))

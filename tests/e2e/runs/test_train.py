@@ -50,7 +50,7 @@ def test_a_run_leaves_everything_it_promises(sample, tmp_path, capsys):
     assert [row["step"] for row in rows] == list(range(1, 13))
     assert set(rows[0]) == {
         *("step", "stage", "tokens", "loss_nats", "lr", "grad_norm"),
-        *("tokens_per_second", "mfu", "mfu_customary", "seconds", "sources"),
+        *("tokens_per_second", "mfu", "mfu_palm", "seconds", "sources"),
     }
     assert rows[-1]["tokens"] == 6144
     for row in rows:  # the loss is the mean over sources

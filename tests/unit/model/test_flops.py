@@ -112,6 +112,6 @@ def test_a_step_counts_the_masks_of_all_ranks():
     segments = segments_of(length, rows)
     expected = config.training_flops(segments.numel(), pairs_one_by_one(segments, window))
     assert run_ranks(flops_of_a_step, 2, length, window, rows) == [expected, expected]
-    meter = Meter(peak_flops=4.0 * expected, customary_flops=0.0)
+    meter = Meter(peak_flops=4.0 * expected, palm_flops=0.0)
     meter.add(segments.numel(), expected, seconds=2.0)
     assert meter.read()["mfu"] == 1 / 8

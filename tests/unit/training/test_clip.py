@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor
 from model.transformer import Mistral
 from tests.helpers.ranks import run_ranks
 from tests.helpers.toy import randomize, toy_config
-from training.clip import clip_gradients
+from training.optim import clip_gradients
 from training.parallelize import ParallelConfig, build_mesh, parallelize
 
 SHARED = [("fsdp", None), ("hsdp", 2), ("replicate", None)]

@@ -19,7 +19,7 @@ from data.sample.build import build_sample
 from tests.helpers.runs import ROOT
 from tests.helpers.sizes import SAMPLE_SCALE
 from training.distributed import Launch, read_launch, start_world
-from training.run.log import describe_stop
+from training.run.open import describe_stop
 
 TWO = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "h", "MASTER_PORT": "1"}
 

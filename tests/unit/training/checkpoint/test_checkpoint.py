@@ -472,18 +472,18 @@ def test_room_is_checked_before_anything_is_written(world, tmp_path, monkeypatch
     assert names(tmp_path) == ["step-00000001"]
     # At the start of a run: as many as will exist at a time, less those that do already.
     usage.free = 2 * needed
-    keeper.check_space(model, saves=100)
+    keeper.check_space(model, optimizer, 100 * 500)
     usage.free -= 1
     with pytest.raises(ValueError, match="are needed"):
-        keeper.check_space(model, saves=100)
-    keeper.check_space(model, saves=2)
+        keeper.check_space(model, optimizer, 100 * 500)
+    keeper.check_space(model, optimizer, 2 * 500)
     # What `keep_every` keeps counts as well: steps 4, 8, 12, ... of a save every 2 steps.
     usage.free = (2 + 1 + 50 - 1) * needed
     keeper.config = CheckpointConfig(every=2, keep_last=2, keep_every=4)
-    keeper.check_space(model, saves=100)
+    keeper.check_space(model, optimizer, 100 * 2)
     usage.free -= 1
     with pytest.raises(ValueError, match="keep fewer"):
-        keeper.check_space(model, saves=100)
+        keeper.check_space(model, optimizer, 100 * 2)
 
 
 def state_after(world, folder, steps):

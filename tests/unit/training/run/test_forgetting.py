@@ -6,7 +6,7 @@ import pytest
 
 from tests.helpers.runs import configure, evaluations, metrics, tiny
 from train import train
-from training.run.forgetting import DELTA, log_evaluation, starting_point, with_deltas
+from training.run.forgetting import DELTA, starting_point, with_deltas
 from training.run.metrics import LoggingConfig, MetricsLog
 from training.run.plots import plot_forgetting, stage_borders
 
@@ -52,7 +52,7 @@ def test_the_start_is_the_evaluation_at_step_0_alone(tmp_path):
 def test_a_log_that_lost_its_start_is_continued_without_deltas(tmp_path, capsys):
     path = write_log(tmp_path, {"step": 1, "loss_nats": 3.0})
     log = MetricsLog(tmp_path, LoggingConfig(), active=True, steps=9, settings={})
-    log_evaluation(log, path, 2, "s", results(a=2.0))
+    log.evaluation(2, "s", results(a=2.0))
     log.close()
     assert json.loads(path.read_text().splitlines()[-1])["eval"] == results(a=2.0)
     assert "step 2: bits per byte a 2.0000\n" in capsys.readouterr().out
@@ -85,7 +85,7 @@ def test_a_log_that_is_rewound_gets_the_same_row_again(tmp_path):
         log = MetricsLog(tmp_path, LoggingConfig(), active=True, steps=9, settings={})
         log.rewind(reached)
         for step in (0, 2, 4) if reached is None else (4,):
-            log_evaluation(log, path, step, "s", results(a=2 - step / 7, b=1 + step / 3))
+            log.evaluation(step, "s", results(a=2 - step / 7, b=1 + step / 3))
         log.close()
         texts.append(path.read_text())
     assert texts[0] == texts[1]

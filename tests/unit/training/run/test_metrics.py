@@ -74,7 +74,7 @@ def test_a_log_file_gets_lines_with_the_time_left(tmp_path, capsys):
     log = open_log(tmp_path)
     log.rewind(None)
     row = {"stage": "s", "loss_nats": 1.0, "lr": 1e-3, "mfu": 0.5, "tokens_per_second": 10.0}
-    row["mfu_customary"] = 0.6
+    row["mfu_palm"] = 0.6
     log.progress(row | {"step": 3, "tokens": 600})
     log.close()
     assert "step 3/9 s loss 1.000" in (out := capsys.readouterr().out)
@@ -82,13 +82,13 @@ def test_a_log_file_gets_lines_with_the_time_left(tmp_path, capsys):
 
 
 def test_the_meter_counts_only_the_time_it_is_given():
-    meter = Meter(peak_flops=100.0, customary_flops=6.0)
+    meter = Meter(peak_flops=100.0, palm_flops=6.0)
     meter.add(tokens=10, flops=50, seconds=2.0)
     meter.add(tokens=30, flops=150, seconds=2.0)
     assert meter.read() == {
         "tokens_per_second": 10.0,
         "mfu": 0.5,
-        "mfu_customary": 0.6,
+        "mfu_palm": 0.6,
         "seconds": 4.0,
     }
     meter.add(tokens=7, flops=0, seconds=7.0)
