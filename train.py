@@ -24,8 +24,8 @@ from conf.description import describe_run
 from conf.schema import Config, load, register
 from data.rows.loader import Batch
 from data.rows.seeds import derive
+from model.adapters import seed_dropout
 from model.documents import Documents, copy_to
-from model.lora import seed_dropout
 from model.transformer import Mistral
 from training.checkpoint.checkpointer import Checkpointer
 from training.checkpoint.export import export

@@ -10,10 +10,9 @@ import torch
 
 from conf.schema import Config, load_run
 from model.config import ModelConfig
-from model.initial import InitialWeights
-from model.lora import LoraOptions
+from model.lora.layer import LoraOptions
 from model.transformer import Mistral
-from model.weights import WeightSource
+from model.weights import InitialWeights, WeightSource
 from pretrained.folder import Folder
 from pretrained.safetensors_folder import PretrainedFolder
 from pretrained.settings import FolderSettings

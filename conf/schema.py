@@ -23,7 +23,7 @@ from data.rows.curriculum import Plan
 from data.rows.curriculum_config import CurriculumConfig, weights_of_sources
 from evaluation.multiple_choice.in_training import TasksConfig
 from model.config import ModelConfig
-from model.lora import LoraOptions
+from model.lora.layer import LoraOptions
 from training.checkpoint.checkpointer import CheckpointConfig
 from training.evaluate import EvaluationConfig
 from training.optim import OptimConfig

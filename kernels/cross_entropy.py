@@ -1,11 +1,10 @@
 """Cross-entropy of the output head with the gradient written over the logits, chunk by chunk.
 
-The network's loss on CUDA; `model.loss` has its twin in torch for CPUs, where a chunk of logits
-exists in the compute dtype, in fp32 and again as a gradient; here once. On an H200, with 8,192
-tokens and 65,536 ids, at 0.93 of the speed of torch.compile on all logits at once and 1.17 of
+The network's loss on CUDA. Its twin in torch for CPUs (`model.loss`) holds a chunk of logits in the
+compute dtype, in fp32 and as a gradient; this kernel holds it once. On an H200, with 8,192 tokens
+and 65,536 ids, it reaches 0.93 of the speed of torch.compile on all logits at once and 1.17 of
 eager; it is kept because its memory does not grow with the tokens (docs/results/performance.md).
-The idea of computing the gradient in place is that of Liger Kernel (Hsu et al. 2024, section 3.2);
-z-loss is PaLM's (Chowdhery et al. 2022, section 5).
+Liger Kernel also computes the gradient in place (Hsu et al. 2024, section 3.2).
 """
 
 # pyright: reportInvalidTypeForm=false
@@ -17,7 +16,6 @@ from torch import Tensor
 
 from kernels.launch import check_launch, jit, power_of_two, tl
 
-IGNORE = -100
 CHUNK_LOGITS = 1 << 28
 """Logits held at a time: 512 MiB in bfloat16, 4,096 tokens of a 64k vocabulary."""
 EVEN_ROWS = 128
@@ -25,28 +23,24 @@ MAX_BLOCK = 4096
 
 
 def reference(
-    logits: Tensor, labels: Tensor, num_tokens: int, z_loss: float = 0.0
+    logits: Tensor, labels: Tensor, num_tokens: int, ignore_index: int
 ) -> tuple[Tensor, Tensor]:
-    """Losses (N,) and their gradient (N, V) by torch; the logits (N, V) are left as they are.
+    """Losses (N,) and their gradient (N, V) by torch; the logits (N, V) are not changed.
 
     Args:
-        labels: (N,) the id to predict; -100 has no loss and no gradient.
+        labels: (N,) the id to predict; `ignore_index` has no loss and no gradient.
         num_tokens: columns from here on are padding: no probability, no gradient.
-        z_loss: weight of the squared logarithm of the softmax denominator.
     """
     exact = torch.promote_types(logits.dtype, torch.float32)
     with torch.enable_grad():
         x = logits.detach().to(exact).requires_grad_()
         real = x[:, :num_tokens]
-        losses = F.cross_entropy(real, labels, reduction="none", ignore_index=IGNORE)
-        losses = losses + z_loss * real.logsumexp(1).square() * (labels != IGNORE)
+        losses = F.cross_entropy(real, labels, reduction="none", ignore_index=ignore_index)
         (gradient,) = torch.autograd.grad(losses.sum(), x)
     return losses.detach(), gradient.to(logits.dtype)
 
 
-def softmax_gradient_(
-    logits: Tensor, labels: Tensor, num_tokens: int, z_loss: float = 0.0
-) -> Tensor:
+def softmax_gradient_(logits: Tensor, labels: Tensor, num_tokens: int, ignore_index: int) -> Tensor:
     """Losses (N,) in fp32; the logits (N, V) become the gradient of their sum, in place.
 
     Arguments are those of `reference`. A label outside the vocabulary makes its loss NaN.
@@ -63,7 +57,7 @@ def softmax_gradient_(
             losses,
             columns,
             num_tokens,
-            z_loss,
+            ignore_index,
             BLOCK=min(MAX_BLOCK, power_of_two(columns)),
             num_warps=8,
         )
@@ -71,12 +65,14 @@ def softmax_gradient_(
 
 
 @jit
-def _softmax_gradient(logits, labels, losses, columns, num_tokens, z_loss, BLOCK: tl.constexpr):
+def _softmax_gradient(
+    logits, labels, losses, columns, num_tokens, ignore_index, BLOCK: tl.constexpr
+):
     """One row per program, read twice and written once."""
     row = tl.program_id(0).to(tl.int64)  # rows * columns may pass 2^31
     logits += row * columns
     label = tl.load(labels + row)
-    supervised = label != -100
+    supervised = label != ignore_index
     offsets = tl.arange(0, BLOCK)
     valid = (label >= 0) & (label < num_tokens)
     own = tl.load(logits + label, mask=valid, other=float("nan")).to(tl.float32)
@@ -91,32 +87,31 @@ def _softmax_gradient(logits, labels, losses, columns, num_tokens, z_loss, BLOCK
         total = total * tl.exp(highest - top) + tl.sum(tl.exp(x - top), 0)
         highest = top
     log_total = tl.log(total)
-    log_denominator = highest + log_total
-    # Not log_denominator - own, which would cancel where all logits are large.
-    loss = (highest - own) + log_total + z_loss * log_denominator * log_denominator
+    # Not (highest + log_total) - own, which would cancel where all logits are large.
+    loss = (highest - own) + log_total
     tl.store(losses + row, tl.where(supervised, loss, 0.0))
 
-    # Threads of a program run apart: none may overwrite a logit that another has yet to read.
+    # No thread of the program may overwrite a logit that another thread has yet to read.
     tl.debug_barrier()
-    scale = 1.0 + 2.0 * z_loss * log_denominator
     for start in range(0, columns, BLOCK):
         at = start + offsets
         x = tl.load(logits + at, mask=at < num_tokens, other=-float("inf")).to(tl.float32)
-        slope = tl.exp((x - highest) - log_total) * scale - tl.where(at == label, 1.0, 0.0)
-        slope = tl.where(supervised, slope, 0.0)
-        tl.store(logits + at, slope, mask=at < columns)
+        gradient = tl.exp((x - highest) - log_total) - tl.where(at == label, 1.0, 0.0)
+        gradient = tl.where(supervised, gradient, 0.0)
+        tl.store(logits + at, gradient, mask=at < columns)
 
 
-def supervised_positions(labels: Tensor, count: int | None = None) -> Tensor:
-    """Where the labels (N,) are not -100, in order.
+def supervised_positions(labels: Tensor, ignore_index: int, count: int | None = None) -> Tensor:
+    """Positions of the labels (N,) that are not `ignore_index`, in order.
 
     Args:
-        count: how many these are, if the host knows; otherwise it waits for the device to say so.
+        count: number of these positions, if the host knows it; otherwise the host waits for the
+            device to count them.
     """
-    supervised = labels != IGNORE
+    supervised = labels != ignore_index
     if count is None:
         return supervised.nonzero().squeeze(1)
-    # On the device, for which nobody waits: a wrong count would leave out labels, or take in -1.
+    # Checked on the device, without waiting: a wrong count would omit labels or add index -1.
     torch._assert_async(supervised.sum() == count)
     return supervised.nonzero_static(size=count).squeeze(1)
 
@@ -126,7 +121,7 @@ def linear_cross_entropy(
     weight: Tensor,
     labels: Tensor,
     num_tokens: int,
-    z_loss: float = 0.0,
+    ignore_index: int,
     supervised: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Summed cross-entropy of `hidden @ weight.T`, and the losses of all tokens without gradient.
@@ -135,13 +130,13 @@ def linear_cross_entropy(
         hidden: (N, D).
         weight: (V, D). All V rows are multiplied, so that a vocabulary padded to a good multiple
             stays one; the kernel masks the padding.
-        labels, num_tokens, z_loss: those of `reference`.
-        supervised: `supervised_positions`' count.
+        labels, num_tokens, ignore_index: as in `reference`.
+        supervised: `count` of `supervised_positions`.
     """
-    if not torch.is_grad_enabled():  # a parameter asks for its gradient even then
+    if not torch.is_grad_enabled():  # a parameter requires its gradient even then
         weight = weight.detach()
-    positions = supervised_positions(labels, supervised)
-    return _LinearCrossEntropy.apply(hidden, weight, labels, positions, num_tokens, z_loss)  # pyright: ignore[reportReturnType]
+    positions = supervised_positions(labels, ignore_index, supervised)
+    return _LinearCrossEntropy.apply(hidden, weight, labels, positions, num_tokens, ignore_index)  # pyright: ignore[reportReturnType]
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
@@ -162,7 +157,7 @@ def _chunk_rows(vocabulary: int) -> int:
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, labels, positions, num_tokens, z_loss):  # noqa: ANN205
+    def forward(ctx, hidden, weight, labels, positions, num_tokens, ignore_index):  # noqa: ANN205
         want_hidden, want_weight, *_ = ctx.needs_input_grad
         losses = torch.zeros(len(labels), dtype=torch.float32, device=hidden.device)
         grad_hidden = torch.zeros_like(hidden) if want_hidden else None
@@ -171,12 +166,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         buffer = hidden.new_empty(rows, len(weight))
         for chunk in positions.split(rows):
             x = hidden[chunk]
-            slope = torch.mm(x, weight.T, out=buffer[: len(chunk)])
-            losses[chunk] = softmax_gradient_(slope, labels[chunk], num_tokens, z_loss)
+            gradient = torch.mm(x, weight.T, out=buffer[: len(chunk)])  # logits at first
+            losses[chunk] = softmax_gradient_(gradient, labels[chunk], num_tokens, ignore_index)
             if grad_hidden is not None:
-                grad_hidden[chunk] = slope @ weight
+                grad_hidden[chunk] = gradient @ weight
             if grad_weight is not None:
-                _add_product(grad_weight, slope.T, x)
+                _add_product(grad_weight, gradient.T, x)
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.weight_dtype = weight.dtype
         ctx.mark_non_differentiable(losses)

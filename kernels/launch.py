@@ -24,10 +24,10 @@ def jit(kernel: Callable[..., None]) -> Any:
     return import_module("triton").jit(kernel) if installed else kernel
 
 
-def chosen(x: Tensor) -> bool:
-    """Whether the network calls kernels for such a tensor: on CUDA, where nothing is compiled.
+def use_triton(x: Tensor) -> bool:
+    """Decide if an operation on a tensor calls its Triton kernel: on CUDA, outside compiled code.
 
-    A compiler makes its own from the references, together with what stands around them.
+    A compiler generates its own kernels from the torch references and their surroundings.
     """
     fits = x.device.type == "cuda" and x.dtype != torch.float64
     if not (fits and installed) or torch.compiler.is_compiling():

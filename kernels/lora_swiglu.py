@@ -4,7 +4,7 @@ With adapters (Hu et al. 2021, section 4.1) gate and up are each a product with 
 an update, and the gradient of their product is another such sum. Updates as wide as the
 feed-forward are made here from their R numbers per token, where they are used, and gradients of
 three factors are summed while what they are made of is at hand; otherwise each is written and read
-again, ten passes over memory as wide as the feed-forward per layer. `model.adapted` is the user,
+again, ten passes over memory as wide as the feed-forward per layer. `model.lora.fused` is the user,
 compiled or not. R up to `MAX_RANK`.
 Dims: N tokens, F feed-forward, R rank.
 """

@@ -2,7 +2,7 @@
 
 The network uses it where nothing is compiled on CUDA. On an H200 1.4 times as fast as torch.compile
 and 9 times as eager, which makes fp32 copies, with 32,768 tokens (docs/results/performance.md).
-The pairs (i, i + E / 2) are those of `model.rotary.rotate`; Su et al. 2021, section 3.4.2.
+The pairs (i, i + E / 2) are those of `model.rotary.apply_rotary`; Su et al. 2021, section 3.4.2.
 """
 
 # pyright: reportInvalidTypeForm=false

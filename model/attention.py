@@ -16,11 +16,12 @@ query head h reads key head h // (H / K).
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
@@ -105,6 +106,53 @@ def attention(
 ) -> Query:
     """Attention as the module docstring defines it, by the named backend."""
     return BACKENDS[backend](query, key, value, documents, window)
+
+
+@runtime_checkable
+class AttentionContext(Protocol):
+    """The keys that the tokens of one forward pass attend to.
+
+    The one point where decoding takes hold of the network: `Mistral.forward` builds a
+    `PackedContext` unless it is given another context, such as a pass over a KV cache.
+    """
+
+    @property
+    def positions(self) -> Int[Tensor, "B T"]:
+        """Position of each token in its document, for the rotary angles."""
+        ...
+
+    def mix(self, query: Query, key: KeyValue, value: KeyValue) -> Query:
+        """Attention of one layer, on rotated queries and keys; called once per layer, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class PackedContext:
+    """Context of packed rows: each document attends to its own tokens, within the window.
+
+    Attributes:
+        documents: as `prepare_documents` returns them.
+        window: number of keys that a query sees, including its own; None: all of its document.
+        backend: a name in `BACKENDS`.
+    """
+
+    documents: Documents
+    window: int | None
+    backend: str
+
+    @classmethod
+    def of(cls, documents: Documents, window: int | None, backend: str) -> "PackedContext":
+        """The context of a batch, with what its backend computes once per batch."""
+        return cls(prepare_documents(documents, window, backend), window, backend)
+
+    @property
+    def positions(self) -> Int[Tensor, "B T"]:
+        return self.documents.positions
+
+    def mix(self, query: Query, key: KeyValue, value: KeyValue) -> Query:
+        return attention(
+            query, key, value, self.documents, window=self.window, backend=self.backend
+        )
 
 
 def attention_after(

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from kernels import cross_entropy
 from kernels.cross_entropy import supervised_positions
-from kernels.launch import chosen
-from model.tiles import tile_rows
+from kernels.launch import use_triton
+from model.labels import IGNORE_INDEX
+from model.norm import tile_rows
 
-IGNORE = cross_entropy.IGNORE
 CHUNK_LOGITS = 1 << 26
 """Logits held at a time: 128 MiB in 16 bits, in matrix products large enough to be efficient; with
-half of it a CPU multiplies bfloat16 slopes and a head of 32,000 rows at half the speed."""
+half of it a CPU multiplies bfloat16 gradients and a head of 32,000 rows at half the speed."""
 HEAD_ROWS = 4096
 """Rows of the head that are multiplied, or whose gradient is added up, at a time: a CPU then has
 them in its cache as its instructions want them, and adding up takes no second one of its size."""
@@ -47,21 +47,21 @@ def linear_cross_entropy(
     """Summed cross-entropy of `hidden @ weight.T` against labels; on CUDA by the Triton kernel.
 
     Args:
-        labels: the id each position should predict; -100 is not supervised.
+        labels: the id that each position should predict; `IGNORE_INDEX` is not supervised.
         num_tokens: ids from here on are padding of the vocabulary and get no probability.
-        supervised: how many labels are not -100, if the host knows; otherwise it waits for the
-            device to count them.
+        supervised: number of supervised labels, if the host knows it; otherwise the host waits for
+            the device to count them.
     """
     assert 0 < num_tokens <= weight.shape[0]
-    if not torch.is_grad_enabled():  # a parameter asks for its gradient even then
+    if not torch.is_grad_enabled():  # a parameter requires its gradient even then
         weight = weight.detach()
     x, y = hidden.flatten(0, 1), labels.flatten()
-    if chosen(hidden):
+    if use_triton(hidden):
         total, tokens = cross_entropy.linear_cross_entropy(
-            x, weight, y, num_tokens, supervised=supervised
+            x, weight, y, num_tokens, IGNORE_INDEX, supervised
         )
     else:
-        positions = supervised_positions(y, supervised)
+        positions = supervised_positions(y, IGNORE_INDEX, supervised)
         total, tokens = _ChunkedCrossEntropy.apply(x, weight, y, positions, num_tokens)  # pyright: ignore[reportGeneralTypeIssues]
     return Losses(total, tokens.view_as(labels).sum(1))
 
@@ -82,17 +82,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         logits = hidden.new_empty(size, num_tokens)  # one for all chunks: new pages cost a CPU time
         for chunk in positions.split(size):
             x, y = hidden[chunk], labels[chunk]
-            slopes = logits[: len(y)]
-            for rows, out in zip(head.split(HEAD_ROWS), slopes.split(HEAD_ROWS, 1), strict=True):
+            grads = logits[: len(y)]  # logits first, then replaced by their gradients
+            for rows, out in zip(head.split(HEAD_ROWS), grads.split(HEAD_ROWS, 1), strict=True):
                 torch.mm(x, rows.T, out=out)
-            losses[chunk] = _losses(slopes, y, exact, replace=want_hidden or want_weight)
+            losses[chunk] = _losses(grads, y, exact, replace=want_hidden or want_weight)
             if grad_hidden is not None:
-                grad_hidden[chunk] = slopes @ head
+                grad_hidden[chunk] = grads @ head
             if columns is not None:
                 turned = x.T.contiguous()  # (D, N)
                 parts = columns[:, :num_tokens].split(HEAD_ROWS, 1)
-                for part, slope in zip(parts, slopes.split(HEAD_ROWS, 1), strict=True):
-                    part += (turned @ slope).to(exact)  # adding two dtypes is slower than this
+                for part, grad in zip(parts, grads.split(HEAD_ROWS, 1), strict=True):
+                    part += (turned @ grad).to(exact)  # adding two dtypes is slower than this
         ctx.save_for_backward(grad_hidden, columns)
         ctx.weight_dtype = weight.dtype
         ctx.mark_non_differentiable(losses)
@@ -138,7 +138,7 @@ def _losses(logits: Tensor, labels: Tensor, exact: torch.dtype, *, replace: bool
         values = tile.to(exact)  # the tile itself, if it is exact
         own = values.gather(1, index)
         largest = values.amax(1, keepdim=True)
-        # In steps: torch's log_softmax would take each exponential twice, once for the slopes.
+        # In steps: torch's log_softmax would take each exponential twice, once for the gradient.
         total = values.sub_(largest).exp_().sum(1, keepdim=True)
         loss = total.log() - (own - largest)
         losses.append(loss.squeeze(1))

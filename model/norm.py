@@ -1,11 +1,41 @@
 """Root mean square normalization (Zhang and Sennrich 2019), with a backward pass for eager CPUs."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from model.tiles import tiles, worth_tiling
+TILE = 1 << 17
+"""Elements that one thread works on at a time."""
+
+
+def worth_tiling(x: Tensor) -> bool:
+    """Whether an operation in pieces, with its backward pass by hand, is to be taken: on an eager
+    CPU, unless it generates token by token.
+
+    Compilers fuse torch's own, and on a GPU nothing of it has been measured.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    return torch.is_grad_enabled() or x.numel() > TILE
+
+
+def tile_rows(width: int) -> int:
+    """Rows of that many elements in one piece, over all threads."""
+    return max(1, TILE * torch.get_num_threads() // width)
+
+
+def tiles(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The tensors, alike in all but the last dim, in the same pieces of their rows: (N, D) each.
+
+    What is written to a piece is written to its tensor, which therefore has to be contiguous; the
+    others are copied where they are not.
+    """
+    rows = tile_rows(tensors[0].shape[-1])
+    pieces = (x.reshape(-1, x.shape[-1]).split(rows) for x in tensors)
+    return zip(*pieces, strict=True)
 
 
 class RMSNorm(nn.Module):
@@ -47,10 +77,10 @@ class _RMSNorm(torch.autograd.Function):
             y, g = part.to(scale.dtype), grad.to(scale.dtype)  # (N, D)
             inverse = _inverse_rms(y, ctx.eps)  # (N, 1)
             products = g * y
-            slope = torch.mv(products, scale)[:, None].mul_(inverse.square()).div_(len(scale))
+            shift = torch.mv(products, scale)[:, None].mul_(inverse.square()).div_(len(scale))
             if grad_weight is not None:
                 grad_weight += torch.mv(products.T, inverse[:, 0])
-            torch.mul(g, scale, out=products).addcmul_(y, slope, value=-1)
+            torch.mul(g, scale, out=products).addcmul_(y, shift, value=-1)
             out.copy_(products.mul_(inverse))
         return grad_x, None if grad_weight is None else grad_weight.to(weight.dtype), None
 

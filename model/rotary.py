@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from model.tiles import tiles, worth_tiling
+from model.norm import tiles, worth_tiling
 
 
 class Rotary(NamedTuple):
@@ -30,7 +30,7 @@ def rotary_angles(positions: Int[Tensor, "B T"], head_size: int, theta: float) -
     return Rotary(angles.cos(), angles.sin())
 
 
-def rotate(x: Float[Tensor, "B T heads E"], rotary: Rotary) -> Float[Tensor, "B T heads E"]:
+def apply_rotary(x: Float[Tensor, "B T heads E"], rotary: Rotary) -> Float[Tensor, "B T heads E"]:
     """Rotate pair (i, i + E / 2) of each head by its angle."""
     if worth_tiling(x):
         return _Rotate.apply(x, *rotary)  # pyright: ignore[reportReturnType]

@@ -19,8 +19,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from model.adapters import add_lora
 from model.config import ModelConfig
-from model.lora import EMBEDDING, HEAD, SAVED_NAMES, LoraConfig, add_lora
+from model.lora.layer import EMBEDDING_MODULE, HEAD_MODULE, SAVED_NAMES, LoraConfig
 from model.transformer import Mistral
 from pretrained.adapter_config import CONFIG, read_config
 from pretrained.adapter_tensors import (
@@ -405,9 +406,11 @@ def save_adapter(
         ValueError: the folder exists.
     """
     state = {PREFIX + name: tensor.detach().cpu().contiguous() for name, tensor in tensors}
-    if model.config.tie_word_embeddings and PREFIX + SAVED_NAMES[EMBEDDING] in state:
+    if model.config.tie_word_embeddings and PREFIX + SAVED_NAMES[EMBEDDING_MODULE] in state:
         # PEFT trains the two as one, and writes both.
-        state[PREFIX + SAVED_NAMES[HEAD]] = state[PREFIX + SAVED_NAMES[EMBEDDING]].clone()
+        state[PREFIX + SAVED_NAMES[HEAD_MODULE]] = state[
+            PREFIX + SAVED_NAMES[EMBEDDING_MODULE]
+        ].clone()
     with new_folder(folder) as partial:
         # One entry of metadata: safetensors writes several in an order that changes between runs.
         save_file(state, partial / WEIGHTS, metadata={BASE_DIGEST: base_digest})

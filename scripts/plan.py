@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from conf.command import command
 from conf.schema import BatchConfig
 from model.config import ModelConfig
-from model.lora import LoraConfig, LoraOptions
+from model.lora.layer import LoraConfig, LoraOptions
 from tools.planning.memory import STATES, count_weights, fewest_checkpointed, peak_memory
 from tools.planning.simulate import simulate
 from tools.planning.step_time import Job, MachineConfig, scaling_limit, step_time

@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from model.lora import InitialAdapter, LoraOptions, add_lora, check_rank, settle
+from model.adapters import InitialAdapter, add_lora, check_rank, settle
+from model.lora.layer import LoraOptions
 from model.transformer import Mistral
 from model.weights import WeightSource
 from pretrained.adapter import AdapterFolder

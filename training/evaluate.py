@@ -17,7 +17,7 @@ from data.rows.conversations import Conversations
 from data.rows.loader import Batch
 from data.rows.sources import AnySource
 from model.documents import Documents
-from model.loss import IGNORE
+from model.labels import IGNORE_INDEX
 from model.transformer import Mistral
 from tokenizer.chat import Encoded, encode_conversation
 from tokenizer.tokenizer import Tokenizer
@@ -218,14 +218,16 @@ def pack_pieces(pieces: Sequence[Encoded], row_length: int) -> Batch:
         used += len(piece.ids)
     shape = (len(rows), row_length)
     tokens, segments, positions = (torch.zeros(shape, dtype=torch.int64) for _ in range(3))
-    labels = torch.full(shape, IGNORE)
+    labels = torch.full(shape, IGNORE_INDEX)
     for row, documents in enumerate(rows):
         start = 0
         for number, (ids, supervised) in enumerate(documents, 1):
             span = slice(start, start + len(ids))
             tokens[row, span] = torch.tensor(ids)
             following = zip(ids[1:], supervised[1:], strict=True)
-            labels[row, span] = torch.tensor([*(i if s else IGNORE for i, s in following), IGNORE])
+            labels[row, span] = torch.tensor(
+                [*(i if s else IGNORE_INDEX for i, s in following), IGNORE_INDEX]
+            )
             segments[row, span] = number
             positions[row, span] = torch.arange(len(ids))
             start += len(ids)

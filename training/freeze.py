@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from data.rows.curriculum import StagePlan
 from model.config import ModelConfig
-from model.lora import LoraConfig
+from model.lora.layer import LoraConfig
 from model.transformer import Mistral
 from training.parallelize import local_rows
 

@@ -23,9 +23,10 @@ import numpy as np
 from jaxtyping import Bool, Int64, Integer
 
 from data.rows.best_fit import best_fit
-from data.rows.packing import IGNORED, Row
+from data.rows.packing import Row
 from data.rows.seeds import derive, permutation, splitmix64
 from data.rows.shards import map_file, read_manifest
+from model.labels import IGNORE_INDEX
 from tokenizer.chat import (
     CHAT_TEMPLATE,
     Encoded,
@@ -174,7 +175,7 @@ class ConversationRows:
     def row(self, n: int) -> Row:
         """Row n of the source."""
         tokens = np.zeros(self.row_length, np.int64)
-        labels = np.full(self.row_length, IGNORED, np.int64)
+        labels = np.full(self.row_length, IGNORE_INDEX, np.int64)
         segments = np.zeros(self.row_length, np.int32)
         positions = np.zeros(self.row_length, np.int32)
         documents, stop = self._documents(n), 0
@@ -182,7 +183,9 @@ class ConversationRows:
             ids, supervised = self.source.document(number), self.source.supervised(number)
             start, stop = stop, stop + len(ids)
             tokens[start:stop] = ids
-            labels[start : stop - 1] = np.where(supervised[1:], tokens[start + 1 : stop], IGNORED)
+            labels[start : stop - 1] = np.where(
+                supervised[1:], tokens[start + 1 : stop], IGNORE_INDEX
+            )
             segments[start:stop] = segment
             positions[start:stop] = np.arange(len(ids))
         positions[stop:] = np.arange(self.row_length - stop)

@@ -16,8 +16,9 @@ from jaxtyping import Int32, Int64
 from torch import Tensor
 
 from data.rows.curriculum import Plan
-from data.rows.packing import IGNORED, Row, empty_row
+from data.rows.packing import Row, empty_row
 from data.rows.sources import AnySource, rows_of_run
+from model.labels import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Batch:
     @property
     def supervised_tokens(self) -> int:
         """How many tokens have a label."""
-        return int((self.labels != IGNORED).sum())
+        return int((self.labels != IGNORE_INDEX).sum())
 
 
 class Loader:

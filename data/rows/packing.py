@@ -13,9 +13,7 @@ import numpy as np
 from jaxtyping import Int32, Int64, Integer
 
 from data.rows.stream import Stream
-
-IGNORED = -100
-"""The label of a token whose successor is not to be predicted."""
+from model.labels import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Row:
     """One row of training data.
 
     Attributes:
-        tokens, labels: `labels[t]` is the token that follows `tokens[t]`, or `IGNORED`.
+        tokens, labels: `labels[t]` is the token that follows `tokens[t]`, or `IGNORE_INDEX`.
         segments: which document of the row each token belongs to, from 1; 0 is padding.
         positions: from 0 within each segment.
         documents: the number within its source of each segment's document.
@@ -46,7 +44,7 @@ def cut_row(stream: Stream, n: int, row_length: int) -> Row:
     positions = (np.arange(row_length + 1) - starts).astype(np.int32)
     return Row(
         tokens=tokens[:-1],
-        labels=np.where(segments[1:] == segments[:-1], tokens[1:], IGNORED),
+        labels=np.where(segments[1:] == segments[:-1], tokens[1:], IGNORE_INDEX),
         segments=segments[:-1],
         positions=positions[:-1],
         documents=span.documents[: segments[-2]],
@@ -85,7 +83,7 @@ def empty_row(row_length: int) -> Row:
     """A row of padding: nothing to predict, no document."""
     return Row(
         tokens=np.zeros(row_length, np.int64),
-        labels=np.full(row_length, IGNORED, np.int64),
+        labels=np.full(row_length, IGNORE_INDEX, np.int64),
         segments=np.zeros(row_length, np.int32),
         positions=np.arange(row_length, dtype=np.int32),
         documents=np.zeros(0, np.int64),

@@ -73,7 +73,7 @@ def run_pass(
     hook = model.lm_head.register_forward_pre_hook(reader)
     try:
         with _eager(model):
-            model(torch.tensor([tokens], device=device), cache=branches)
+            model(torch.tensor([tokens], device=device), context=branches)
     finally:
         hook.remove()
     return branches.extended() if extend else prefix

@@ -15,7 +15,7 @@ from data.sample.probes import Question
 from evaluation.scoring.loglikelihood import score
 from evaluation.scoring.requests import Request
 from model.documents import Documents
-from model.loss import IGNORE
+from model.labels import IGNORE_INDEX
 from model.transformer import Mistral
 from tokenizer.tokenizer import Tokenizer
 from training.evaluate import cut_text
@@ -89,7 +89,7 @@ def piece_losses(
         count = max(1, batch_tokens // width)
         order, chosen = order[:-count], order[-count:]
         tokens = torch.zeros(len(chosen), width, dtype=torch.int64)
-        labels = torch.full_like(tokens, IGNORE)
+        labels = torch.full_like(tokens, IGNORE_INDEX)
         segments = torch.zeros_like(tokens, dtype=torch.int32)
         for row, n in enumerate(chosen):
             length = len(pieces[n])

@@ -15,6 +15,7 @@ from torch import Tensor
 from experiments.benchmarks.harness.common import copy_rate, dtype_names, need, timed
 from experiments.benchmarks.harness.workloads import Kernel
 from model.device import DTYPES, choose_device
+from model.labels import IGNORE_INDEX
 from model.rotary import rotary_angles
 from training.run.metrics import measure_peak_flops
 
@@ -176,7 +177,7 @@ def _swiglu(work: Kernel, dtype: torch.dtype, device: torch.device) -> Case:
 
 
 class _LoraSwiGLU(torch.autograd.Function):
-    """The kernels as `model.adapted` calls them, with the narrow products around."""
+    """The kernels as `model.lora.fused` calls them, with the narrow products around."""
 
     @staticmethod
     def forward(ctx, gate, up, low, b_gate, b_up, a_down):  # noqa: ANN001, ANN205
@@ -239,7 +240,7 @@ def _linear_cross_entropy(work: Kernel, dtype: torch.dtype, device: torch.device
         return liger_fused_linear_cross_entropy(hidden, weight, labels, reduction="sum")
 
     return Case(
-        lambda x, w: k.linear_cross_entropy(x, w, labels, work.ids)[0],
+        lambda x, w: k.linear_cross_entropy(x, w, labels, work.ids, IGNORE_INDEX)[0],
         plain,
         liger,
         inputs,

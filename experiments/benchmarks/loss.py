@@ -10,6 +10,7 @@ from torch import Tensor
 from experiments.benchmarks.harness.common import dtype_names, timed, wait
 from experiments.benchmarks.harness.workloads import Loss
 from model.device import DTYPES, choose_device
+from model.labels import IGNORE_INDEX
 from model.loss import linear_cross_entropy
 from training.run.metrics import measure_peak_flops
 
@@ -21,7 +22,7 @@ def measure(work: Loss, side: str) -> dict:
     # Threads, code and scratch space that every matrix product needs.
     loss(*_batch(work, 8, max(1, work.ids // 64), dtype, device)).backward()
     hidden, weight, labels = _batch(work, work.tokens, work.ids, dtype, device)
-    labels[:, work.supervised :] = -100
+    labels[:, work.supervised :] = IGNORE_INDEX
     before = held(device, "VmRSS")
     forget_peak(device)
     loss(hidden, weight, labels).backward()

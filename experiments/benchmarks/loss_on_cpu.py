@@ -22,6 +22,7 @@ import torch
 from torch.distributed._tools.mem_tracker import MemTracker
 
 from experiments.benchmarks.loss import chunked, forget_peak, held, plain
+from model.labels import IGNORE_INDEX
 
 CPU = torch.device("cpu")
 
@@ -43,7 +44,7 @@ def measure_memory(tokens: int, ids: int, width: int, dtype: torch.dtype, superv
     x = batch(8, ids // 64, width, dtype)
     chunked(*x).backward()  # threads, code and scratch space that every matrix product needs
     x = batch(tokens, ids, width, dtype)
-    x[2][:, supervised:] = -100
+    x[2][:, supervised:] = IGNORE_INDEX
     before = held(CPU, "VmRSS")
     forget_peak(CPU)
     start = time.perf_counter()

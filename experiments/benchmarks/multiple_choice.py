@@ -31,9 +31,8 @@ from transformers import AutoModelForCausalLM
 from evaluation.scoring.loglikelihood import score
 from evaluation.scoring.requests import Request
 from model.config import ModelConfig
-from model.initial import InitialWeights
 from model.transformer import Mistral
-from model.weights import fill
+from model.weights import InitialWeights, fill
 from pretrained.safetensors_folder import load_pretrained, save_pretrained
 from tokenizer.tokenizer import Tokenizer
 

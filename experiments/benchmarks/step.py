@@ -11,8 +11,9 @@ from model.attention import attention, describe_backend, prepare_documents, reso
 from model.config import ModelConfig
 from model.device import compute_dtype
 from model.documents import Documents
-from model.initial import InitialWeights
+from model.labels import IGNORE_INDEX
 from model.transformer import Mistral
+from model.weights import InitialWeights
 from training.distributed import World
 from training.optim import OptimConfig, build_optimizer
 from training.parallelize import ParallelConfig, build_mesh, materialize, parallelize
@@ -41,7 +42,7 @@ def time_steps(config: StepConfig, world: World, model: Mistral) -> list[float]:
     shape = (config.batch.micro_batch_rows, config.batch.row_length)
     tokens = torch.randint(config.model.num_tokens, shape, device=world.device)
     labels = tokens.roll(-1, 1)
-    labels[:, -1] = -100
+    labels[:, -1] = IGNORE_INDEX
     supervised = labels[:, 1:].numel()
 
     def step() -> None:

@@ -15,11 +15,13 @@ from experiments.benchmarks.harness.common import (
     timed,
 )
 from experiments.benchmarks.harness.workloads import Training
+from model.adapters import add_lora
 from model.attention import resolve_backend
 from model.config import ModelConfig
 from model.device import DTYPES
 from model.documents import Documents
-from model.lora import LoraConfig, add_lora
+from model.labels import IGNORE_INDEX
+from model.lora.layer import LoraConfig
 from model.transformer import Mistral
 from training.distributed import World, start_world
 from training.optim import OptimConfig, build_optimizer
@@ -63,7 +65,7 @@ def prepare(work: Training, world: World, *, compile: bool) -> Prepared:
     optimizer = build_optimizer(model, OptimConfig(moment_dtype=moments))
     tokens = random_ids(model.config.num_tokens, work.rows, work.length, world.device)
     labels = tokens.roll(-1, 1)
-    labels[:, -1] = -100
+    labels[:, -1] = IGNORE_INDEX
     supervised = work.rows * (work.length - 1)
     losses: list[Tensor] = []
 

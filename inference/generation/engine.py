@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from inference.generation.cache.cache import Cache
+from inference.generation.cache.cache import Cache, extend
 from inference.generation.decoders.cpu_onednn import PackedMistral, can_pack
 from inference.generation.decoders.cuda_graph import RecordedMistral, can_record
 from inference.generation.decoders.guard import Watch, departure
@@ -94,8 +94,8 @@ class Runner:
             documents = Documents.from_segments(torch.tensor([segments])).to(self.device)
             part = cache.of([n for n, _ in pieces])
             row = torch.tensor([tokens], device=self.device)
-            out = self.model(row, documents=documents, cache=part)
-            logits |= {n: x for (n, _), x in zip(pieces, out[:, 0], strict=True)}
+            out = extend(self.model, row, part, documents)
+            logits |= {n: x for (n, _), x in zip(pieces, out, strict=True)}
         return torch.stack([logits[n] for n in range(len(prompts))])
 
     def drops(self, alive: int, cache: Cache) -> bool:
@@ -106,18 +106,17 @@ class Runner:
         """
         if not isinstance(self.packed, RecordedMistral) or 2 * alive <= len(cache.lengths):
             return True
-        ring = cache.ring
-        return ring.window is None and max(cache.lengths) >= ring.slots
+        storage = cache.storage
+        return storage.window is None and max(cache.lengths) >= storage.slots
 
     @torch.inference_mode()
     def decode(self, ids: Int[Tensor, " N"], cache: Cache) -> Float[Tensor, "N V"]:
         """Add one id to each sequence; returns the logits after it."""
-        tokens = ids[:, None]
         if self.packed is not None and self._watch.touched():
             self._choose()
         if self.packed is not None:
-            return self.packed(tokens, cache)[:, 0]
-        return self.model(tokens, cache=cache)[:, 0]
+            return self.packed(ids, cache)
+        return extend(self.model, ids[:, None], cache)
 
 
 def _passes(lengths: list[int], budget: int) -> Iterator[list[tuple[int, slice]]]:

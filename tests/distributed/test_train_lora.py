@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from conf.build import build_run
 from conf.schema import load_run
-from model.lora import adapter_names
+from model.adapters import adapter_names
 from pretrained.adapter import CONFIG, WEIGHTS, AdapterFolder, load_adapter
 from pretrained.safetensors_folder import PretrainedFolder, load_pretrained
 from tests.e2e.resume.test_resume import figures

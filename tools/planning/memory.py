@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 
 from kernels.lora_swiglu import MAX_RANK
+from model.adapters import add_lora, check_rank
 from model.config import ModelConfig
-from model.lora import LoraConfig, add_lora, check_rank
+from model.lora.layer import LoraConfig
 from model.loss import CHUNK_LOGITS
 from model.transformer import Mistral
 
@@ -98,7 +99,7 @@ def layer_activation_bytes(
     The input of each norm and of each group of projections (4 D), rotated queries, keys and values
     and the mixed values (2 H E + 2 K E), gate, up, silu(gate) and their product (4 F), in fp32 one
     number per norm and per head; with adapters the outputs of each A (7 R) besides. A frozen linear
-    needs no input, but its adapter does. The compiler makes silu(gate) again, `model.adapted` on
+    needs no input, but its adapter does. The compiler makes silu(gate) again, `model.lora.fused` on
     CUDA the product too.
     """
     heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads

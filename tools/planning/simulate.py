@@ -17,9 +17,10 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from model.adapters import add_lora
 from model.config import ModelConfig
 from model.device import compute_dtype
-from model.lora import LoraConfig, add_lora
+from model.lora.layer import LoraConfig
 from model.transformer import Mistral
 from training.distributed import World
 from training.optim import OptimConfig, build_optimizer

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from math import isfinite
 
 from model.config import ModelConfig
-from model.lora import LoraConfig
+from model.lora.layer import LoraConfig
 from tools.planning.memory import Weights
 
 SCALING_FLOOR = 0.8

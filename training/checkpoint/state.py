@@ -11,7 +11,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from model.lora import adapter_names
+from model.adapters import adapter_names
 from model.transformer import Mistral
 from training.adamw import RoundedAdamW, rounded_moments
 from training.parallelize import clean_named_parameters

@@ -13,6 +13,7 @@ from statistics import mean, stdev
 import torch
 
 from data.rows.conversations import Conversations
+from model.labels import IGNORE_INDEX
 from pretrained.load import open_model
 from tokenizer.chat import Encoded
 
@@ -28,7 +29,7 @@ def nats_of(model: torch.nn.Module, encoded: Encoded) -> tuple[float, int]:
     """Nats and number of the supervised tokens of a conversation."""
     ids = torch.tensor(encoded.ids)
     supervised = torch.tensor(encoded.supervised)
-    labels = torch.where(supervised, ids, -100)[1:]
+    labels = torch.where(supervised, ids, IGNORE_INDEX)[1:]
     total = model(ids[None, :-1], labels=labels[None]).total
     return float(total), int(supervised[1:].sum())
 

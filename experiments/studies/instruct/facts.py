@@ -26,6 +26,7 @@ from data.sample.probes import Question, questions
 from data.sample.prose import finish
 from data.sample.wordings import wordings
 from model.documents import Documents
+from model.labels import IGNORE_INDEX
 from model.transformer import Mistral
 from pretrained.load import open_model
 from tokenizer.chat import Message, encode_conversation, encode_prompt
@@ -62,7 +63,7 @@ def likelihoods(model: Mistral, rows: list[Row], batch: int = 64) -> list[float]
         numbers = order[first : first + batch]
         width = max(len(rows[n][0]) for n in numbers)
         tokens = torch.zeros(len(numbers), width, dtype=torch.int64)
-        labels = torch.full_like(tokens, -100)
+        labels = torch.full_like(tokens, IGNORE_INDEX)
         segments = torch.zeros_like(tokens, dtype=torch.int32)
         for place, n in enumerate(numbers):
             ids, prompt = rows[n]

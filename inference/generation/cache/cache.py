@@ -1,10 +1,9 @@
-"""Keys and values of earlier tokens, so that a new token costs one token's work.
+"""KV cache: keys and values of earlier tokens, so that a new token costs the work of one token.
 
-They lie in rings (`inference.generation.cache.kv_storage`). Sequences differ in length; nothing is
-padded.
-
-A pass that was broken off half-way leaves a cache that must not be used again.
-Dims: N sequences, S slots, T tokens of a pass, H query heads, K key heads, E head width.
+Sequences differ in length and nothing is padded; `kv_storage` holds their keys and values. A pass
+over new tokens is an `AttentionContext`, which the network's forward takes in place of packed
+documents. A pass that was interrupted leaves a cache that must not be used again.
+Dims: N sequences, S slots, B rows and T tokens of a pass, H query heads, K key heads, E head width.
 """
 
 from collections.abc import Sequence
@@ -16,59 +15,36 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from inference.generation.cache.kv_storage import Ring
-from model.attention import attention, attention_after, prepare_documents
+from inference.generation.cache.kv_storage import KVStorage
+from model.attention import AttentionContext, PackedContext, attention_after
 from model.config import ModelConfig
 from model.documents import Documents
-
-GRAIN = 64
-"""Tokens are left out of a pass in multiples of it: odd shapes cost more than they spare."""
+from model.transformer import Mistral
 
 
 @runtime_checkable
-class Step(Protocol):
-    """What one forward pass does to a cache; all layers share it.
+class CachePass(AttentionContext, Protocol):
+    """One forward pass over new tokens of a cache.
 
     Attributes:
-        positions: of the pass's tokens, in their sequences.
-        last: where the last token of each sequence lies in the flattened pass, if only they are
-            asked for; None: all are.
+        last: `logits_to_keep` of the network for the last token of each sequence.
     """
 
-    positions: Int[Tensor, "B T"]
-    last: Int[Tensor, " N"] | None
-
-    def narrow(self, layers: int) -> Int[Tensor, " M"] | None:
-        """Where in the flattened pass the only tokens lie that the last so many layers need; None:
-        all that there are. From then on the pass has no others."""
-        ...
-
-    def attend(
-        self,
-        layer: int,
-        query: Float[Tensor, "A Q H E"],
-        key: Float[Tensor, "B T K E"],
-        value: Float[Tensor, "B T K E"],
-    ) -> Float[Tensor, "A Q H E"]:
-        """Store the keys and values of one layer, and let the queries see what they may.
-
-        Queries are of all tokens, (B, T, H, E), or, where `last` is given, of those: (N, 1, H, E).
-        """
-        ...
+    last: int | Int[Tensor, " N"]
 
     def finish(self) -> None:
-        """Count the tokens, once all layers have stored theirs."""
+        """Count the tokens, after all layers have stored their keys and values."""
         ...
 
 
 class Cache:
-    """A batch of sequences that a network goes on from: `model(tokens, cache=cache)`.
+    """A batch of sequences with the keys and values of their tokens.
 
     Args:
         config: of the network.
-        sequences: how many; all begin empty.
+        sequences: number of sequences; all are empty.
         dtype, device: of the network's activations.
-        capacity: tokens per sequence to make room for at once; more are made room for on the way.
+        capacity: tokens per sequence to allocate at once; the storage grows when more come.
     """
 
     def __init__(
@@ -80,201 +56,168 @@ class Cache:
         device: torch.device | str = "cpu",
         capacity: int = 0,
     ) -> None:
-        self.ring = Ring(config, sequences, dtype, device, capacity)
+        self.storage = KVStorage(config, sequences, dtype, device, capacity)
         self.sequences = list(range(sequences))
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens that each sequence has seen."""
-        return [self.ring.lengths[n] for n in self.sequences]
+        """Number of tokens of each sequence."""
+        return [self.storage.lengths[n] for n in self.sequences]
 
     def of(self, sequences: Sequence[int]) -> "Cache":
-        """The same storage, where a prefill extends these sequences only."""
+        """A view of some sequences, for a prefill that extends only these."""
         view = object.__new__(Cache)
-        view.ring = self.ring
+        view.storage = self.storage
         view.sequences = [self.sequences[n] for n in sequences]
         return view
 
     def keep(self, sequences: Sequence[int]) -> None:
-        """Let the other sequences go; the cost is a copy of what stays."""
-        assert len(self.sequences) == len(self.ring.lengths), "a view cannot drop sequences"
-        self.ring.keep(sequences)
+        """Drop the other sequences; the cost is a copy of the ones that stay."""
+        assert len(self.sequences) == len(self.storage.lengths), "a view cannot drop sequences"
+        self.storage.keep(sequences)
         self.sequences = list(range(len(sequences)))
 
-    def begin(self, tokens: Int[Tensor, "B T"], documents: Documents | None, backend: str) -> Step:
-        """Prepare one pass.
+    def begin(
+        self, tokens: Int[Tensor, "B T"], documents: Documents | None, backend: str
+    ) -> CachePass:
+        """Prepare one pass over new tokens; see `extend`.
 
         Args:
-            tokens: one per sequence, (N, 1); or several per sequence: a row each, or, with
-                `documents`, one document each, laid end to end.
-            documents: where the pieces of the sequences lie; no padding.
-            backend: of the attention inside a pass.
+            backend: attention backend for tokens that begin their sequences.
         """
-        if documents is None and tokens.shape[1] == 1:
-            assert len(tokens) == len(self.ring.lengths) == len(self.sequences)
-            return _Decode(self.ring, tokens.device)
+        rows, length = tokens.shape
+        if documents is None and length == 1:
+            assert rows == len(self.storage.lengths) == len(self.sequences)
+            return DecodePass(self.storage, tokens.device)
         if documents is None:
-            rows, length = tokens.shape
             documents = Documents.whole_rows(rows, length, tokens.device)
-        return _Prefill(self.ring, self.sequences, documents, backend)
+        else:
+            assert rows == 1, "pieces of sequences are laid end to end in one row"
+        return PrefillPass(self.storage, self.sequences, documents, backend)
 
 
-class _Newest:
-    """Attention of the newest token of each sequence: it sees all that its ring holds.
+def extend(
+    model: Mistral, tokens: Int[Tensor, "B T"], cache: Cache, documents: Documents | None = None
+) -> Float[Tensor, "N V"]:
+    """Add tokens to the sequences of a cache; returns the logits after each sequence.
 
     Args:
-        lengths: of the sequences, this token included.
-        ring: that its key and value have been stored in.
+        tokens: one per sequence, (N, 1); several per sequence, a row each; or, with `documents`, a
+            piece of each sequence, laid end to end in one row.
+        documents: the pieces of the sequences, in order and without padding.
     """
-
-    def __init__(self, lengths: list[int], ring: Ring) -> None:
-        device = ring.keys[0].device
-        visible = [min(length, ring.slots) for length in lengths]
-        self.used = max(visible)
-        self.mask: Tensor | None = None
-        if min(visible) < self.used:
-            index = torch.arange(self.used, device=device)
-            hidden = index >= torch.tensor(visible, device=device)[:, None]
-            mask = torch.zeros(hidden.shape, dtype=ring.keys[0].dtype, device=device)
-            self.mask = mask.masked_fill_(hidden, -torch.inf)[:, None, None]  # (N, 1, 1, used)
-
-    def attend(
-        self,
-        query: Float[Tensor, "N 1 H E"],
-        keys: Float[Tensor, "N K S E"],
-        values: Float[Tensor, "N K S E"],
-    ) -> Float[Tensor, "N 1 H E"]:
-        # The heads that share a key head are its queries, so no key is repeated in memory.
-        grouped = query.reshape(len(query), keys.shape[1], -1, query.shape[-1])  # (N, K, H / K, E)
-        seen = slice(None, self.used)
-        out = F.scaled_dot_product_attention(
-            grouped, keys[:, :, seen], values[:, :, seen], attn_mask=self.mask
-        )
-        return out.reshape(query.shape)
+    cache_pass = cache.begin(tokens, documents, model.backend)
+    logits = model(tokens, context=cache_pass, logits_to_keep=cache_pass.last)
+    cache_pass.finish()
+    return logits.flatten(0, 1)
 
 
-class _Decode:
+class DecodePass:
     """One further token of every sequence."""
 
-    def __init__(self, ring: Ring, device: torch.device) -> None:
-        ring.reserve(max(ring.lengths) + 1)
-        self.ring = ring
-        self.last: Tensor | None = None
-        self.positions = torch.tensor(ring.lengths, device=device)[:, None]
-        slots = [length % ring.slots for length in ring.lengths]
-        self.newest = _Newest([length + 1 for length in ring.lengths], ring)
-        # One slice where all write the same slot, else one scatter.
+    def __init__(self, storage: KVStorage, device: torch.device) -> None:
+        storage.reserve(max(storage.lengths) + 1)
+        self.storage = storage
+        self.positions = torch.tensor(storage.lengths, device=device)[:, None]
+        self.last: int | Tensor = 1
+        self.layer = 0
+        slots = [length % storage.slots for length in storage.lengths]
+        # One slice if all sequences write the same slot, else one scatter.
         self.slot = slots[0] if len(set(slots)) == 1 else None
         self.slots = torch.tensor(slots, device=device)
         self.rows = torch.arange(len(slots), device=device)
+        visible = [min(length + 1, storage.slots) for length in storage.lengths]
+        self.used = max(visible)
+        self.mask = self._hide_beyond(visible, device) if min(visible) < self.used else None
 
-    def narrow(self, layers: int) -> Tensor | None:
-        del layers
-        return None
+    def _hide_beyond(self, visible: list[int], device: torch.device) -> Float[Tensor, "N 1 1 used"]:
+        index = torch.arange(self.used, device=device)
+        hidden = index >= torch.tensor(visible, device=device)[:, None]
+        mask = torch.zeros(hidden.shape, dtype=self.storage.keys[0].dtype, device=device)
+        return mask.masked_fill_(hidden, -torch.inf)[:, None, None]
 
-    def attend(
+    def mix(
         self,
-        layer: int,
         query: Float[Tensor, "N 1 H E"],
         key: Float[Tensor, "N 1 K E"],
         value: Float[Tensor, "N 1 K E"],
     ) -> Float[Tensor, "N 1 H E"]:
-        keys, values = self.ring.keys[layer], self.ring.values[layer]
+        """Store the newest key and value of each sequence; its query sees all that are stored."""
+        keys, values = self.storage.keys[self.layer], self.storage.values[self.layer]
+        self.layer += 1
         if self.slot is not None:
             keys[:, :, self.slot] = key[:, 0]
             values[:, :, self.slot] = value[:, 0]
         else:
             keys[self.rows, :, self.slots] = key[:, 0]
             values[self.rows, :, self.slots] = value[:, 0]
-        return self.newest.attend(query, keys, values)
+        # Heads that share a key head are its queries, so that no key is repeated in memory.
+        grouped = query.reshape(len(query), keys.shape[1], -1, query.shape[-1])  # (N, K, H / K, E)
+        keys, values = keys[:, :, : self.used], values[:, :, : self.used]
+        out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=self.mask)
+        return out.reshape(query.shape)
 
     def finish(self) -> None:
-        self.ring.lengths[:] = [length + 1 for length in self.ring.lengths]
+        self.storage.lengths[:] = [length + 1 for length in self.storage.lengths]
 
 
-class _Prefill:
-    """Several tokens of some sequences: empty ones through the packed backend, all at once."""
+class PrefillPass:
+    """Several tokens of some sequences: empty ones with the packed backend, all at once."""
 
     def __init__(
-        self, ring: Ring, sequences: list[int], documents: Documents, backend: str
+        self, storage: KVStorage, sequences: list[int], documents: Documents, backend: str
     ) -> None:
         borders = documents.cu_seqlens.tolist()
         assert len(borders) == len(sequences) + 1, "one document per sequence"
-        self.ring, self.sequences, self.backend = ring, sequences, backend
-        self.starts = [ring.lengths[n] for n in sequences]  # of the pass, in each sequence
-        self.places = [slice(*pair) for pair in pairwise(borders)]
+        self.storage, self.sequences = storage, sequences
+        self.starts = [storage.lengths[n] for n in sequences]  # of the pass, in each sequence
+        self.places = [slice(*pair) for pair in pairwise(borders)]  # in the flattened pass
         counts = [place.stop - place.start for place in self.places]
         self.stops = [s + count for s, count in zip(self.starts, counts, strict=True)]
-        ring.reserve(max(self.stops))
-        self.documents = documents
+        storage.reserve(max(self.stops))
+        self.packed: PackedContext | None = None
         if not any(self.starts):
-            self.documents = prepare_documents(documents, ring.window, backend)
-        device = documents.positions.device
-        shift = torch.tensor(self.starts, device=device)
+            self.packed = PackedContext.of(documents, storage.window, backend)
+        shift = torch.tensor(self.starts, device=documents.positions.device)
         shift = shift.repeat_interleave(documents.cu_seqlens.diff())
         self.positions = documents.positions + shift.view(documents.positions.shape)
-        self.last: Tensor | None = documents.cu_seqlens[1:].long() - 1
-        self.fresh = not any(self.starts)
+        one_row = len(documents.positions) == 1
+        self.last: int | Tensor = documents.cu_seqlens[1:].long() - 1 if one_row else 1
+        self.layer = 0
 
-    def narrow(self, layers: int) -> Int[Tensor, " M"] | None:
-        """The final layer's ring and last query ask for W tokens, each layer before for W - 1 more;
-        what a first one of those has not seen, none of them will be asked for."""
-        if self.ring.window is None or not self.fresh:
-            return None
-        reach = -(-(layers * (self.ring.window - 1) + 1) // GRAIN) * GRAIN
-        counts = [min(place.stop - place.start, reach) for place in self.places]
-        kept = [
-            torch.arange(place.stop - count, place.stop)
-            for place, count in zip(self.places, counts, strict=True)
-        ]
-        index = torch.cat(kept).to(self.documents.positions.device)
-        if 8 * len(index) > 7 * self.places[-1].stop:  # hardly worth the copy
-            return None
-        self.starts = [stop - count for stop, count in zip(self.stops, counts, strict=True)]
-        segments = torch.arange(1, len(counts) + 1).repeat_interleave(torch.tensor(counts))
-        documents = Documents.from_segments(segments[None].int()).to(index.device)
-        borders = documents.cu_seqlens.tolist()
-        self.places = [slice(*pair) for pair in pairwise(borders)]
-        self.documents = prepare_documents(documents, self.ring.window, self.backend)
-        self.last = documents.cu_seqlens[1:].long() - 1
-        return index
-
-    def attend(
+    def mix(
         self,
-        layer: int,
-        query: Float[Tensor, "A Q H E"],
+        query: Float[Tensor, "B T H E"],
         key: Float[Tensor, "B T K E"],
         value: Float[Tensor, "B T K E"],
-    ) -> Float[Tensor, "A Q H E"]:
-        # Before storing, which may overwrite keys that the first of the pass's queries see.
-        all_ask = query.shape[:2] == key.shape[:2]
-        out = self._attend_all(layer, query, key, value) if all_ask else None
+    ) -> Float[Tensor, "B T H E"]:
+        """Store the keys and values; queries see those stored before and the pass's own."""
+        # Attention first: storing may overwrite keys that the first queries of the pass see.
+        if self.packed is not None:
+            out = self.packed.mix(query, key, value)
+        else:
+            out = self._continued(query, key, value)
         keys, values = key.flatten(0, 1), value.flatten(0, 1)
         for n, start, place in zip(self.sequences, self.starts, self.places, strict=True):
-            self.ring.store(layer, n, start, keys[place], values[place])
-        return self._attend_last(layer, query) if out is None else out
+            self.storage.store(self.layer, n, start, keys[place], values[place])
+        self.layer += 1
+        return out
 
-    def _attend_all(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        if not self.fresh:
-            return self._continued(layer, query, key, value)
-        options = {"window": self.ring.window, "backend": self.backend}
-        return attention(query, key, value, self.documents, **options)
-
-    def _attend_last(self, layer: int, query: Tensor) -> Tensor:
-        """From the ring, which holds what the last queries see and nothing else."""
-        stored = (x[layer][self.sequences] for x in (self.ring.keys, self.ring.values))
-        return _Newest(self.stops, self.ring).attend(query, *stored)
-
-    def _continued(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Each sequence against the keys it has, and its own."""
+    def _continued(
+        self,
+        query: Float[Tensor, "B T H E"],
+        key: Float[Tensor, "B T K E"],
+        value: Float[Tensor, "B T K E"],
+    ) -> Float[Tensor, "B T H E"]:
+        """Attention of each sequence to its stored keys and its new ones."""
         q, k, v = (x.flatten(0, 1) for x in (query, key, value))  # (B * T, heads, E)
         out = torch.empty_like(q)
         for n, place in zip(self.sequences, self.places, strict=True):
-            old_key, old_value = self.ring.history(layer, n)
+            old_key, old_value = self.storage.history(self.layer, n)
             keys, values = torch.cat([old_key, k[place]]), torch.cat([old_value, v[place]])
-            out[place] = attention_after(q[place], keys, values, self.ring.window)
+            out[place] = attention_after(q[place], keys, values, self.storage.window)
         return out.view_as(query)
 
     def finish(self) -> None:
         for n, stop in zip(self.sequences, self.stops, strict=True):
-            self.ring.lengths[n] = stop
+            self.storage.lengths[n] = stop

@@ -1,25 +1,34 @@
-"""Where a cache keeps the keys and values of its sequences.
+"""Storage of the keys and values of a cache: a ring of slots per layer and sequence.
 
-Each layer has a ring of S slots per sequence; position p lies in slot p mod S, rotated at its true
-position. S never exceeds the window W (W keys, the query's own included), so a full ring holds
-exactly the keys that the next query sees. While S < W (always, without a window) nothing has been
-overwritten, and the ring grows as sequences do.
-Dims: N sequences, S slots, T tokens of a pass, P tokens in sight, K key heads, E head width.
+Position p of a sequence is stored in slot p mod S, rotated by its true position. The number of
+slots S never exceeds the window W (W keys, the query's own included), so a full ring holds exactly
+the keys that the next query sees. While S < W (always, without a window) no key has been
+overwritten, and S grows with the sequences.
+Dims: N sequences, S slots, T tokens of a pass, P visible tokens, K key heads, E head width.
 """
 
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from model.config import ModelConfig
 
 GROWTH = 256
-"""Slots are added in multiples of it, and at least half of what is there."""
+"""Slots are added in multiples of this number, and at least half of the present slots."""
 
 
-class Ring:
-    """The storage: of each layer (N, K, S, E) keys and as many values."""
+class KVStorage:
+    """Keys and values of each layer, (N, K, S, E) each.
+
+    Args:
+        sequences: number N of sequences.
+        capacity: tokens per sequence to allocate at once.
+
+    Attributes:
+        lengths: number of tokens of each sequence.
+    """
 
     def __init__(
         self,
@@ -41,7 +50,7 @@ class Ring:
         return tokens if self.window is None else min(tokens, self.window)
 
     def reserve(self, tokens: int) -> None:
-        """Make room for sequences of up to so many tokens."""
+        """Grow, if needed, to sequences of up to `tokens` tokens."""
         needed = self._bounded(tokens)
         if needed <= self.slots:
             return
@@ -54,14 +63,21 @@ class Ring:
         self.slots = grown
 
     def keep(self, sequences: Sequence[int]) -> None:
-        """Drop all other sequences, and take these in this order."""
+        """Keep these sequences, in this order, and drop the others."""
         index = torch.tensor(sequences, device=self.keys[0].device)
         for stored in (self.keys, self.values):
             stored[:] = [x.index_select(0, index) for x in stored]
         self.lengths[:] = [self.lengths[n] for n in sequences]
 
-    def store(self, layer: int, n: int, start: int, key: Tensor, value: Tensor) -> None:
-        """Write keys and values (T, K, E) of positions `start` and on; the last S of them stay."""
+    def store(
+        self,
+        layer: int,
+        n: int,
+        start: int,
+        key: Float[Tensor, "T K E"],
+        value: Float[Tensor, "T K E"],
+    ) -> None:
+        """Write keys and values of sequence n from position `start`; the last S of them stay."""
         stop = start + len(key)
         first = max(start, stop - self.slots)
         while first < stop:
@@ -72,8 +88,8 @@ class Ring:
                 stored[layer][n, :, slot : slot + count] = part.transpose(0, 1)
             first += count
 
-    def history(self, layer: int, n: int) -> tuple[Tensor, Tensor]:
-        """Keys and values (P, K, E) that the next query still sees, oldest first."""
+    def history(self, layer: int, n: int) -> tuple[Float[Tensor, "P K E"], Float[Tensor, "P K E"]]:
+        """Keys and values that the next query of sequence n still sees, oldest first."""
         length = self.lengths[n]
         first = 0 if self.window is None else max(0, length - self.window + 1)
         slots = torch.arange(first, length, device=self.keys[layer].device) % self.slots

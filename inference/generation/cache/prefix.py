@@ -1,9 +1,9 @@
 """Many continuations of one prefix in one pass, without a copy of the prefix for each.
 
-A `Prefix` holds what the layers have kept of a text; nothing writes into it. `Branches` are tokens
-that go on from its end: trees of a trunk (a question) and branches from the trunk's end (answers),
-laid end to end without padding. A token sees the prefix, its own trunk and its own branch, in so
-far as its window reaches; its position is its distance from the beginning of the prefix.
+A `Prefix` holds the keys and values of a text; nothing writes into it. `Branches` are tokens that
+continue from its end: trees of a trunk (a question) and branches from the trunk's end (answers),
+laid end to end without padding. A token sees the prefix, its trunk and its branch, within its
+window; its position is its distance from the start of the prefix.
 Dims: T tokens of a pass, S stored tokens, H query heads, K key heads, E head width.
 """
 
@@ -17,9 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from inference.generation.cache.cache import Cache, Step
 from model.config import ModelConfig
-from model.documents import Documents
 
 QUERY_BLOCK = 128
 """Queries that are attended to at a time."""
@@ -27,12 +25,12 @@ QUERY_BLOCK = 128
 
 @dataclass(frozen=True)
 class Prefix:
-    """What each layer has kept of a text.
+    """Keys and values of a text.
 
     Attributes:
         length: tokens of the text.
-        keys, values: (K, S, E) of each layer, of the last S tokens, rotated; S never exceeds
-            W - 1, for later tokens see no more. Of an empty text: no layers.
+        keys, values: (K, S, E) of each layer, of the last S tokens, rotated; S is at most W - 1,
+            because later tokens see no more. Empty for an empty text.
     """
 
     length: int = 0
@@ -41,24 +39,24 @@ class Prefix:
 
     @property
     def stored(self) -> int:
-        """How many of the last tokens are there."""
+        """Number S of the last tokens whose keys and values are kept."""
         return self.keys[0].shape[1] if self.keys else 0
 
 
 class Tree(NamedTuple):
-    """Tokens that go on from a prefix: the trunk, then each branch from the trunk's end."""
+    """Tokens that continue a prefix: the trunk, then each branch from the trunk's end."""
 
     trunk: int
     branches: tuple[int, ...] = ()
 
     @property
     def size(self) -> int:
-        """Tokens of all."""
+        """Number of tokens of trunk and branches."""
         return self.trunk + sum(self.branches)
 
 
 class _Block(NamedTuple):
-    """Some queries and what they see: stored keys from `first` on, and own ones."""
+    """Some queries and their keys: stored keys from `first` on, and keys of the pass."""
 
     queries: slice
     first: int
@@ -66,18 +64,18 @@ class _Block(NamedTuple):
     mask: Float[Tensor, "t keys"]
 
 
-class Branches(Cache):
-    """One pass of tokens that go on from a prefix: `model(tokens, cache=Branches(...))`.
+class Branches:
+    """Context of one pass of tokens that continue a prefix: `model(tokens, context=Branches(...))`.
 
     The tokens are one row: of each tree the trunk, then its branches. The pass adds nothing to the
-    prefix; `extended` gives the longer one, for a single trunk.
+    prefix; `extended` returns the longer prefix, for a single trunk.
 
     Args:
         config: of the network.
-        prefix: what came before.
-        trees: how many tokens each has.
+        prefix: the text before the tokens.
+        trees: sizes of each tree.
         device: of the network.
-        extend: keep what `extended` needs.
+        extend: keep the keys and values that `extended` needs.
     """
 
     def __init__(
@@ -106,43 +104,31 @@ class Branches(Cache):
         index = torch.tensor([self.offsets, branch, tree], device=device)
         self.positions: Int[Tensor, "1 T"] = index[:1] + prefix.length
         self.branch, self.tree = index[1], index[2]
-        self.last: Tensor | None = None
+        self.layer = 0
         self.blocks: list[_Block] = []
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
-    def begin(self, tokens: Int[Tensor, "1 T"], documents: Documents | None, backend: str) -> Step:
-        """The pass itself, which is used once; attention is always the one below."""
-        del backend
-        assert documents is None
-        assert tokens.shape == self.positions.shape
-        assert not self.blocks, "one pass each"
-        return self
-
-    def narrow(self, layers: int) -> Tensor | None:
-        """Every token's output is asked for."""
-        del layers
-        return None
-
-    def attend(
+    def mix(
         self,
-        layer: int,
         query: Float[Tensor, "1 T H E"],
         key: Float[Tensor, "1 T K E"],
         value: Float[Tensor, "1 T K E"],
     ) -> Float[Tensor, "1 T H E"]:
+        """Attention of each token to the prefix, its trunk and its branch."""
         if not self.blocks:  # the same masks for all layers, in the dtype of the activations
             self.blocks = [self._block(*borders, query.dtype) for borders in self._borders()]
         q = query[0].unflatten(1, (key.shape[2], -1)).permute(1, 2, 0, 3)  # (K, H / K, T, E)
         new = [x[0].transpose(0, 1) for x in (key, value)]  # (K, T, E)
-        old = [x[layer] if x else None for x in (self.prefix.keys, self.prefix.values)]
+        old = [x[self.layer] if x else None for x in (self.prefix.keys, self.prefix.values)]
+        self.layer += 1
         out = torch.empty_like(query)
         for queries, first, own, mask in self.blocks:
             k, v = (
                 x[:, own] if before is None else torch.cat([before[:, first:], x[:, own]], 1)
                 for before, x in zip(old, new, strict=True)
             )
-            # Heads that share a key head read it where it lies.
+            # Heads that share a key head read it without a copy.
             k, v = (x[:, None].expand(*q.shape[:2], -1, -1) for x in (k, v))
             block = F.scaled_dot_product_attention(q[:, :, queries], k, v, attn_mask=mask)
             out[0, queries] = block.flatten(0, 1).transpose(0, 1)
@@ -150,15 +136,12 @@ class Branches(Cache):
             for kept, before, x in zip((self.keys, self.values), old, new, strict=True):
                 whole = x if before is None else torch.cat([before, x], 1)
                 keep = whole.shape[1] if self.window is None else self.window - 1
-                # A copy, so that what is dropped is not held.
+                # A copy, so that the memory of dropped tokens is freed.
                 kept.append(whole[:, max(0, whole.shape[1] - keep) :].clone())
         return out
 
-    def finish(self) -> None:
-        """Nothing to count: the prefix stays what it is."""
-
     def extended(self) -> Prefix:
-        """The prefix and this pass's trunk, after the pass."""
+        """The prefix with the trunk of this pass, after the pass."""
         assert self.keys, "ask for extend=True, and run the pass first"
         length = self.prefix.length + self.trees[0].trunk
         return Prefix(length, tuple(self.keys), tuple(self.values))
@@ -174,7 +157,7 @@ class Branches(Cache):
 
     def _block(self, start: int, stop: int, tree: int, dtype: torch.dtype) -> _Block:
         oldest = self.prefix.length - self.prefix.stored
-        first, own = 0, self.starts[tree]  # trees that begin inside the block are inside it
+        first, own = 0, self.starts[tree]  # trees that begin inside the block are part of it
         if self.window is not None:
             lowest = min(self.offsets[start:stop]) - self.window + 1
             first = min(self.prefix.stored, max(0, lowest + self.prefix.length - oldest))

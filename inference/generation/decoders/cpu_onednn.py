@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from inference.generation.cache.cache import Cache
+from inference.generation.cache.cache import Cache, extend
 from inference.generation.decoders.guard import departure
-from model.lora_linear import LoraLinear
+from model.lora.layer import LoraLinear
 from model.transformer import Mistral
 
 _LAYOUT_ROWS = 8
@@ -39,7 +39,7 @@ def can_pack(model: Mistral) -> bool:
 
 
 class PackedMistral:
-    """The network's decode step: `packed(tokens, cache)` is `model(tokens, cache=cache)`."""
+    """Decode step: ids (N,) and a cache to logits (N, V), as `extend` computes them."""
 
     def __init__(self, model: Mistral) -> None:
         # A copy of the modules, which shares all parameters.
@@ -49,8 +49,8 @@ class PackedMistral:
                 parent, _, leaf = name.rpartition(".")
                 setattr(self.network.get_submodule(parent), leaf, PackedLinear(module))
 
-    def __call__(self, tokens: Int[Tensor, "N 1"], cache: Cache) -> Float[Tensor, "N 1 V"]:
-        return self.network(tokens, cache=cache)
+    def __call__(self, ids: Int[Tensor, " N"], cache: Cache) -> Float[Tensor, "N V"]:
+        return extend(self.network, ids[:, None], cache)
 
 
 class PackedLinear(nn.Linear):

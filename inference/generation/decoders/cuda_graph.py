@@ -1,10 +1,9 @@
-"""A decode step recorded as one CUDA graph: hundreds of launches for the price of one.
+"""GPU decoder: a decode step recorded as one CUDA graph that launches hundreds of kernels at once.
 
-What a step needs to know of the sequences, their lengths, lies on the device and is counted there,
-so that the recording stays right from step to step. A batch that changes (sequences that finish, a
-ring that grows) is recorded again: the step is run once, and noted once. Products of one input are
-one product: the weights of q, k, v and of gate, up are laid in one tensor each, of which the
-network's own parameters become parts; nothing is copied twice, and their values stay.
+The lengths of the sequences are stored and counted on the device, so that one recording serves
+every step. A batch that changes (sequences that finish, a storage that grows) is recorded again.
+Products that share an input are one product: the weights of q, k, v and of gate, up are stored in
+one tensor each, and the network's parameters become views of it with the same values.
 """
 
 import weakref
@@ -17,12 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from inference.generation.cache.cache import Cache
-from inference.generation.cache.kv_storage import Ring
+from inference.generation.cache.kv_storage import KVStorage
 from inference.generation.decoders.guard import departure
 from kernels.add_rms_norm import add_rms_norm
 from kernels.decode import FEWEST_ROWS, attend_ring, rotate_and_store
 from kernels.gemv import gemv
-from kernels.launch import chosen
+from kernels.launch import use_triton
 from kernels.swiglu import swiglu_of_halves
 from model.rotary import rotary_angles
 from model.transformer import Block, Mistral
@@ -35,7 +34,7 @@ def can_record(model: Mistral) -> bool:
     """Check if a step can be recorded: the stock network on a CUDA device, with triton."""
     size = model.config.head_size
     return (
-        chosen(model.lm_head.weight)
+        use_triton(model.lm_head.weight)
         and size >= FEWEST_ROWS
         and size & (size - 1) == 0
         and departure(model) is None
@@ -121,17 +120,17 @@ class DecodeStep:
         lengths: (N,) of the sequences before them; must be right whenever `run` is called.
     """
 
-    def __init__(self, model: Mistral, layers: Sequence[_Layer], ring: Ring) -> None:
+    def __init__(self, model: Mistral, layers: Sequence[_Layer], storage: KVStorage) -> None:
         self.config, self.model, self.layers = model.config, model, layers
-        # Not the tensors: what was recorded must not keep a ring alive that nobody goes on with.
-        self.ring = weakref.ref(ring)
-        self.stored = [weakref.ref(x) for x in (*ring.keys, *ring.values)]
-        self.lengths = torch.tensor(ring.lengths, device=ring.keys[0].device)
+        # Not the tensors: what was recorded must not keep a storage alive that nobody goes on with.
+        self.storage = weakref.ref(storage)
+        self.stored = [weakref.ref(x) for x in (*storage.keys, *storage.values)]
+        self.lengths = torch.tensor(storage.lengths, device=storage.keys[0].device)
         self.tokens = torch.zeros_like(self.lengths)
 
-    def is_of(self, ring: Ring) -> bool:
+    def is_of(self, storage: KVStorage) -> bool:
         """Whether these are the very tensors that it was made for."""
-        now = (*ring.keys, *ring.values)
+        now = (*storage.keys, *storage.values)
         return all(x() is y for x, y in zip(self.stored, now, strict=True))
 
     def run(self) -> Float[Tensor, "N V"]:
@@ -150,16 +149,16 @@ class DecodeStep:
         return F.linear(norm(x), head)
 
     def _mix(self, number: int, cos: Tensor, sin: Tensor, qkv: Tensor) -> Float[Tensor, "N HE"]:
-        heads, ring = qkv.view(len(qkv), -1, self.config.head_size), self.ring()
-        assert ring is not None
-        stored = (ring.keys[number], ring.values[number])
+        heads, storage = qkv.view(len(qkv), -1, self.config.head_size), self.storage()
+        assert storage is not None
+        stored = (storage.keys[number], storage.values[number])
         asking = self.config.num_attention_heads
         query = rotate_and_store(heads, cos, sin, self.lengths, *stored, asking)
         return attend_ring(query, *stored, self.lengths).flatten(1)
 
 
 class RecordedMistral:
-    """The network's decode step: `recorded(tokens, cache)` is `model(tokens, cache=cache)`."""
+    """Decode step: ids (N,) and a cache to logits (N, V), as `extend` computes them."""
 
     def __init__(self, model: Mistral) -> None:
         self.model = model
@@ -169,28 +168,28 @@ class RecordedMistral:
         self._logits: Tensor | None = None
         self._counted: list[int] = []
 
-    def __call__(self, tokens: Int[Tensor, "N 1"], cache: Cache) -> Float[Tensor, "N 1 V"]:
-        ring = cache.ring
-        assert len(tokens) == len(ring.lengths) == len(cache.sequences)
-        ring.reserve(max(ring.lengths) + 1)
-        if self._step is None or self._graph is None or not self._step.is_of(ring):
-            self._step, self._graph, self._logits = self._record(ring)
-        if self._counted != ring.lengths:  # somebody else has gone on with these sequences
-            self._step.lengths.copy_(torch.tensor(ring.lengths))
-        self._step.tokens.copy_(tokens[:, 0])
+    def __call__(self, ids: Int[Tensor, " N"], cache: Cache) -> Float[Tensor, "N V"]:
+        storage = cache.storage
+        assert len(ids) == len(storage.lengths) == len(cache.sequences)
+        storage.reserve(max(storage.lengths) + 1)
+        if self._step is None or self._graph is None or not self._step.is_of(storage):
+            self._step, self._graph, self._logits = self._record(storage)
+        if self._counted != storage.lengths:  # somebody else has gone on with these sequences
+            self._step.lengths.copy_(torch.tensor(storage.lengths))
+        self._step.tokens.copy_(ids)
         self._graph.replay()
-        self._counted = [length + 1 for length in ring.lengths]
-        ring.lengths[:] = self._counted
+        self._counted = [length + 1 for length in storage.lengths]
+        storage.lengths[:] = self._counted
         assert self._logits is not None
-        return self._logits.clone()[:, None]
+        return self._logits.clone()
 
-    def _record(self, ring: Ring) -> tuple[DecodeStep, torch.cuda.CUDAGraph, Tensor]:
+    def _record(self, storage: KVStorage) -> tuple[DecodeStep, torch.cuda.CUDAGraph, Tensor]:
         """A step, its recording, and where that puts the logits."""
         if not self.layers:
             blocks = self.model.model.layers
             self.layers = [_Layer(block) for block in blocks if isinstance(block, Block)]
         self._step = self._graph = self._logits = None  # frees the former's memory
-        step = DecodeStep(self.model, self.layers, ring)
+        step = DecodeStep(self.model, self.layers, storage)
         lengths = step.lengths.clone()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -201,5 +200,5 @@ class RecordedMistral:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             logits = step.run()
-        self._counted = list(ring.lengths)
+        self._counted = list(storage.lengths)
         return step, graph, logits

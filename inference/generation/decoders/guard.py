@@ -12,8 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
 
-from model.lora import LoraConfig
-from model.lora_linear import LoraLinear
+from model.lora.layer import LoraConfig, LoraLinear
 from model.norm import RMSNorm
 from model.transformer import MLP, Attention, Block, Decoder, Mistral
 

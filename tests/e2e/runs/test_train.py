@@ -13,9 +13,8 @@ import sentencepiece
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.initial import InitialWeights
 from model.transformer import Mistral
-from model.weights import fill
+from model.weights import InitialWeights, fill
 from pretrained.safetensors_folder import save_pretrained
 from tests.helpers.runs import (
     ROOT,

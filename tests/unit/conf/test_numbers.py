@@ -12,7 +12,8 @@ from omegaconf import Container, DictConfig, OmegaConf
 from conf.command import check_numbers
 from conf.schema import register
 from conf.suggest import CONF
-from model.lora import LoraConfig, check_rank
+from model.adapters import check_rank
+from model.lora.layer import LoraConfig
 from tests.helpers.commands import module_of
 from tests.helpers.runs import configure
 from tests.helpers.toy import toy_config, toy_model

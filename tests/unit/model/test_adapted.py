@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from model import adapted
+from model.adapters import add_lora, seed_dropout
 from model.documents import Documents
-from model.lora import LoraConfig, add_lora, seed_dropout
-from model.lora_linear import LoraLinear
+from model.lora import fused
+from model.lora.layer import LoraConfig, LoraLinear
 from model.transformer import Mistral
 from tests.helpers.toy import (
     random_segments,
@@ -25,7 +25,7 @@ from training.parallelize import ParallelConfig, build_mesh, clean_named_paramet
 
 @pytest.fixture
 def together(monkeypatch):
-    monkeypatch.setattr(adapted, "DEVICES", ("cpu",))
+    monkeypatch.setattr(fused, "DEVICES", ("cpu",))
 
 
 def network(dtype=torch.float64, **settings):
@@ -61,13 +61,13 @@ def test_losses_and_gradients_are_those_of_single_linears(monkeypatch, settings)
     model = network(**settings)
     calls = []
     for name in ("_project", "_swiglu", "_update"):
-        real = getattr(adapted, name)
+        real = getattr(fused, name)
         monkeypatch.setattr(
-            adapted, name, lambda *a, real=real, name=name: calls.append(name) or real(*a)
+            fused, name, lambda *a, real=real, name=name: calls.append(name) or real(*a)
         )
     one_by_one = results(model)
     assert not calls
-    monkeypatch.setattr(adapted, "DEVICES", ("cpu",))
+    monkeypatch.setattr(fused, "DEVICES", ("cpu",))
     joined = results(model)
     assert calls
     for one, other in zip(one_by_one, joined, strict=True):
@@ -76,8 +76,8 @@ def test_losses_and_gradients_are_those_of_single_linears(monkeypatch, settings)
 
 def test_each_group_is_one_call(monkeypatch, together):
     calls = []
-    real = adapted._project
-    monkeypatch.setattr(adapted, "_project", lambda *a: calls.append(len(a[1])) or real(*a))
+    real = fused._project
+    monkeypatch.setattr(fused, "_project", lambda *a: calls.append(len(a[1])) or real(*a))
     results(network())
     assert calls == [3, 1] * 2  # q, k, v and o, of two layers; the feed-forward has its own
 
@@ -87,7 +87,7 @@ def test_dropout_keeps_linears_apart(together):
     seed_dropout(model, [1, 2])
     with_dropout = results(model)
     x = torch.ones(1)
-    assert all(not adapted.joined(x, m) for m in model.modules() if isinstance(m, LoraLinear))
+    assert all(not fused.fusible(x, m) for m in model.modules() if isinstance(m, LoraLinear))
     seed_dropout(model, None)
     assert not torch.allclose(results(model)[0], with_dropout[0])
 
@@ -95,11 +95,11 @@ def test_dropout_keeps_linears_apart(together):
 def test_on_a_cpu_and_without_adapters_nothing_is_joined(monkeypatch):
     x, plain = torch.ones(2, 32), nn.Linear(32, 4, bias=False)
     lora = LoraLinear(nn.Linear(32, 4, bias=False), LoraConfig(rank=2, alpha=2.0))
-    assert adapted.joined(x, lora) == []
-    monkeypatch.setattr(adapted, "DEVICES", ("cpu",))
-    assert adapted.joined(x, lora, lora) == [lora, lora]
-    assert adapted.joined(x, lora, plain) == [lora]
-    assert adapted.joined_feed_forward(x, lora, plain, lora) == []
+    assert fused.fusible(x, lora) == []
+    monkeypatch.setattr(fused, "DEVICES", ("cpu",))
+    assert fused.fusible(x, lora, lora) == [lora, lora]
+    assert fused.fusible(x, lora, plain) == [lora]
+    assert fused.fusible_feed_forward(x, lora, plain, lora) == []
 
 
 def test_without_gradients_the_answer_is_the_same(together):
@@ -121,15 +121,15 @@ def test_operators_are_what_compilers_ask_for():
     wide = [drawn(n, 8) for n in (10, 10, 4)]
     a = [drawn(2, n).requires_grad_() for n in (8, 8, 10)]
     b = [drawn(n, 2).requires_grad_() for n in (10, 10, 8)]
-    torch.library.opcheck(adapted._swiglu, (x, wide[:2], a, b[:2], 0.5))
+    torch.library.opcheck(fused._swiglu, (x, wide[:2], a, b[:2], 0.5))
     low, product = drawn(6, 2).requires_grad_(), drawn(6, 10).requires_grad_()
-    torch.library.opcheck(adapted._update, (product, drawn(8, 10), low, b[2]))
+    torch.library.opcheck(fused._update, (product, drawn(8, 10), low, b[2]))
     factors = ([wide[0], wide[2]], a[:2], [b[0], drawn(4, 2).requires_grad_()])
-    torch.library.opcheck(adapted._project, (x, *factors, 0.5))
+    torch.library.opcheck(fused._project, (x, *factors, 0.5))
 
 
 def check_compiled():
-    adapted.DEVICES = ("cpu",)
+    fused.DEVICES = ("cpu",)
     for targets in (["all"], ["q_proj", "v_proj", "down_proj"]):
         model = network(targets=targets)
         plain = results(model)
@@ -167,7 +167,7 @@ def test_under_fsdp_gradients_are_those_of_single_linears(monkeypatch):
     """The factors are gathered in bfloat16 for forward and backward, the base stays as it is."""
     found = []
     for devices in ((), ("cpu",)):
-        monkeypatch.setattr(adapted, "DEVICES", devices)
+        monkeypatch.setattr(fused, "DEVICES", devices)
         with start_world("cpu") as world:
             model = Mistral(toy_config())
             add_lora(model, LoraConfig(rank=3, alpha=5.0), torch.bfloat16)

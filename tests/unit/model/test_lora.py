@@ -8,16 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from model.adapters import InitialAdapter, adapter_names, add_lora, match_targets, seed_dropout
 from model.documents import Documents
-from model.lora import (
-    InitialAdapter,
-    LoraConfig,
-    adapter_names,
-    add_lora,
-    match_targets,
-    seed_dropout,
-)
-from model.lora_linear import LoraLinear, dropout_mask
+from model.lora.layer import LoraConfig, LoraLinear, dropout_mask
 from model.transformer import Mistral
 from pretrained.adapter import CONFIG, WEIGHTS, AdapterFolder, load_adapter, save_adapter
 from pretrained.merged import MergedAdapters

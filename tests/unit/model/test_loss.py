@@ -7,7 +7,8 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTenso
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from model.loss import IGNORE, linear_cross_entropy
+from model.labels import IGNORE_INDEX
+from model.loss import linear_cross_entropy
 from tests.helpers.toy import documents_of, random_segments, random_tokens, toy_config, toy_model
 
 ROWS, LENGTH, WIDTH, IDS = 3, 11, 16, 37
@@ -19,8 +20,8 @@ def batch(dtype=torch.float32, seed=0):
     hidden = torch.randn(ROWS, LENGTH, WIDTH, generator=generator).to(dtype).requires_grad_()
     weight = torch.randn(IDS, WIDTH, generator=generator).to(dtype).requires_grad_()
     labels = torch.randint(IDS, (ROWS, LENGTH), generator=generator)
-    labels[0, ::2] = IGNORE
-    labels[1, :4] = IGNORE
+    labels[0, ::2] = IGNORE_INDEX
+    labels[1, :4] = IGNORE_INDEX
     return hidden, weight, labels
 
 
@@ -70,7 +71,7 @@ def test_bfloat16_rounds_no_worse_than_torch(monkeypatch):
 
 def test_a_known_count_of_labels_changes_nothing():
     hidden, weight, labels = batch()
-    count = int((labels != IGNORE).sum())
+    count = int((labels != IGNORE_INDEX).sum())
     losses = linear_cross_entropy(hidden, weight, labels, IDS, supervised=count)
     known = *losses, *torch.autograd.grad(losses.total, (hidden, weight))
     for x, y in zip(known, chunked(hidden, weight, labels), strict=True):
@@ -80,7 +81,7 @@ def test_a_known_count_of_labels_changes_nothing():
 @pytest.mark.parametrize("off", [-1, 1])
 def test_a_wrong_count_of_labels_is_no_loss(off):
     hidden, weight, labels = batch()
-    count = int((labels != IGNORE).sum())
+    count = int((labels != IGNORE_INDEX).sum())
     with pytest.raises(RuntimeError):
         linear_cross_entropy(hidden, weight, labels, IDS, supervised=count + off)
 
@@ -117,23 +118,23 @@ def test_rows_sum_to_total():
 
 def test_unsupervised_positions_count_for_nothing():
     hidden, weight, labels = batch()
-    labels[1] = IGNORE
+    labels[1] = IGNORE_INDEX
     _, rows, grad, _ = chunked(hidden, weight, labels)
     assert rows[1] == 0
-    assert (grad[labels == IGNORE] == 0).all()
-    assert (grad[labels != IGNORE] != 0).any(-1).all()
+    assert (grad[labels == IGNORE_INDEX] == 0).all()
+    assert (grad[labels != IGNORE_INDEX] != 0).any(-1).all()
 
 
 def test_nothing_supervised():
     hidden, weight, labels = batch()
-    for result in chunked(hidden, weight, torch.full_like(labels, IGNORE)):
+    for result in chunked(hidden, weight, torch.full_like(labels, IGNORE_INDEX)):
         assert (result == 0).all()
 
 
 def test_infinite_hidden_state_without_label_is_harmless():
     hidden, weight, labels = batch()
     hidden = hidden.detach().clone()
-    hidden[labels == IGNORE] = float("inf")
+    hidden[labels == IGNORE_INDEX] = float("inf")
     for result in chunked(hidden.requires_grad_(), weight, labels):
         assert result.isfinite().all()
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.nn.attention.flex_attention import flex_attention
 
 import model.attention
-from model.loss import IGNORE
+from model.labels import IGNORE_INDEX
 from tests.helpers.toy import (
     documents_of,
     hf_logits,
@@ -83,7 +83,7 @@ def test_gradients(shape, backend):
     twin = hf_twin(model)
     for tokens, segments in batches(shape, LENGTHS[-1]):
         labels = random_tokens(shape, *tokens.shape, seed=2)
-        labels[:, ::3] = IGNORE
+        labels[:, ::3] = IGNORE_INDEX
         model.zero_grad()
         model(tokens, documents=documents_of(segments), labels=labels).total.backward()
         twin.zero_grad()

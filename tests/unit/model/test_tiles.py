@@ -4,10 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import model.tiles
-from model.norm import RMSNorm
-from model.rotary import rotary_angles, rotate
-from model.tiles import tiles
+import model.norm
+from model.norm import RMSNorm, tiles
+from model.rotary import apply_rotary, rotary_angles
 
 EPS = 1e-5
 TOLERANCE = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 1e-2}
@@ -17,7 +16,7 @@ TOLERANCE = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 1e-2}
 def pieces(request, monkeypatch):
     """Rows of 2 x 13 in one piece, or in pieces of a few."""
     if request.param != "a tile":
-        monkeypatch.setattr(model.tiles, "TILE", 200)
+        monkeypatch.setattr(model.norm, "TILE", 200)
 
 
 def gradients(function, *inputs, grad):
@@ -80,7 +79,7 @@ def test_rotation(dtype):
     positions = torch.stack([torch.arange(13), torch.arange(13) + 900])
     rotary = rotary_angles(positions, 16, 1e4)
     x, grad = (torch.randn(2, 13, 3, 16).to(dtype) for _ in range(2))
-    ours = gradients(lambda x: rotate(x, rotary), x, grad=grad)
+    ours = gradients(lambda x: apply_rotary(x, rotary), x, grad=grad)
 
     def turn(x):  # as complex numbers
         pairs = torch.complex(*x.chunk(2, -1))
@@ -90,7 +89,7 @@ def test_rotation(dtype):
 
     compare(ours, gradients(turn, x.double(), grad=grad.double()), dtype)
     with torch.no_grad():  # generation's way, without tiles
-        assert torch.equal(rotate(x, rotary), ours[0])
+        assert torch.equal(apply_rotary(x, rotary), ours[0])
 
 
 @pytest.mark.usefixtures("pieces")
@@ -103,15 +102,15 @@ def test_inputs_that_are_not_contiguous():
         torch.testing.assert_close(one, other)
     rotary = rotary_angles(torch.arange(13).expand(2, 13), 16, 1e4)
     heads, slopes = x.unflatten(-1, (3, 16)), grad.unflatten(-1, (3, 16))
-    turned = gradients(lambda x: rotate(x, rotary), heads, grad=slopes)
+    turned = gradients(lambda x: apply_rotary(x, rotary), heads, grad=slopes)
     dense = [each.contiguous() for each in (heads, slopes)]
-    exact = gradients(lambda x: rotate(x, rotary), dense[0], grad=dense[1])
+    exact = gradients(lambda x: apply_rotary(x, rotary), dense[0], grad=dense[1])
     for one, other in zip(turned, exact, strict=True):
         assert torch.equal(one, other)
 
 
 def test_pieces_are_the_tensor(monkeypatch):
-    monkeypatch.setattr(model.tiles, "TILE", 10)
+    monkeypatch.setattr(model.norm, "TILE", 10)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     x, y = torch.zeros(2, 3, 4), torch.arange(6.0).view(2, 3, 1)
     sizes = []

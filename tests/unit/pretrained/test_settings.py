@@ -5,7 +5,7 @@ import transformers
 
 from data.prepare.documents import PrepareConfig, prepare
 from inference.generation.load import SpeakerConfig, open_speaker
-from model.lora import LoraConfig
+from model.lora.layer import LoraConfig
 from pretrained.safetensors_folder import load_pretrained, write_folder
 from pretrained.settings import NO_SETTINGS, FolderSettings, read_settings
 from tests.helpers.folders import LLAMA, MISTRAL, get_json, hf_folder, hf_model, is_equal, put_json

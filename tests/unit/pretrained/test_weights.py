@@ -10,9 +10,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from model.config import to_hf
-from model.initial import InitialWeights
 from model.transformer import Mistral
-from model.weights import fill
+from model.weights import InitialWeights, fill
 from pretrained.safetensors_folder import (
     INDEX,
     PretrainedFolder,

@@ -6,9 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.initial import InitialWeights
 from model.transformer import Mistral
-from model.weights import fill
+from model.weights import InitialWeights, fill
 from tests.helpers.ranks import run_ranks
 from tests.helpers.toy import toy_config
 from training.distributed import World, start_world

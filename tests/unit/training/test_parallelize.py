@@ -8,13 +8,13 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from kernels.cross_entropy import supervised_positions
+from model.adapters import add_lora
 from model.config import ModelConfig
 from model.device import compute_dtype
 from model.documents import copy_to
-from model.initial import InitialWeights
-from model.lora import LoraConfig, add_lora
+from model.lora.layer import LoraConfig
 from model.transformer import Block, Mistral
-from model.weights import fill
+from model.weights import InitialWeights, fill
 from tests.helpers.ranks import run_ranks
 from tests.helpers.toy import toy_config
 from train import train_step

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from kernels.adamw import Update, reference_
-from model.initial import InitialWeights
 from model.transformer import Mistral
+from model.weights import InitialWeights
 from tests.helpers.kills import run_training
 from tests.helpers.runs import losses, tiny
 from tests.helpers.toy import toy_config

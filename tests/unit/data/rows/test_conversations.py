@@ -13,10 +13,10 @@ from data.rows.conversations import ConversationRows, Conversations
 from data.rows.curriculum import Plan
 from data.rows.curriculum_config import CurriculumConfig, Replay, Stage
 from data.rows.loader import Loader
-from data.rows.packing import IGNORED
 from data.rows.sources import open_source
 from data.rows.trace import Trace
 from model.documents import Documents
+from model.labels import IGNORE_INDEX
 from tests.helpers.toy import toy_config, toy_model
 from tokenizer.tokenizer import Tokenizer
 
@@ -77,7 +77,7 @@ def test_an_epoch_holds_every_conversation_once_and_whole(source, row_length, ep
         used = int((row.segments > 0).sum())
         assert (np.diff(row.segments[:used]) >= 0).all()  # side by side, padding behind
         assert (row.segments[used:] == 0).all()
-        assert (row.labels[used:] == IGNORED).all()
+        assert (row.labels[used:] == IGNORE_INDEX).all()
         assert (row.tokens[used:] == 0).all()
         for segment, number in enumerate(row.documents.tolist(), start=1):
             seen[number] += 1
@@ -85,9 +85,9 @@ def test_an_epoch_holds_every_conversation_once_and_whole(source, row_length, ep
             tokens = source.document(number)
             np.testing.assert_array_equal(row.tokens[place], tokens)
             np.testing.assert_array_equal(row.positions[place], np.arange(len(tokens)))
-            expected = np.where(source.supervised(number)[1:], tokens[1:].astype(int), IGNORED)
-            np.testing.assert_array_equal(row.labels[place], np.append(expected, IGNORED))
-        supervised += int((row.labels != IGNORED).sum())
+            expected = np.where(source.supervised(number)[1:], tokens[1:].astype(int), IGNORE_INDEX)
+            np.testing.assert_array_equal(row.labels[place], np.append(expected, IGNORE_INDEX))
+        supervised += int((row.labels != IGNORE_INDEX).sum())
     assert seen == Counter(range(source.documents))
     assert supervised == source.manifest["supervised_tokens"]
 
@@ -96,7 +96,7 @@ def test_labels_decode_to_the_answers(source, sample):
     tokenizer = Tokenizer.open(sample / "tokenizer")
     answers = Counter()
     for row in rows_of_epoch(ConversationRows(source, "sft", SEED, ROW_LENGTH), 0):
-        supervised = row.labels != IGNORED
+        supervised = row.labels != IGNORE_INDEX
         borders = np.flatnonzero(np.diff(supervised, prepend=False, append=False))
         for start, stop in zip(borders[::2], borders[1::2], strict=True):
             answers[tokenizer.decode(row.labels[start:stop].tolist())] += 1
@@ -220,7 +220,7 @@ def test_each_epoch_supervises_every_token_once(source, world_size):
         found = Counter()
         for n in range(epoch * per_epoch, (epoch + 1) * per_epoch):
             row = np.frombuffer(labels[n], np.int64)
-            found.update(row[row != IGNORED].tolist())
+            found.update(row[row != IGNORE_INDEX].tolist())
         assert found == expected
 
 
@@ -313,6 +313,8 @@ def test_conversations_in_a_row_do_not_see_each_other(source):
     for number in documents:
         tokens = torch.from_numpy(source.document(number).astype(np.int64))
         supervised = torch.from_numpy(source.supervised(number).copy())
-        labels = torch.cat([torch.where(supervised, tokens, IGNORED)[1:], torch.tensor([IGNORED])])
+        labels = torch.cat(
+            [torch.where(supervised, tokens, IGNORE_INDEX)[1:], torch.tensor([IGNORE_INDEX])]
+        )
         alone += float(model(tokens[None], labels=labels[None]).total)
     assert float(packed.total) == pytest.approx(alone, rel=1e-5)

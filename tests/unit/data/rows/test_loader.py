@@ -7,7 +7,7 @@ import torch
 from data.rows.curriculum import Plan
 from data.rows.curriculum_config import CurriculumConfig, Replay, Stage
 from data.rows.loader import Loader
-from data.rows.packing import IGNORED
+from model.labels import IGNORE_INDEX
 from tests.unit.data.rows.test_shards import make_documents, write_source
 
 ROW_LENGTH, ROWS_PER_STEP, SEED = 24, 7, 3
@@ -121,7 +121,7 @@ def test_rows_do_not_depend_on_world_size(sources, world_size, micro_batch_rows)
             )
         supervised = sum(b.supervised_tokens for each in batches for b in each)
         labels = [np.frombuffer(row[3], np.int64) for row in rows]
-        assert supervised == sum(int((each != IGNORED).sum()) for each in labels)
+        assert supervised == sum(int((each != IGNORE_INDEX).sum()) for each in labels)
 
 
 @pytest.mark.parametrize("prefetch", [0, 1, 5, 100])

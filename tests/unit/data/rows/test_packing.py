@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.rows.packing import IGNORED, cut_row, empty_row
+from data.rows.packing import cut_row, empty_row
 from data.rows.stream import Stream
+from model.labels import IGNORE_INDEX
 from tests.helpers.draws import examples
 from tests.unit.data.rows.test_shards import BOS, EOS, make_documents, write_source
 
@@ -59,8 +60,8 @@ def test_rows_end_to_end_are_the_stream(tmp_path, row_length):
     np.testing.assert_array_equal(np.concatenate([row.tokens for row in rows]), tokens[:-1])
     # Every token is somebody's label, save the first of each document.
     labels = np.concatenate([row.labels for row in rows])
-    np.testing.assert_array_equal(labels == IGNORED, tokens[1:] == BOS)
-    np.testing.assert_array_equal(labels[labels != IGNORED], tokens[1:][tokens[1:] != BOS])
+    np.testing.assert_array_equal(labels == IGNORE_INDEX, tokens[1:] == BOS)
+    np.testing.assert_array_equal(labels[labels != IGNORE_INDEX], tokens[1:][tokens[1:] != BOS])
 
 
 def test_a_row_of_several_epochs_of_one_document(tmp_path):
@@ -79,14 +80,14 @@ def test_a_cut_document_keeps_its_last_label_and_restarts(tmp_path):
     first, second = cut_row(stream, 0, 3), cut_row(stream, 1, 3)
     assert first.labels.tolist() == [5, 6, 7]
     assert second.tokens.tolist() == [7, 8, EOS]
-    assert second.labels.tolist() == [8, EOS, IGNORED]
+    assert second.labels.tolist() == [8, EOS, IGNORE_INDEX]
     assert second.positions.tolist() == [0, 1, 2]
 
 
 def test_an_empty_row_teaches_nothing():
     row = empty_row(5)
     assert not row.tokens.any()
-    assert (row.labels == IGNORED).all()
+    assert (row.labels == IGNORE_INDEX).all()
     assert not row.segments.any()
     assert row.positions.tolist() == [0, 1, 2, 3, 4]
     assert len(row.documents) == 0

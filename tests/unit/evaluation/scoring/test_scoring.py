@@ -12,10 +12,10 @@ from evaluation.scoring import target_logits as reader
 from evaluation.scoring.loglikelihood import score
 from evaluation.scoring.requests import Request, Scored
 from inference.generation.cache.prefix import Branches, Prefix, Tree
-from model.initial import InitialWeights
-from model.lora import LoraConfig, add_lora
+from model.adapters import add_lora
+from model.lora.layer import LoraConfig
 from model.transformer import Mistral
-from model.weights import fill
+from model.weights import InitialWeights, fill
 from tests.helpers.draws import examples
 from tests.helpers.ranks import run_ranks
 from tests.helpers.toy import random_tokens, randomize, toy_config, toy_model
@@ -294,14 +294,14 @@ def test_a_prefix_keeps_what_its_window_reaches_and_never_changes():
     with torch.no_grad():
         for part in ids.split(20, 1):
             branches = Branches(model.config, prefix, [Tree(part.shape[1])], "cpu", extend=True)
-            model(part, cache=branches)
+            model(part, context=branches)
             prefix = branches.extended()
         assert prefix.length == 50
         assert prefix.stored == WINDOW - 1
         kept = [x.clone() for x in (*prefix.keys, *prefix.values)]
         trees = [Tree(4, (2, 3)), Tree(1), Tree(6)]
         tokens = random_tokens(model.config, 1, sum(tree.size for tree in trees))
-        logits = model(tokens, cache=Branches(model.config, prefix, trees, "cpu"))[0]
+        logits = model(tokens, context=Branches(model.config, prefix, trees, "cpu"))[0]
         for before, after in zip(kept, (*prefix.keys, *prefix.values), strict=True):
             assert torch.equal(before, after)
         whole = model(torch.cat([ids, tokens[:, 9:10]], 1))[0, -1]  # the second tree's token

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from model.lora import LoraConfig
+from model.lora.layer import LoraConfig
 from pretrained.adapter import AdapterFolder, load_adapter
 from pretrained.load import open_model
 from pretrained.safetensors_folder import PretrainedFolder, load_pretrained, write_folder

@@ -9,9 +9,10 @@ from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
 from conf.suggest import CONF
-from model import adapted as adapted_linears
-from model.lora import LoraConfig, LoraOptions, add_lora
-from model.tiles import tile_rows
+from model.adapters import add_lora
+from model.lora import fused as adapted_linears
+from model.lora.layer import LoraConfig, LoraOptions
+from model.norm import tile_rows
 from model.transformer import Mistral
 from scripts.plan import PlanConfig, plan
 from tests.helpers.toy import mistral_7b_config, randomize, run_without_hook, toy_config

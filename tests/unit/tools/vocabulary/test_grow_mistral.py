@@ -8,8 +8,8 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 
 from model.config import ModelConfig
-from model.initial import InitialWeights
 from model.transformer import Mistral
+from model.weights import InitialWeights
 from pretrained.safetensors_folder import write_folder
 from tests.unit.tokenizer.test_tokenizer import adversarial, assert_agree, backend, parse
 from tokenizer.tokenizer import Tokenizer

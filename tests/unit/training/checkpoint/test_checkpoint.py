@@ -17,8 +17,8 @@ from torch.distributed.tensor import DTensor
 
 import training.checkpoint.checkpointer
 import training.checkpoint.manifest
-from model.initial import InitialWeights
 from model.transformer import Mistral
+from model.weights import InitialWeights
 from tests.helpers.kills import count_file_operations
 from tests.helpers.ranks import run_ranks, start_ranks, wait_for_all
 from tests.helpers.toy import toy_config

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from inference.generation.cache.cache import Cache
+from inference.generation.cache.cache import Cache, extend
 from inference.generation.cache.kv_storage import GROWTH
 from inference.generation.decoders.cpu_onednn import PackedMistral, can_pack
 from inference.generation.engine import Runner, _passes
+from model.adapters import add_lora
 from model.documents import Documents
-from model.lora import LoraConfig, add_lora
-from model.transformer import Block
+from model.lora.layer import LoraConfig
 from tests.helpers.toy import random_tokens, randomize, toy_config, toy_model
 
 LENGTHS = (5, 12, 1, 8)
@@ -48,41 +48,25 @@ def test_decode_equals_the_whole_text(window, pass_tokens, pack):
     assert largest_error(runner, texts_of(config), LENGTHS, pass_tokens) < 1e-5
 
 
-@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("backend", ["reference", "banded"])
 @pytest.mark.parametrize("pass_tokens", [4096, 4])
-def test_prefill_asks_the_final_layer_for_last_tokens_only(layers, pass_tokens):
-    config = toy_config(num_hidden_layers=layers, sliding_window=6)
-    runner, seen = Runner(toy_model(config)), []
+def test_hooks_of_layers_see_all_tokens_and_the_head_the_last_ones(pass_tokens, backend):
+    config = toy_config(num_hidden_layers=3, sliding_window=6)
+    runner, seen, headed = Runner(toy_model(config, backend=backend), pack=False), [], []
     for layer in runner.model.model.layers:
-        assert isinstance(layer, Block)
-        layer.mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[:2]))
+        layer.register_forward_hook(lambda _, inputs, output: seen.append(output.shape[:2]))
+    runner.model.lm_head.register_forward_pre_hook(lambda _, x: headed.append(x[0].shape[:2]))
     assert largest_error(runner, texts_of(config), LENGTHS, pass_tokens) < 1e-5
     seen.clear()
-    runner.prefill([[1, 2, 3], [4, 5]], runner.new_cache(2, 0), pass_tokens)
+    headed.clear()
+    cache = runner.new_cache(2, 0)
+    runner.prefill([[1, 2, 3], [4, 5]], cache, pass_tokens)
     passes = [(5, 2)] if pass_tokens > 4 else [(3, 1), (2, 1)]
-    wanted = [[(1, tokens)] * (layers - 1) + [(sequences, 1)] for tokens, sequences in passes]
-    assert seen == [shape for one_pass in wanted for shape in one_pass]
-
-
-@pytest.fixture(autouse=True)
-def no_grain(monkeypatch):
-    """Tokens are left out one by one, so that toys leave any out."""
-    monkeypatch.setattr("inference.generation.cache.cache.GRAIN", 1)
-
-
-@pytest.mark.parametrize("backend", ["reference", "banded"])
-def test_prefill_leaves_out_what_no_later_layer_can_see(backend):
-    config = toy_config(num_hidden_layers=4, sliding_window=3)
-    runner, seen = Runner(toy_model(config, backend=backend)), []
-    for layer in runner.model.model.layers:
-        layer.mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[:2]))
-    lengths = (5, 20, 1, 8)
-    assert largest_error(runner, texts_of(config, lengths), lengths) < 1e-5
+    assert seen == [(1, tokens) for tokens, _ in passes for _ in range(3)]
+    assert headed == [(1, sequences) for _, sequences in passes]
     seen.clear()
-    prompts = [random_tokens(config, 1, n)[0].tolist() for n in lengths]
-    runner.prefill(prompts, runner.new_cache(4, 0))
-    # 9 tokens of each for the last four layers, then 7, 5; of the final one the last of each.
-    assert seen == [(1, 5 + 9 + 1 + 8), (1, 5 + 7 + 1 + 7), (1, 5 + 5 + 1 + 5), (4, 1)]
+    runner.decode(torch.tensor([7, 8]), cache)
+    assert seen == [(2, 1)] * 3
 
 
 @pytest.mark.parametrize("backend", ["reference", "banded"])
@@ -137,8 +121,8 @@ def test_a_wrapped_network_is_called_and_not_copied():
 
 def test_the_ring_never_outgrows_the_window():
     cache = Cache(toy_config(), 2, dtype=torch.float32, capacity=1000)
-    assert cache.ring.slots == 8
-    assert {x.shape for x in cache.ring.keys} == {(2, 2, 8, 8)}
+    assert cache.storage.slots == 8
+    assert {x.shape for x in cache.storage.keys} == {(2, 2, 8, 8)}
 
 
 def test_the_ring_grows_when_it_must():
@@ -147,7 +131,7 @@ def test_the_ring_grows_when_it_must():
     cache = runner.new_cache(2, 3)
     texts = texts_of(config, (3, GROWTH - 10))
     assert largest_error(runner, texts, (3, GROWTH - 10), cache=cache) < 1e-5
-    assert GROWTH < cache.ring.slots <= 3 * GROWTH
+    assert GROWTH < cache.storage.slots <= 3 * GROWTH
 
 
 @pytest.mark.parametrize("window", [3, 8, None])
@@ -174,8 +158,8 @@ def test_rows_without_documents_are_sequences():
     cache = Cache(config, 3, dtype=torch.float32)
     with torch.inference_mode():
         for part in tokens.split((11, 1, 7, 11), 1):
-            logits = model(part, cache=cache)
-        torch.testing.assert_close(logits, model(tokens)[:, -1:], rtol=0, atol=1e-4)
+            logits = extend(model, part, cache)
+        torch.testing.assert_close(logits, model(tokens)[:, -1], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -187,7 +171,8 @@ def test_packed_and_unpacked_steps_agree(rows):
     with torch.inference_mode():
         for step in range(12):
             ids = random_tokens(config, rows, 1, seed=step)
-            torch.testing.assert_close(packed(ids, one), model(ids, cache=two), rtol=0, atol=1e-4)
+            expected = extend(model, ids, two)
+            torch.testing.assert_close(packed(ids[:, 0], one), expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("lengths", [[3], [3, 4, 1], [9, 1, 30, 2, 2], [10, 10, 10]])
@@ -206,8 +191,9 @@ def test_a_cache_needs_one_document_per_sequence():
     config = toy_config()
     cache = Cache(config, 3, dtype=torch.float32)
     with pytest.raises(AssertionError, match="one document per sequence"):
-        toy_model(config)(
+        extend(
+            toy_model(config),
             torch.zeros(1, 4, dtype=torch.long),
-            documents=Documents.from_segments(torch.tensor([[1, 1, 2, 2]])),
-            cache=cache,
+            cache,
+            Documents.from_segments(torch.tensor([[1, 1, 2, 2]])),
         )

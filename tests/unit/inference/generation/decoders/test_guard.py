@@ -13,8 +13,8 @@ from inference.generation.decoders.cpu_onednn import PackedMistral, can_pack
 from inference.generation.decoders.cuda_graph import can_record
 from inference.generation.decoders.guard import departure
 from inference.generation.engine import Runner
-from model.lora import LoraConfig, add_lora
-from model.lora_linear import LoraLinear
+from model.adapters import add_lora
+from model.lora.layer import LoraConfig, LoraLinear
 from model.transformer import MLP, Attention
 from tests.helpers.toy import random_tokens, randomize, toy_config, toy_model
 
@@ -402,7 +402,7 @@ def test_a_bias_in_an_adapter_and_dropout_are_no_stock_network():
 @pytest.mark.parametrize("change", CHANGES)
 def test_no_step_is_recorded_of_a_changed_network(monkeypatch, change):
     """Where a CUDA device and triton are had, which are stood for here."""
-    monkeypatch.setattr("inference.generation.decoders.cuda_graph.chosen", lambda x: True)
+    monkeypatch.setattr("inference.generation.decoders.cuda_graph.use_triton", lambda x: True)
     model = toy_model(toy_config(hidden_size=64, head_dim=16))
     assert can_record(model)
     change(model)

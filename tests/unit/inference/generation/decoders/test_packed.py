@@ -7,7 +7,8 @@ import torch
 
 from inference.generation.decoders.cpu_onednn import PackedMistral, can_pack
 from inference.generation.engine import Runner
-from model.lora import LoraConfig, add_lora
+from model.adapters import add_lora
+from model.lora.layer import LoraConfig
 from tests.helpers.toy import random_tokens, randomize, toy_config, toy_model
 
 needs_libraries = pytest.mark.skipif(

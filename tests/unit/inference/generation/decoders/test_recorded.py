@@ -16,8 +16,9 @@ from inference.generation.decoders import cuda_graph as recorded
 from inference.generation.decoders.cuda_graph import DecodeStep, RecordedMistral, can_record
 from inference.generation.engine import Runner
 from model import transformer
+from model.adapters import add_lora
 from model.documents import Documents
-from model.lora import LoraConfig, add_lora
+from model.lora.layer import LoraConfig
 from model.transformer import Mistral
 from pretrained.safetensors_folder import load_pretrained, save_pretrained
 from tests.helpers.toy import toy_config
@@ -57,18 +58,18 @@ def check_training():
     expected = losses_and_gradients(network, tokens, documents)
     called = []
 
-    def chosen(x):
+    def use_triton(x):
         called.append(x.dtype)
         return True
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("transformer", "loss"):
-            patch.setattr(f"model.{module}.chosen", chosen)
+        for module in ("ops", "loss"):
+            patch.setattr(f"model.{module}.use_triton", use_triton)
         ours = losses_and_gradients(network, tokens, documents)
         with torch.no_grad():
             logits = network(tokens, documents=documents)
     assert called
-    assert not launch.chosen(torch.zeros(1))  # a CPU has no kernels
+    assert not launch.use_triton(torch.zeros(1))  # a CPU has no kernels
     for one, other in zip(ours, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     with torch.no_grad():
@@ -85,7 +86,7 @@ def check_step(window, lora, prompts):
     caches = [runner.new_cache(len(prompts), 60) for _ in range(2)]
     ids, _ = (runner.prefill(prompts, cache).argmax(-1) for cache in caches)
     layers = [recorded._Layer(block) for block in network.model.layers]
-    step = DecodeStep(network, layers, caches[1].ring)
+    step = DecodeStep(network, layers, caches[1].storage)
     for _ in range(4):  # a window of 24 is passed by the second prompt, and was by the third
         expected = runner.decode(ids, caches[0])
         step.tokens.copy_(ids)
@@ -163,7 +164,7 @@ def check_recording():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recorded, "torch", torch_)
         record = RecordedMistral._record
-        noted = lambda self, ring: records.append(len(ring.lengths)) or record(self, ring)  # noqa: E731
+        noted = lambda self, storage: records.append(len(storage.lengths)) or record(self, storage)  # noqa: E731
         patch.setattr(RecordedMistral, "_record", noted)
 
         def read(prompts, caches):
@@ -184,15 +185,15 @@ def check_recording():
         assert records == [3]
         ids = decode(ids, plain)  # somebody else goes on in between
         ids = decode(ids)
-        assert records == [3, 3]  # the ring has grown
+        assert records == [3, 3]  # the storage has grown
         for cache in caches:
             cache.keep([2, 0])
         ids = decode(decode(ids[[2, 0]]))
         assert records == [3, 3, 2]
-        ring = weakref.ref(caches[1].ring.keys[0])
+        keys = weakref.ref(caches[1].storage.keys[0])
         del cache
         caches[:] = [runner.new_cache(1, 9) for runner in (plain, ours)]
-        assert ring() is None  # no recording keeps memory that nobody goes on with
+        assert keys() is None  # no recording keeps memory that nobody goes on with
         ids = read([[4, 2]], caches)
         decode(decode(ids))
         assert records == [3, 3, 2, 1]

@@ -1,88 +1,29 @@
-"""Low-rank adaptation: W x + s B A x, with W frozen and A (R, in), B (out, R) trained.
+"""Low-rank adapters of a network: which linear layers get one, and its initial weights.
 
-Hu et al. 2021 (LoRA), section 4.1; scale s = alpha / R, or alpha / sqrt(R) (rsLoRA, Kalajdzievski
-2023); B may learn faster than A (LoRA+, Hayou et al. 2024). `add_lora` replaces linears in place by
-a subclass that keeps `<name>.weight`, so that names stay HF's and, but for a prefix, are PEFT's.
+`add_lora` replaces linear layers in place by `LoraLinear`, which keeps `<name>.weight`, so that
+names stay those of HF and, apart from a prefix, those of PEFT.
 """
 
-import hashlib
-import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 
 import torch
 from torch import Tensor, nn
 
-from model.lora_linear import LoraLinear, salted
+from model.lora.layer import (
+    HEAD_MODULE,
+    SAVED_NAMES,
+    LoraConfig,
+    LoraLinear,
+    LoraOptions,
+    per_layer_seeds,
+)
+from model.seeded import seeded_generator
 from model.transformer import Mistral
 from model.weights import WeightSource
 
-EMBEDDING, HEAD = "embed_tokens", "lm_head"
-SAVED_NAMES = {EMBEDDING: "model.embed_tokens.weight", HEAD: "lm_head.weight"}
 _PLAIN_NAME = re.compile(r"[\w.]+")
-
-
-@dataclass(kw_only=True)
-class _Adaptation:
-    """Targets and options of the adapter, without the size of the updates."""
-
-    dropout: float = 0.0
-    """Share of the inputs of A that training zeroes; the choice follows from (seed, row)."""
-    rslora: bool = False
-    """Scale by alpha / sqrt(rank), which keeps the size of updates equal at any rank."""
-    targets: list[str] = field(default_factory=lambda: ["all"])
-    """Linears of the layers to adapt: `all`; the end of a name (`q_proj`, `mlp.up_proj`); or a
-    regular expression for the whole name (`.*layers\\.[0-3]\\..*_proj`)."""
-    modules_to_save: list[str] = field(default_factory=list)
-    """`embed_tokens`, `lm_head`: trained whole beside the updates and saved with them, as a grown
-    vocabulary needs it."""
-    lr_ratio: float = 1.0
-    """Learning rate of B relative to that of A (LoRA+); 1 is plain LoRA."""
-
-    def __post_init__(self) -> None:
-        rank, alpha = getattr(self, "rank", None), getattr(self, "alpha", None)
-        if rank is not None and rank < 1:
-            raise ValueError(f"lora.rank={rank}: must be at least 1")
-        for name, value in (("alpha", alpha), ("lr_ratio", self.lr_ratio)):
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"lora.{name}={value}: must be positive and finite")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"lora.dropout={self.dropout}: must lie in [0, 1)")
-        if not self.targets:
-            raise ValueError("lora.targets: empty; name linears, or set lora=none")
-        for name in self.modules_to_save:
-            if name not in SAVED_NAMES:
-                raise ValueError(
-                    f"lora.modules_to_save: {name!r}; only {', '.join(SAVED_NAMES)} can be trained "
-                    "whole (all else is a target)"
-                )
-
-
-@dataclass(kw_only=True)
-class LoraConfig(_Adaptation):
-    """Targets and options of the adapter."""
-
-    rank: int
-    """R: the rank of each update."""
-    alpha: float
-    """Scale of the updates: alpha / rank, or alpha / sqrt(rank) with `rslora`."""
-
-    @property
-    def scale(self) -> float:
-        """What B A is multiplied with."""
-        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
-
-
-@dataclass(kw_only=True)
-class LoraOptions(_Adaptation):
-    """Adapter options of a run; see `settle`."""
-
-    rank: int | None = None
-    """R: the rank of each update; null (lora=continued): that of the adapter that `init_from`
-    names, with its alpha, rslora, targets and modules_to_save."""
-    alpha: float | None = None
-    """Scale of the updates: alpha / rank, or alpha / sqrt(rank) with `rslora`; null: see `rank`."""
 
 
 def settle(asked: LoraOptions, adapter: LoraConfig | None, model: Mistral) -> LoraConfig:
@@ -133,7 +74,7 @@ def add_lora(model: Mistral, config: LoraConfig, dtype: torch.dtype = torch.floa
         ValueError: a target matches no linear, or modules_to_save does not fit a tied model.
     """
     names = match_targets(model, config.targets)
-    if model.config.tie_word_embeddings and HEAD in config.modules_to_save:
+    if model.config.tie_word_embeddings and HEAD_MODULE in config.modules_to_save:
         raise ValueError(
             "lora.modules_to_save: lm_head is the embedding of this model (tied); name "
             "embed_tokens, which stands for both"
@@ -176,7 +117,7 @@ def match_targets(model: Mistral, targets: Sequence[str]) -> list[str]:
     linears = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name != HEAD
+        if isinstance(module, nn.Linear) and name != HEAD_MODULE
     ]
     matched: set[str] = set()
     for target in targets:
@@ -184,7 +125,7 @@ def match_targets(model: Mistral, targets: Sequence[str]) -> list[str]:
         if not found:
             leaves = sorted({name.rpartition(".")[2] for name in linears})
             advice = f"the linears of a layer are {', '.join(leaves)}"
-            if target == HEAD:
+            if target == HEAD_MODULE:
                 advice = "the head is trained whole, with lora.modules_to_save=[lm_head]"
             raise ValueError(f"lora.targets: {target!r} matches no linear; {advice}")
         matched.update(found)
@@ -220,8 +161,10 @@ def seed_dropout(model: Mistral, seeds: Sequence[int] | None) -> None:
         return
     low = None if seeds is None else torch.tensor([seed & 0xFFFFFFFF for seed in seeds])
     for number, module in enumerate(_adapted(model)):
-        # Data and not a constant of the layer, for each of which it would be compiled anew.
-        module.seeds = None if low is None else salted(low, number).to(module.weight.device)
+        # Data, not a constant of the layer: each constant would be compiled again.
+        module.seeds = (
+            None if low is None else per_layer_seeds(low, number).to(module.weight.device)
+        )
 
 
 def _adapted(model: Mistral) -> Iterator[LoraLinear]:
@@ -246,7 +189,6 @@ class InitialAdapter:
         shape = self._shapes[name]
         if ".lora_B." in name:
             return torch.zeros(shape)[rows]
-        digest = hashlib.sha256(f"{self._seed}/{name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
         bound = shape[1] ** -0.5
+        generator = seeded_generator(self._seed, name)
         return torch.empty(shape).uniform_(-bound, bound, generator=generator)[rows]

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from kernels.launch import chosen
+from kernels.launch import use_triton
 from kernels.lora_swiglu import (
     MAX_RANK,
     lora_swiglu,
@@ -23,29 +23,29 @@ from kernels.lora_swiglu import (
     reference,
     reference_backward,
 )
-from model.lora_linear import LoraLinear
+from model.lora.layer import LoraLinear
 
 DEVICES = ("cuda",)
 """Where linears are computed together."""
 
 
-def joined(x: Tensor, *linears: nn.Module) -> list[LoraLinear]:
+def fusible(x: Tensor, *linears: nn.Module) -> list[LoraLinear]:
     """Those of the linears of one input that are computed together."""
     if x.device.type not in DEVICES:
         return []
     return [each for each in linears if type(each) is LoraLinear and each.seeds is None]
 
 
-def joined_feed_forward(x: Tensor, *linears: nn.Module) -> list[LoraLinear]:
+def fusible_feed_forward(x: Tensor, *linears: nn.Module) -> list[LoraLinear]:
     """Gate, up and down, if all are; else none."""
-    adapted = joined(x, *linears)
+    adapted = fusible(x, *linears)
     fit = all(each.lora_A.out_features <= MAX_RANK for each in adapted)
     return adapted if fit and len(adapted) == len(linears) else []
 
 
 def project(x: Float[Tensor, "*any I"], *linears: nn.Linear) -> tuple[Tensor, ...]:
     """What each linear makes of x."""
-    adapted = joined(x, *linears)
+    adapted = fusible(x, *linears)
     if not adapted:
         return tuple(linear(x) for linear in linears)
     *outputs, _low = _project(x.flatten(0, -2), *_factors(adapted), adapted[0].scale)
@@ -58,7 +58,7 @@ def project(x: Float[Tensor, "*any I"], *linears: nn.Linear) -> tuple[Tensor, ..
 
 
 def feed_forward(x: Float[Tensor, "*any D"], adapted: list[LoraLinear]) -> Float[Tensor, "*any D"]:
-    """down(silu(gate(x)) * up(x)) of gate, up, down, as `joined_feed_forward` returns them."""
+    """down(silu(gate(x)) * up(x)) of gate, up, down, as `fusible_feed_forward` returns them."""
     weights, a, b = _factors(adapted)
     inside = _swiglu(x.flatten(0, -2), weights[:2], a, b[:2], adapted[0].scale)
     product, low = inside[:2]
@@ -183,7 +183,7 @@ def _swiglu(
     first factors of both make of x (N, 2 R)."""
     low = _narrow(x, a[:2], scale)
     gate, up = x @ weights[0].T, x @ weights[1].T
-    mix = lora_swiglu if chosen(x) else reference
+    mix = lora_swiglu if use_triton(x) else reference
     product = mix(gate, up, low, b[0], b[1])
     return [product, _narrow(product, a[2:], scale), gate, up, low]
 
@@ -208,7 +208,7 @@ def _swiglu_backward(
     """Gradients of all first factors, of both second ones, and, if wanted, of x."""
     through, grad_low_down = grads[0].contiguous(), grads[1] * scale
     gate, up, low = kept
-    back = lora_swiglu_backward if chosen(x) else reference_backward
+    back = lora_swiglu_backward if use_triton(x) else reference_backward
     slopes = back(through, grad_low_down, a[2], gate, up, low, b[0], b[1])
     both = (slopes.gate, slopes.up)
     grad_low = _grad_narrow(both, b, scale)

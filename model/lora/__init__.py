@@ -1,0 +1,1 @@
+"""Low-rank adapters: one adapted linear layer, and fused computation of several."""
