@@ -24,7 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from conf.help import help_text
 from conf.hub import download_hint
 from conf.suggest import CONF, check_overrides, split_flags
-from storage.lock import system_error
+from storage.errors import system_error
 
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C has ended, as shells have it: 128 + SIGINT."""

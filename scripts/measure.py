@@ -28,7 +28,7 @@ from evaluation.study.measure import first_texts, half_of, measure_documents, me
 from model.device import DTYPES, choose_device
 from pretrained.folder import FINAL_FOLDERS, final_folder
 from pretrained.load import open_model
-from storage.atomic import replace_text
+from storage.atomic import write_atomically
 from training.run.folder import read_starts
 
 FILES = {"test": "documents.json", "development": "development.json"}
@@ -113,18 +113,18 @@ def measure(run: Config, folder: Path, config: MeasureConfig) -> None:
         for name, source in sources.items()
         if isinstance(source, Source) and source.held_out_documents
     }
-    replace_text(folder / FILES[config.half], json.dumps(documents) + "\n")
+    write_atomically(folder / FILES[config.half], json.dumps(documents) + "\n")
     if config.probes:
         found = measure_probes(model, tokenizer, questions())
-        replace_text(folder / "probes.json", json.dumps(found) + "\n")
+        write_atomically(folder / "probes.json", json.dumps(found) + "\n")
     about = {
         "arm": run.experiment,
         "seed": run.seed,
         "starts_from": run.init_from and Path(run.init_from).name,
         "lr": run.optim.lr,
     }
-    replace_text(folder / "study.json", json.dumps(about) + "\n")
-    replace_text(folder / "measured.json", json.dumps(settings_of(folder, config)) + "\n")
+    write_atomically(folder / "study.json", json.dumps(about) + "\n")
+    write_atomically(folder / "measured.json", json.dumps(settings_of(folder, config)) + "\n")
 
 
 @command("measure", resumes="the same command goes on with the run that it was at")

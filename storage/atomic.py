@@ -1,5 +1,10 @@
-"""Files and folders that survive a loss of power, complete or not at all."""
+"""Files and folders that are complete or absent, also after a crash or a loss of power.
 
+A new version is written under a temporary name (`<name>.tmp`), forced to disk with fsync, and
+renamed; then the folder that holds the name is forced to disk.
+"""
+
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -7,21 +12,22 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
+from typing import IO, Any, BinaryIO
 
 GROWTH = 1 << 23
-"""Bytes by which a file has grown when they are forced to disk while it is being written."""
+"""Bytes by which a file grows between two calls of fsync while the file is written."""
 FILES = 4
-"""That are forced to disk at a time."""
+"""Number of files that are forced to disk at a time."""
 PAUSE = 0.01
-"""Seconds between two looks at how the files have grown; none is taken while the disk works."""
+"""Seconds between two checks of the sizes of growing files."""
 
 
 @contextmanager
 def new_folder(folder: Path | str) -> Iterator[Path]:
-    """Give a folder to fill, which then appears under its name: complete or not at all.
+    """Give a temporary folder to fill; the folder gets its final name once it is complete.
 
-    Its files get the permissions that the umask gives, whatever the library that writes them does
-    (safetensors keeps its files to their owner).
+    Files get the permissions that the umask gives, also where a library writes others
+    (safetensors makes its files readable for their owner only).
 
     Raises:
         ValueError: the folder exists.
@@ -33,7 +39,7 @@ def new_folder(folder: Path | str) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        with forced(partial):
+        with fsync_while_writing(partial):
             yield partial
             for path in partial.rglob("*"):
                 if path.is_file():
@@ -41,48 +47,74 @@ def new_folder(folder: Path | str) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    make_durable(partial)
+    fsync(partial)
     partial.rename(folder)
-    make_durable(folder.parent)
+    fsync(folder.parent)
 
 
 @contextmanager
-def forced(folder: Path, pattern: str = "*") -> Iterator[None]:
-    """Force the files of a folder to disk, while they are being written and all at the end.
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a temporary file to write, which then replaces `path` in one step.
 
-    A disk that gets its work only then has been idle for as long as the writing took.
+    If the writer fails, `path` keeps its content and the temporary file is overwritten by the next
+    writer.
+    """
+    partial = path.with_name(path.name + ".tmp")
+    with partial.open("wb") as file:
+        yield file
+        fsync_file(file)
+    partial.replace(path)
+    fsync(path.parent)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a small file in one step; text is written as UTF-8."""
+    with new_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file in one step."""
+    write_atomically(path, json.dumps(value, indent=1))
+
+
+@contextmanager
+def fsync_while_writing(folder: Path, pattern: str = "*") -> Iterator[None]:
+    """Force the files of a folder to disk while they are written, and all of them at the end.
+
+    A disk that starts only at the end has been idle during the writing.
 
     Raises:
         OSError: a file could not be forced to disk.
     """
     written = Event()
-    # A disk that is asked for one file after the other is idle in between.
+    # Several files at a time: between two files of a sequence the disk would be idle.
     with ThreadPoolExecutor(FILES) as disk, ThreadPoolExecutor(1) as watcher:
-        watching = watcher.submit(_force_growth, disk, folder, pattern, written)
+        watching = watcher.submit(_fsync_growth, disk, folder, pattern, written)
         try:
             yield
         finally:
             written.set()
         watching.result()
-        list(disk.map(make_durable, folder.glob(pattern)))
+        list(disk.map(fsync, folder.glob(pattern)))
 
 
-def _force_growth(disk: Executor, folder: Path, pattern: str, written: Event) -> None:
-    forced: dict[Path, int] = {}
+def _fsync_growth(disk: Executor, folder: Path, pattern: str, written: Event) -> None:
+    synced: dict[Path, int] = {}
 
-    def force(path: Path) -> None:
-        with suppress(FileNotFoundError):  # it has another name by now
+    def sync(path: Path) -> None:
+        with suppress(FileNotFoundError):  # the file has been renamed
             size = path.stat().st_size
-            if size - forced.get(path, 0) >= GROWTH:
-                make_durable(path)
-                forced[path] = size
+            if size - synced.get(path, 0) >= GROWTH:
+                fsync(path)
+                synced[path] = size
 
     while not written.wait(PAUSE):
-        list(disk.map(force, folder.glob(pattern)))
+        list(disk.map(sync, folder.glob(pattern)))
 
 
-def make_durable(path: Path) -> None:
-    """Force a file or folder to disk."""
+def fsync(path: Path) -> None:
+    """Force a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -90,10 +122,7 @@ def make_durable(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_text(path: Path, content: str) -> None:
-    """Write a small file in one step, and force it to disk."""
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(content, encoding="utf-8")
-    make_durable(partial)
-    partial.replace(path)
-    make_durable(path.parent)
+def fsync_file(file: IO) -> None:
+    """Force everything that was written to an open file to disk."""
+    file.flush()
+    os.fsync(file.fileno())

@@ -7,7 +7,6 @@ tokenizer_config.json, unless the latter has `added_tokens_decoder`; the flags o
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,16 +188,6 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_templates(folder: Path) -> dict[str, str]:
     """The chat templates of a folder by name; a folder of weights or an adapter may have none."""
     return _templates(folder, read_json(folder / CONFIG))
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file; it appears complete or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 class MoreIdsThanRows(ValueError):

@@ -26,6 +26,7 @@ from sentencepiece.sentencepiece_model_pb2 import (
     ModelProto,  # pyright: ignore[reportAttributeAccessIssue] protobuf makes it at run time
 )
 
+from storage.atomic import write_atomically
 from tokenizer.folder import (
     ADDED,
     CONFIG,
@@ -42,7 +43,6 @@ from tokenizer.folder import (
     goes_beyond,
     read_json,
     rows_of_model,
-    write_whole,
 )
 from tokenizer.hf_export import CONTROL, USER_DEFINED, fast_files
 from tokenizer.text import Span, check_text, matches_outside
@@ -220,7 +220,7 @@ class Tokenizer(ABC):
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in (files | self._folder.template_files()).items():
             (folder / name).parent.mkdir(exist_ok=True)
-            write_whole(folder / name, content)
+            write_atomically(folder / name, content)
 
     @abstractmethod
     def _encode(self, text: str) -> list[int]: ...

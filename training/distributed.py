@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 
 from model.device import choose_device, keep_freed_memory
-from storage.lock import system_error
+from storage.errors import system_error
 
 T = TypeVar("T")
 

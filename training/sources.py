@@ -6,10 +6,11 @@ from pathlib import Path
 from data.prepare.check_overlap import refuse_copies
 from data.prepare.tokenizer_files import open_exportable
 from data.rows.conversations import Conversations
-from data.rows.shards import Source, sha256_of
+from data.rows.shards import Source
 from data.rows.sources import AnySource, open_source
 from model.config import ModelConfig
 from pretrained.folder import Folder, open_folder, own_tokenizer
+from storage.checksum import sha256_of
 from tokenizer.folder import check_rows
 from tokenizer.tokenizer import Tokenizer
 from training.run.resume import HELD_OUT

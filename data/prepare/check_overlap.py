@@ -33,8 +33,9 @@ from data.prepare.ngrams import gram_hashes
 from data.prepare.overlap_index import NearCopies, Protect, write_index
 from data.prepare.workers import map_in_order
 from data.records.readers import Position, read_records
-from data.rows.shards import Source, sha256_of
-from storage.lock import write_durably
+from data.rows.shards import Source
+from storage.atomic import write_json
+from storage.checksum import sha256_of
 from tokenizer.tokenizer import Tokenizer
 
 NOTES = "apart.json"
@@ -215,7 +216,7 @@ def _note(source: Source, found: dict[str, list[int]]) -> None:
     notes = _read_notes(source.folder)
     notes[source.fingerprint] = notes.get(source.fingerprint, {}) | found
     try:
-        write_durably(source.folder / NOTES, notes)
+        write_json(source.folder / NOTES, notes)
     except OSError as error:
         raise ValueError(
             f"{source.folder / NOTES} cannot be written ({error}), and a run looks for it there; "

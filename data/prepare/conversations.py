@@ -13,7 +13,6 @@ that was left out, where a line is counted from 1, but in an array (.json) an in
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import unicodedata
@@ -27,7 +26,7 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from data.prepare.draft import draft_folder, locked, refuse_existing
+from data.prepare.draft import draft_folder, locked_draft, refuse_existing
 from data.prepare.held_out import normalize, side_hash
 from data.prepare.tokenizer_files import describe_difference, open_exportable
 from data.records.chat_formats import Conversation, Entry, read_conversations
@@ -35,8 +34,9 @@ from data.records.readers import BadRecord, find_inputs
 from data.records.record_files import EMPTY_LINE, FORMATS
 from data.records.record_keys import Columns, columns_of
 from data.rows.conversations import KIND, STORED
-from data.rows.shards import FORMAT_VERSION, sha256_of, token_dtype
-from storage.lock import fsync_folder, write_durably
+from data.rows.shards import FORMAT_VERSION, token_dtype
+from storage.atomic import fsync, fsync_file, write_json
+from storage.checksum import sha256_of
 from tokenizer.chat import (
     TRAIN_ON,
     Encoded,
@@ -142,7 +142,7 @@ def prepare_conversations(config: PrepareConversationsConfig, *, progress: bool 
     tokenizer = open_exportable(config.tokenizer)
     check_trainable(tokenizer)
     folder = draft_folder(out)
-    with locked(out):
+    with locked_draft(out):
         refuse_existing(out)
         _clear(folder)
         try:
@@ -151,7 +151,7 @@ def prepare_conversations(config: PrepareConversationsConfig, *, progress: bool 
             shutil.rmtree(folder)  # there is nothing to go on from
             raise
         folder.rename(out)
-        fsync_folder(out.parent)
+        fsync(out.parent)
     return manifest
 
 
@@ -232,7 +232,7 @@ def _fill(
     for path, digest in digests.items():
         if sha256_of(Path(path)) != digest:
             raise ValueError(f"{path} has changed while it was read; run again")
-    write_durably(folder / "manifest.json", manifest)
+    write_json(folder / "manifest.json", manifest)
     return manifest
 
 
@@ -298,8 +298,7 @@ class _Writer:
     def flush(self) -> None:
         """Make everything durable."""
         for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
+            fsync_file(file)
 
     def _add(self, entry: Entry, conversation: Conversation) -> None:
         messages = conversation.messages

@@ -36,7 +36,8 @@ from data.prepare.progress import ReadingBar
 from data.prepare.tokenizer_files import describe_difference, open_exportable
 from data.prepare.workers import map_in_order
 from data.records.readers import BadRecord, Position, find_inputs, read_records, text_of
-from data.rows.shards import FORMAT_VERSION, read_manifest, sha256_of, token_dtype
+from data.rows.shards import FORMAT_VERSION, read_manifest, token_dtype
+from storage.checksum import sha256_of
 from tokenizer.tokenizer import Tokenizer
 
 JOURNAL_SECONDS = 5.0

@@ -11,7 +11,6 @@ it is cut away when the draft is opened again. So a process may be killed betwee
 instructions, and the files come out the same.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -27,8 +26,10 @@ from data.prepare.chunks import LEFT_OUT, Chunk
 from data.prepare.growth import INDEX, clear_published, is_published, publish_into, work_of
 from data.prepare.held_out import FOLD_VERSION
 from data.records.readers import Position
-from data.rows.shards import ShardWriter, fingerprint_of, read_manifest, sha256_of
-from storage.lock import fsync_folder, write_durably
+from data.rows.shards import ShardWriter, fingerprint_of, read_manifest
+from storage.atomic import fsync, fsync_file, write_json
+from storage.checksum import sha256_of
+from storage.lock import locked
 
 
 class Draft:
@@ -145,8 +146,7 @@ class Draft:
         if self._writer:
             self._writer.flush()
         for file in (self._held_out, self._skipped):
-            file.flush()
-            os.fsync(file.fileno())
+            fsync_file(file)
         writer = self._writer
         journal = {
             "manifest": self.manifest,
@@ -156,7 +156,7 @@ class Draft:
             "held_out_size": os.fstat(self._held_out.fileno()).st_size,
             "skipped_size": os.fstat(self._skipped.fileno()).st_size,
         }
-        write_durably(self.folder / "journal.json", journal)
+        write_json(self.folder / "journal.json", journal)
 
     def finish(self) -> None:
         """Write the manifest; ValueError if there is nothing to train on."""
@@ -176,7 +176,7 @@ class Draft:
             self.manifest[total] = sum(shard[total] for shard in shards)
         if not work.fingerprint_before:
             self.manifest["held_out"]["sha256"] = sha256_of(self.folder / "held_out.jsonl")
-        write_durably(self.folder / "manifest.json", self.manifest)
+        write_json(self.folder / "manifest.json", self.manifest)
         self.complete = True
 
     def publish(self, out: Path) -> None:
@@ -188,9 +188,9 @@ class Draft:
         for pattern in ("*.stops", "*.bytes", "journal.json", INDEX):
             for path in self.folder.glob(pattern):
                 path.unlink()
-        fsync_folder(self.folder)
+        fsync(self.folder)
         self.folder.rename(out)
-        fsync_folder(out.parent)
+        fsync(out.parent)
 
     def close(self) -> None:
         """Let go of an unfinished shard; it is reopened at what the journal says."""
@@ -208,7 +208,7 @@ def open_draft(out: Path, plan: dict) -> Iterator[Draft]:
     ValueError: `out` exists or is not what should grow, another process is at it, or the
     unfinished work has another plan.
     """
-    with locked(out) as held_out, (draft_folder(out) / "skipped.jsonl").open("ab") as skipped:
+    with locked_draft(out) as held_out, (draft_folder(out) / "skipped.jsonl").open("ab") as skipped:
         if not plan.get("appends"):
             refuse_existing(out)
         elif fingerprint_of(read_manifest(out)) != work_of(plan).fingerprint_before:
@@ -224,7 +224,7 @@ def settle(out: Path) -> bool:
     """Finish an append that was cut off after the source had grown; whether there was one."""
     if not is_published(out, draft_folder(out)):
         return False
-    with locked(out):
+    with locked_draft(out):
         if is_published(out, draft_folder(out)):
             clear_published(out, draft_folder(out))
     return True
@@ -236,18 +236,13 @@ def draft_folder(out: Path) -> Path:
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[BinaryIO]:
+def locked_draft(out: Path) -> Iterator[BinaryIO]:
     """Be the only process that works on a draft; gives its held_out.jsonl, opened to append."""
     path = draft_folder(out) / "held_out.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as held_out:
-        try:
-            fcntl.flock(held_out, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"out: another process is preparing {out} right now; wait for it, or choose another"
-            ) from None
-        # The one that held the lock may have published or removed what we have opened.
+    busy = f"out: another process is preparing {out} right now; wait for it, or choose another out="
+    with locked(path, busy) as held_out:
+        # The process that held the lock may have published or removed the opened file.
         if not path.exists() or not os.path.samestat(path.stat(), os.fstat(held_out.fileno())):
             raise ValueError(f"out: another process has just finished {out}; run again")
         yield held_out

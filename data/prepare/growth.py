@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from data.rows.shards import fingerprint_of, read_manifest, sha256_of
-from storage.lock import fsync_folder, write_durably
+from data.rows.shards import fingerprint_of, read_manifest
+from storage.atomic import fsync, write_json
+from storage.checksum import sha256_of
 
 INDEX = "near_copies.index"
 
@@ -107,9 +108,9 @@ def publish_into(out: Path, folder: Path) -> None:
     for name in _new_files(manifest):
         if (folder / name).exists():
             (folder / name).replace(out / name)
-    fsync_folder(folder)
-    fsync_folder(out)
-    write_durably(out / "manifest.json", manifest)
+    fsync(folder)
+    fsync(out)
+    write_json(out / "manifest.json", manifest)
     clear_published(out, folder)
 
 
@@ -130,14 +131,14 @@ def clear_published(out: Path, folder: Path) -> None:
     """What is left to do once the manifest has been replaced."""
     if (folder / "skipped.jsonl").exists():
         (folder / "skipped.jsonl").replace(out / "skipped.jsonl")
-        fsync_folder(out)
+        fsync(out)
     # The manifest says that this is to be done, so it goes last but for the lock on held_out.jsonl.
     for path in sorted(folder.iterdir()):
         if path.name not in ("manifest.json", "held_out.jsonl"):
             path.unlink()
-    fsync_folder(folder)
+    fsync(folder)
     (folder / "manifest.json").unlink()
     (folder / "held_out.jsonl").unlink()
     with contextlib.suppress(OSError):  # the next process may have begun in it
         folder.rmdir()
-    fsync_folder(folder.parent)
+    fsync(folder.parent)

@@ -17,7 +17,6 @@ The index is one file, complete or absent, that all processes map:
 Building it takes about 40 bytes of memory for each gram of those documents.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +27,7 @@ from jaxtyping import UInt32, UInt64
 from data.prepare.held_out import fold_hash, normalize, side_hash
 from data.prepare.ngrams import gram_hashes
 from data.records.readers import BadRecord, Position, Record, text_of
-from storage.lock import fsync_folder
+from storage.atomic import new_file
 
 NEAR_HELD_OUT = "near copy of a held-out document"
 NEAR_AVOIDED = "near copy of a document to avoid"
@@ -97,14 +96,9 @@ def write_index(path: Path, held_out: Iterable[Protected], avoided: Iterable[Pro
     order = np.argsort(grams, kind="stable")
     numbers = np.repeat(np.arange(len(sizes), dtype=np.uint32), sizes)[order]
     header = np.array([len(grams), len(sizes), len(sizes) - len(folds)], np.int64)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with new_file(path) as file:
         for part in (header, grams[order], np.sort(sides), np.sort(folds), numbers, sizes):
             part.tofile(file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    fsync_folder(path.parent)
 
 
 class NearCopies:

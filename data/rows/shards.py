@@ -15,13 +15,15 @@ shards and a new manifest.
 import hashlib
 import json
 import mmap
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Int64, Integer
+
+from storage.atomic import fsync_file
+from storage.checksum import sha256_of
 
 FORMAT_VERSION = 1
 BLOCK_DOCUMENTS = 1024
@@ -70,8 +72,7 @@ class ShardWriter:
     def flush(self) -> None:
         """Make everything added so far survive a crash."""
         for file in (self._tokens_file, self._stops_file, self._bytes_file):
-            file.flush()
-            os.fsync(file.fileno())
+            fsync_file(file)
 
     def close(self) -> dict:
         """Finish the shard and return its manifest entry.
@@ -89,8 +90,7 @@ class ShardWriter:
             of_blocks = np.append(stops[BLOCK_DOCUMENTS - 1 : -1 : BLOCK_DOCUMENTS], stops[-1:])
             for part in (of_blocks, stops, sizes):
                 file.write(part.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
+            fsync_file(file)
         tokens = self._folder / f"{self.stem}.tokens"
         return {
             "name": self.stem,
@@ -251,12 +251,6 @@ def _as_it_was(manifest: dict, fingerprint: str) -> dict:
         before.pop("skipped", None)  # was counted for all inputs together
         return before
     return manifest
-
-
-def sha256_of(path: Path) -> str:
-    """Digest of a file's bytes, as a hex string."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def map_file(path: Path, expected: int) -> np.ndarray:

@@ -8,7 +8,6 @@
        <source>/       prepared shards
 """
 
-import fcntl
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,9 @@ from data.rows.shards import Source
 from data.sample.corpus import SOURCES, documents
 from data.sample.instructions import INSTRUCTIONS
 from data.sample.instructions import conversations as conversations_of
-from storage.lock import system_error
+from storage.atomic import new_file, new_folder, write_atomically
+from storage.errors import system_error
+from storage.lock import locked
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.train import train_bpe
 
@@ -50,18 +51,15 @@ def build_sample(root: Path, *, scale: float, conversations: bool = False) -> No
         return  # without a lock, which a read-only folder could not hold
     try:
         root.mkdir(parents=True, exist_ok=True)
-        lock = (root / ".lock").open("w")
+        (root / ".lock").touch()
     except OSError as error:
         raise ValueError(
             f"data.root={root}: the embedded sample cannot be written there "
             f"({system_error(error)}); name another folder with data.root="
         ) from None
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(root / ".lock", busy=None):
         _check_label(label, wanted)
-        partial = root / "sample.json.tmp"
-        partial.write_text(json.dumps(wanted), encoding="utf-8")
-        partial.replace(label)
+        write_atomically(label, json.dumps(wanted))
         if missing := _missing(root, wanted_sources):
             print(f"building the embedded sample under {root} (once)", flush=True)
             _build(root, scale, missing)
@@ -146,20 +144,16 @@ def _write_records(path: Path, records: Iterator[dict]) -> None:
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")
-    with partial.open("w", encoding="utf-8") as file:
+    with new_file(path) as file:
         for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    partial.replace(path)
+            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
 
 
 def _train_tokenizer(root: Path) -> None:
     model = train_bpe(_lines(root), vocab_size=VOCAB_SIZE)
-    partial = root / "tokenizer.tmp"
-    partial.mkdir(exist_ok=True)
-    (partial / "tokenizer.model").write_bytes(model)
-    Tokenizer.open(partial).save(partial)
-    partial.rename(root / "tokenizer")
+    with new_folder(root / "tokenizer") as partial:
+        (partial / "tokenizer.model").write_bytes(model)
+        Tokenizer.open(partial).save(partial)
 
 
 def _lines(root: Path) -> Iterator[str]:

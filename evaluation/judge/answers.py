@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.generation.question_files import OpenQuestion
-from storage.lock import why_no_file
+from storage.errors import why_no_file
 from tokenizer.text import check_text
 
 

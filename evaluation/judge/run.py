@@ -36,7 +36,8 @@ from evaluation.judge.transcript import (
     read_transcript,
 )
 from inference.generation.question_files import OpenQuestion, read_open_questions
-from storage.lock import only_writer, write_durably
+from storage.atomic import write_json
+from storage.lock import only_writer
 from tokenizer.text import check_text
 
 LONGEST_PAUSE = 60.0
@@ -64,11 +65,7 @@ def judge_answers(config: JudgeConfig) -> dict[str, Any]:
         file = out / "transcript.jsonl"
         done = open_transcript(file, _settings(config, plan))
         todo = [judgement for judgement in plan if judgement.key not in done.verdicts]
-        transcript = Transcript(file)
-        try:
-            _Session(config, endpoint, transcript).judge(todo, len(plan))
-        finally:
-            transcript.close()
+        _Session(config, endpoint, Transcript(file)).judge(todo, len(plan))
         judged = read_transcript(file)
         single = config.mode == "single"
         summary = {
@@ -88,7 +85,7 @@ def judge_answers(config: JudgeConfig) -> dict[str, Any]:
                 if j.key not in judged.verdicts
             ],
         }
-        write_durably(out / "summary.json", summary)
+        write_json(out / "summary.json", summary)
     return summary
 
 

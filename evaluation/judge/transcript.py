@@ -7,13 +7,11 @@ another command is refused.
 """
 
 import json
-import os
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evaluation.multiple_choice.predictions import differing, settings_file
-from storage.lock import fsync_folder, write_durably
+from storage.journal import append_lines, open_journal
 
 VERDICT, AGAIN, FAILED = "verdict", "again", "failed"
 
@@ -35,48 +33,25 @@ class Judged(NamedTuple):
 
 
 class Transcript:
-    """The open file; threads may append to it."""
+    """An open transcript, to which several threads may append."""
 
     def __init__(self, file: Path) -> None:
-        self._file = file.open("a", encoding="utf-8")
+        self._file = file
         self._lock = threading.Lock()
 
     def append(self, line: dict[str, Any]) -> None:
-        """Add a line, on disk when this returns."""
+        """Append a line; the line is on disk when the call returns."""
         with self._lock:
-            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """No line follows."""
-        self._file.close()
+            append_lines(self._file, [line])
 
 
 def open_transcript(file: Path, settings: dict[str, Any]) -> Judged:
-    """Create or continue a transcript; returns what it holds. A torn last line is cut away.
+    """Create or continue a transcript; returns its content. A torn last line is cut off.
 
     Raises:
-        ValueError: it belongs to another command, which is compared field by field, or is damaged.
+        ValueError: the transcript was created with different settings, or is damaged.
     """
-    note = settings_file(file)
-    if note.is_file():
-        before = json.loads(note.read_text(encoding="utf-8"))
-        if different := differing(before, settings):
-            raise ValueError(
-                f"{file} was begun with another {', '.join(different)}; choose another out, or "
-                f"remove it and {note.name}"
-            )
-    elif file.exists():
-        raise ValueError(f"{file} exists, and no {note.name} beside it; choose another out")
-    else:
-        write_durably(note, settings)
-    file.touch()
-    fsync_folder(file.parent)
-    content = file.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(file, whole)
+    open_journal(file, settings)
     return read_transcript(file)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 from evaluation.multiple_choice.accuracy import aligned, split_by_category
 from evaluation.multiple_choice.predictions import (
     Prediction,
-    differing,
     read_predictions,
     read_settings,
 )
 from evaluation.statistics import Interval, mcnemar, paired_bootstrap
-from storage.lock import write_durably
+from storage.atomic import write_json
+from storage.journal import differing
 
 OF_THE_MODEL = ("model", "tokenizer", "dtype")
 """Settings that may differ: they say who answered."""
@@ -126,7 +126,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
 def write_comparison(path: Path, comparisons: Sequence[Comparison]) -> None:
     """The same as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_durably(path, [asdict(c) for c in comparisons])
+    write_json(path, [asdict(c) for c in comparisons])
 
 
 def _files(folder: str) -> dict[str, Path]:

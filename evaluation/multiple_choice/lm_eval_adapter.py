@@ -26,7 +26,7 @@ from inference.generation.generate import context_limit, generate
 from inference.generation.sampling import SamplingConfig
 from model.transformer import Mistral
 from pretrained.load import model_digest
-from storage.lock import write_durably
+from storage.atomic import write_json
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import World
 
@@ -136,7 +136,7 @@ def run_lm_eval(config: EvaluateConfig, model: Mistral, tokenizer: Tokenizer, wo
 
     def write() -> None:
         out.mkdir(parents=True, exist_ok=True)
-        write_durably(out / RESULTS, summary)
+        write_json(out / RESULTS, summary)
 
     world.on_main(write)
     return make_table(results)

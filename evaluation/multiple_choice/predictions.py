@@ -8,15 +8,14 @@ interrupted.
 
 import json
 import math
-import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks.items import LETTERS, Item
 from evaluation.multiple_choice.prompts import Prompt
-from storage.lock import fsync_folder, write_durably
+from storage.journal import cut_lines, open_journal, settings_file
 
 
 @dataclass(frozen=True)
@@ -75,46 +74,16 @@ def predict(item: Item, prompt: Prompt | None, nats: Sequence[float]) -> Predict
     )
 
 
-def check_settings(file: Path, settings: dict[str, Any]) -> None:
-    """ValueError if a file is there and belongs to another command, compared field by field."""
-    note = settings_file(file)
-    if file.exists() and not note.is_file():
-        raise ValueError(f"{file} exists, and no {note.name} beside it; choose another out")
-    if not note.is_file():
-        return
-    before = json.loads(note.read_text(encoding="utf-8"))
-    if different := differing(before, settings):
-        raise ValueError(
-            f"{file} was begun with another {', '.join(different)}; choose another out, or remove "
-            f"it and {note.name}"
-        )
-
-
 def open_predictions(file: Path, settings: dict[str, Any], save_every: int) -> int:
-    """Create or continue a file; returns how many predictions it has: all, or whole blocks.
+    """Create or continue a file; returns the number of its predictions: all, or complete blocks.
 
-    A line that was torn, and a block that was not finished, are cut away.
+    A last block that was not finished is cut off.
     """
-    note = settings_file(file)
-    if not note.is_file():
-        write_durably(note, settings)
-    file.touch()
-    fsync_folder(file.parent)
-    lines = file.read_bytes().splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith(b"\n")]
-    if len(whole) < settings["questions"]:
-        whole = whole[: len(whole) // save_every * save_every]
-    os.truncate(file, sum(map(len, whole)))
-    return len(whole)
-
-
-def append(file: Path, predictions: Sequence[Prediction]) -> None:
-    """Add a block, on disk when this returns."""
-    lines = [json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions]
-    with file.open("a", encoding="utf-8") as opened:
-        opened.write("".join(lines))
-        opened.flush()
-        os.fsync(opened.fileno())
+    lines = open_journal(file, settings)
+    if len(lines) < settings["questions"]:
+        lines = lines[: len(lines) // save_every * save_every]
+        cut_lines(file, lines)
+    return len(lines)
 
 
 def read_predictions(file: Path) -> list[Prediction]:
@@ -139,13 +108,3 @@ def read_settings(file: Path) -> dict[str, Any]:
     if not note.is_file():
         raise ValueError(f"{note}: no such file; give a folder that scripts.evaluate has written")
     return json.loads(note.read_text(encoding="utf-8"))
-
-
-def settings_file(file: Path) -> Path:
-    """Where the settings of a file of predictions stand."""
-    return file.with_suffix(".settings.json")
-
-
-def differing(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Names of the settings that are not the same."""
-    return sorted(name for name in one | other if one.get(name) != other.get(name))

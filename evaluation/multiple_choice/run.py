@@ -20,15 +20,15 @@ from evaluation.multiple_choice.accuracy import summarize
 from evaluation.multiple_choice.answer import Question, answer, conclude, prepare
 from evaluation.multiple_choice.config import AskConfig, EvaluateConfig
 from evaluation.multiple_choice.predictions import (
-    append,
-    check_settings,
     open_predictions,
     read_predictions,
 )
 from evaluation.scoring.requests import Request
 from model.transformer import Mistral
 from pretrained.load import model_digest
-from storage.lock import only_writer, write_durably
+from storage.atomic import write_json
+from storage.journal import append_lines, check_settings
+from storage.lock import only_writer
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import World
 
@@ -82,7 +82,7 @@ def evaluate_tasks(
                 "problems": len(task.problems),
                 **summarize(predictions, task.categories),
             }
-        world.on_main(lambda: write_durably(out / "summary.json", summary))
+        world.on_main(lambda: write_json(out / "summary.json", summary))
     return summary
 
 
@@ -140,8 +140,8 @@ def _write(
             block = questions[first : first + config.save_every]
             options = (model, config.scoring, world, config.batch_tokens)
             nats = answer(block, *options, known=known, bar=bar)
-            answered = [conclude(q, n) for q, n in zip(block, nats, strict=True)]
-            world.on_main(lambda answered=answered: append(file, answered))
+            answered = [asdict(conclude(q, n)) for q, n in zip(block, nats, strict=True)]
+            world.on_main(lambda answered=answered: append_lines(file, answered))
             first += len(block)
             bar.update(first - bar.n)
     world.barrier()  # the others read what process 0 has written

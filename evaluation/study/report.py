@@ -33,7 +33,7 @@ from evaluation.study.tables import (
     describe_primary,
     describe_sets,
 )
-from storage.atomic import replace_text
+from storage.atomic import write_atomically
 
 
 @dataclass(kw_only=True)
@@ -132,10 +132,10 @@ class Report:
             raise ValueError(f"out={out} cannot be a folder; name another") from None
         for picture in self.pictures:
             (out / picture.file).write_bytes(picture.png)
-        replace_text(out / "table.md", to_markdown(self.table))
-        replace_text(out / "comparisons.md", to_markdown(self.comparisons))
+        write_atomically(out / "table.md", to_markdown(self.table))
+        write_atomically(out / "comparisons.md", to_markdown(self.comparisons))
         blocks = [*self.table, *self.comparisons, Heading("Pictures"), *self.pictures]
-        replace_text(out / "report.html", to_html("Report", blocks))
+        write_atomically(out / "report.html", to_html("Report", blocks))
 
 
 def read_planned(config: ReportConfig) -> Study:

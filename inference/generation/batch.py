@@ -7,7 +7,6 @@ answer does not depend on the borders of the batches.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +18,9 @@ from inference.generation.generate import Answer, check_prompts, generate
 from inference.generation.load import Speaker, SpeakerConfig
 from inference.generation.question_files import OpenQuestion
 from pretrained.load import model_digest
-from storage.lock import fsync_folder, only_writer, why_no_file, write_durably
+from storage.errors import why_no_file
+from storage.journal import append_lines, open_journal
+from storage.lock import only_writer
 from tokenizer.chat import Message, encode_prompt
 from tokenizer.text import check_text
 from tokenizer.tokenizer import Tokenizer
@@ -171,15 +172,14 @@ def _append(
     config: GenerateConfig, speaker: Speaker, prompts: list[Prompt], done: int, out: Path
 ) -> None:
     """Answer the prompts from `done` on."""
-    with out.open("a", encoding="utf-8") as file:
-        for batch in tqdm(list(_batches(prompts, done, config.batch_size)), unit="batch"):
-            answers = _answer(config, speaker, prompts, batch)
-            for n, answer in zip(batch, answers, strict=True):
-                line = {"index": n, **prompts[n].echo, "answer": answer.text}
-                line |= {"finished": answer.finished, "tokens": len(answer.ids)}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+    for batch in tqdm(list(_batches(prompts, done, config.batch_size)), unit="batch"):
+        answers = _answer(config, speaker, prompts, batch)
+        lines = [
+            {"index": n, **prompts[n].echo, "answer": answer.text, "finished": answer.finished}
+            | {"tokens": len(answer.ids)}
+            for n, answer in zip(batch, answers, strict=True)
+        ]
+        append_lines(out, lines)
 
 
 def _batches(prompts: list[Prompt], first: int, size: int) -> Iterator[list[int]]:
@@ -235,26 +235,8 @@ def _settings(config: GenerateConfig, prompts: list[Prompt], speaker: Speaker) -
 
 
 def _open(out: Path, settings: dict[str, Any]) -> int:
-    """Create or continue the file; returns the answers that are in it. A torn line is cut away."""
-    note = out.with_name(out.name + ".settings.json")
-    if not note.is_file():
-        if out.exists():
-            raise ValueError(f"out={out} exists, and no {note.name} beside it; choose another file")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(note, settings)
-    before = json.loads(note.read_text())
-    if different := [key for key in settings if before.get(key) != settings[key]]:
-        raise ValueError(
-            f"out={out} was begun with another {', '.join(different)}; choose another file, or "
-            f"remove it and {note.name}"
-        )
-    out.touch()
-    fsync_folder(out.parent)
-    content = out.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(out, whole)
-    lines = content[:whole].splitlines()
+    """Create or continue the file; returns the number of its answers."""
+    lines = open_journal(out, settings, out.with_name(out.name + ".settings.json"))
     for n, line in enumerate(lines):
         if json.loads(line).get("index") != n:
             raise ValueError(f"{out}, line {n + 1}: not the answer to prompt {n}; remove the file")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storage.lock import why_no_file
+from storage.errors import why_no_file
 from tokenizer.text import check_text
 
 COLUMNS = {

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from data.rows.seeds import derive, permutation
-from data.rows.shards import sha256_of
 from data.rows.sources import AnySource
 from model.transformer import Mistral
+from storage.checksum import sha256_of
 from tools.verification.verdict import Verdict
 from training.checkpoint.checkpointer import Checkpointer
 from training.distributed import World

@@ -13,7 +13,7 @@ from sentencepiece.sentencepiece_model_pb2 import (
 from model.device import choose_device
 from pretrained.merged import MergedAdapters
 from pretrained.safetensors_folder import PretrainedFolder
-from storage.lock import why_no_file
+from storage.errors import why_no_file
 from tokenizer.expansion.candidates import (
     Source,
     check_base,

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
 from model.transformer import Mistral
-from storage.atomic import make_durable
+from storage.atomic import fsync
 from training.checkpoint.manifest import (
     MARKER,
     Writer,
@@ -188,7 +188,7 @@ class Checkpointer:
     def _publish(self, partial: Path, final: Path, written: list[dict[str, dict]]) -> None:
         seal(partial, written)
         partial.rename(final)
-        make_durable(self.folder)
+        fsync(self.folder)
         self._prune()
 
     def load_latest(self, model: Mistral, optimizer: torch.optim.Optimizer) -> int | None:

@@ -20,8 +20,8 @@ from torch.distributed.checkpoint.filesystem import FileSystem
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from data.rows.shards import sha256_of
-from storage.atomic import forced, make_durable
+from storage.atomic import fsync, fsync_while_writing, write_json
+from storage.checksum import crc32_of, sha256_of
 
 MARKER = "COMPLETE.json"
 THREADS = 4
@@ -56,7 +56,7 @@ class Writer(FileSystemWriter):
         Raises:
             OSError: something could not be written.
         """
-        with forced(self._folder, f"{plan.storage_data.prefix}*"):
+        with fsync_while_writing(self._folder, f"{plan.storage_data.prefix}*"):
             try:
                 future = super().write_data(plan, planner)
             except (OSError, RuntimeError) as error:  # torch's archive raises the latter
@@ -135,27 +135,15 @@ def reason(error: BaseException) -> str:
     return "; ".join(f"process {', '.join(r)}: {words}" for words, r in processes.items())
 
 
-def crc32_of(path: Path) -> str:
-    """CRC-32 of a file's bytes, in eight hexadecimal digits."""
-    value = 0
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(PIECE):
-            value = zlib.crc32(piece, value)
-    return f"{value:08x}"
-
-
 def seal(folder: Path, written: list[dict[str, dict]]) -> None:
     """Write the marker that makes a checkpoint complete."""
     metadata = folder / ".metadata"
-    make_durable(metadata)
+    fsync(metadata)
     size, digest = metadata.stat().st_size, crc32_of(metadata)
     files = {metadata.name: {"size": size, "crc32": digest}}
     for part in written:
         files |= part
-    marker = folder / MARKER
-    marker.write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
-    make_durable(marker)
-    make_durable(folder)
+    write_json(folder / MARKER, {"files": files})
 
 
 def read_marker(folder: Path) -> dict[str, dict]:

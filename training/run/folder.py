@@ -7,7 +7,6 @@ Process 0 owns it. A lock keeps a second run out; the kernel drops it with the p
 run needs no cleaning.
 """
 
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -20,7 +19,8 @@ from typing import Any
 
 import torch
 
-from storage.atomic import replace_text
+from storage.atomic import write_atomically
+from storage.lock import locked
 from training.distributed import World
 
 _PACKAGES = ("torch", "numpy", "safetensors", "sentencepiece", "hydra-core", "triton", "flash-attn")
@@ -35,25 +35,23 @@ def open_run_folder(folder: Path, world: World) -> Iterator[None]:
     """
     with ExitStack() as stack:
 
-        def lock() -> None:
+        def take_lock() -> None:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except (FileExistsError, NotADirectoryError):
                 raise ValueError(f"{folder} cannot be a folder; set another runs_folder") from None
-            held = stack.enter_context((folder / ".lock").open("a+"))
-            held.seek(0)
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"{folder}: another run is working in this folder ({held.read() or 'starting'}"
-                    "); wait, or set another name"
-                ) from None
-            held.truncate()
-            held.write(f"process {os.getpid()} on {platform.node()}")
+            path = folder / ".lock"
+            holder = path.read_text(encoding="utf-8") if path.exists() else ""
+            busy = (
+                f"{folder}: another run is working in this folder ({holder or 'starting'}); wait, "
+                "or set another name"
+            )
+            held = stack.enter_context(locked(path, busy))
+            held.truncate(0)
+            held.write(f"process {os.getpid()} on {platform.node()}".encode())
             held.flush()
 
-        world.on_main(lock)
+        world.on_main(take_lock)
         yield
 
 
@@ -88,7 +86,7 @@ def record_start(folder: Path, start: dict[str, Any]) -> None:
     path = folder / "starts.jsonl"
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     # Replaced and not appended to, so that a kill leaves no half of a line.
-    replace_text(path, before + json.dumps(start) + "\n")
+    write_atomically(path, before + json.dumps(start) + "\n")
 
 
 def read_starts(folder: Path) -> list[dict[str, Any]]:
@@ -109,15 +107,6 @@ def read_starts(folder: Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path}, line {number}: {line[:40]!r} tells of no start of a run")
         starts.append(start)
     return starts
-
-
-def json_row(line: str) -> dict[str, Any]:
-    """The object that a line holds, or an empty one if it holds none."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return {}
-    return row if isinstance(row, dict) else {}
 
 
 def _git(*arguments: str) -> str | None:

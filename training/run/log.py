@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.run.folder import json_row, read_starts
+from storage.journal import json_row
+from training.run.folder import read_starts
 from training.run.forgetting import DELTA, with_deltas
 
 SHOWN = 3

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import secrets
 import sys
 import time
@@ -14,9 +13,9 @@ import torch
 from tqdm import tqdm
 
 from model.config import ModelConfig
-from storage.atomic import make_durable, replace_text
+from storage.atomic import fsync_file, write_atomically
+from storage.journal import json_row
 from training.distributed import World
-from training.run.folder import json_row
 from training.run.forgetting import Results, describe_evaluation, starting_point, with_deltas
 from training.step import StepResult
 
@@ -80,11 +79,7 @@ class MetricsLog:
         complete = (row for row in rows if row.endswith("\n"))
         numbered = enumerate(complete, start=1)
         kept = [row for n, row in numbered if step is not None and self._step_of(n, row) <= step]
-        partial = self._path.with_name("metrics.jsonl.tmp")
-        partial.write_text("".join(kept), encoding="utf-8")
-        make_durable(partial)
-        partial.replace(self._path)
-        make_durable(self._path.parent)
+        write_atomically(self._path, "".join(kept))
         self._file = self._path.open("a", encoding="utf-8")
         self._bar.update((step or 0) - self._bar.n)
 
@@ -158,7 +153,7 @@ class MetricsLog:
     def fsync(self) -> None:
         """Force the log to disk: no checkpoint may exist without the rows that lead to it."""
         if self._file is not None:
-            os.fsync(self._file.fileno())
+            fsync_file(self._file)
 
     def progress(self, row: dict[str, Any]) -> None:
         """Show a row's figures and how far the run is."""
@@ -202,7 +197,7 @@ def _start_wandb(folder: Path, config: LoggingConfig, settings: dict) -> Any:
     # same name elsewhere does not.
     identity = folder / "wandb_id"
     if not identity.exists():
-        replace_text(identity, secrets.token_hex(8))
+        write_atomically(identity, secrets.token_hex(8))
     return wandb.init(
         project=config.wandb_project,
         name=folder.name,

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pretrained.folder import FINAL_FOLDERS
-from storage.atomic import replace_text
+from storage.atomic import write_atomically
+from storage.journal import json_row
 from training.checkpoint.manifest import finished
 from training.distributed import World
-from training.run.folder import describe_environment, json_row, open_run_folder, record_start
+from training.run.folder import describe_environment, open_run_folder, record_start
 from training.run.log import describe_gaps
 from training.run.metrics import LoggingConfig, MetricsLog
 from training.run.plots import plot_forgetting, plot_run
@@ -81,9 +82,9 @@ class Run:
         """
         record, world, folder = self._record, self._world, self.folder
         if world.is_main:
-            replace_text(folder / "config.yaml", record.config_yaml)
+            write_atomically(folder / "config.yaml", record.config_yaml)
             environment = describe_environment(world, record.fingerprints)
-            replace_text(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
+            write_atomically(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
             if record.initial is not None:
                 keep(folder, record.initial)
         self.log = MetricsLog(

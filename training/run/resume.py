@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 from pretrained.merged import ADAPTED
-from training.run.folder import json_row, read_starts
+from storage.journal import json_row
+from training.run.folder import read_starts
 
 HELD_OUT = "/held_out"
 """Ends the name under which the held-out text of a source has its fingerprint."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from model.config import ModelConfig
 from pretrained.settings import GENERATION, NO_SETTINGS, FolderSettings, read_settings
-from storage.atomic import replace_text
+from storage.atomic import write_atomically
 
 KEPT = "initial"
 
@@ -38,7 +38,7 @@ def keep(run: Path, source: Path) -> None:
     (run / KEPT).mkdir(exist_ok=True)
     for name in (GENERATION, "config.json"):  # the last one says that all are there
         if (source / name).is_file():
-            replace_text(run / KEPT / name, (source / name).read_text(encoding="utf-8"))
+            write_atomically(run / KEPT / name, (source / name).read_text(encoding="utf-8"))
 
 
 def kept_settings(run: Path, source: Path | None) -> FolderSettings:

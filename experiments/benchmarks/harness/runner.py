@@ -13,7 +13,8 @@ import torch
 
 from experiments.benchmarks.harness.suites import Part
 from experiments.benchmarks.harness.workloads import Job
-from storage.lock import only_writer, write_durably
+from storage.atomic import write_json
+from storage.lock import only_writer
 from training.distributed import World
 from training.run.folder import describe_environment
 
@@ -86,7 +87,7 @@ def run_suite(
             say(f"{number}/{len(parts)} {part.name}")
             sides = _measure_sides(part, rounds, environment["threads"], launch)
             known[part.name] = {"settings": settings, **summarize(part, sides)}
-            write_durably(out, content)
+            write_json(out, content)
     return content
 
 

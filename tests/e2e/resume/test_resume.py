@@ -92,7 +92,7 @@ KILLS = {
         "training.checkpoint.checkpointer:seal", 2, {4}, waits=False
     ),
     "inside a save, on one rank": Instant(
-        "training.checkpoint.manifest:forced", 2, {4}, rank=1, waits=False
+        "training.checkpoint.manifest:fsync_while_writing", 2, {4}, rank=1, waits=False
     ),
     "inside the last export": Instant(
         "pretrained.safetensors_folder:save_file", 1, {12}, waits=False

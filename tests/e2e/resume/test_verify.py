@@ -14,6 +14,7 @@ import torch.distributed.checkpoint as dcp
 from conf.description import describe_processor
 from conf.schema import load_run
 from scripts.verify import verify
+from storage.checksum import crc32_of
 from tests.helpers.kills import run_training
 from tests.helpers.ranks import run_ranks, start_ranks, wait_for_all
 from tests.helpers.runs import ROOT, configure, tiny
@@ -26,7 +27,7 @@ from tools.verification.replay import (
     judged,
 )
 from train import train
-from training.checkpoint.manifest import MARKER, crc32_of
+from training.checkpoint.manifest import MARKER
 from training.run.folder import read_starts
 from training.run.log import Records, check_log
 

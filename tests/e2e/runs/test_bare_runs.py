@@ -12,6 +12,7 @@ from data.sample import build
 from data.sample.build import build_sample
 from tests.helpers.runs import configure, metrics, tiny
 from tests.helpers.sizes import SAMPLE_SCALE
+from storage import lock
 from train import train
 from training.run.plots import plot_forgetting, plot_run
 
@@ -94,7 +95,7 @@ def test_a_complete_sample_is_not_written_to(sample, tmp_path, monkeypatch):
     root = shutil.copytree(sample, tmp_path / "sample")
     (root / ".lock").unlink()
     before = state(root)
-    monkeypatch.setattr(build.fcntl, "flock", lambda *_: pytest.fail("a lock was taken"))
+    monkeypatch.setattr(lock.fcntl, "flock", lambda *_: pytest.fail("a lock was taken"))
     build_sample(root, scale=SAMPLE_SCALE)
     assert state(root) == before
     with pytest.raises(ValueError, match="describes another sample"):
@@ -116,8 +117,8 @@ def test_an_incomplete_sample_is_completed_under_the_lock(sample, tmp_path, monk
         if "/" in lost:
             shutil.rmtree((root / lost).parent)
     taken = []
-    flock = build.fcntl.flock
-    monkeypatch.setattr(build.fcntl, "flock", lambda *all: (taken.append(1), flock(*all)))
+    flock = lock.fcntl.flock
+    monkeypatch.setattr(lock.fcntl, "flock", lambda *all: (taken.append(1), flock(*all)))
     build_sample(root, scale=SAMPLE_SCALE)
     assert taken
     taken.clear()

@@ -8,7 +8,7 @@ import pytest
 from evaluation.judge.answers import read_answers
 from inference.generation.batch import read_prompts
 from inference.generation.question_files import read_open_questions
-from storage.atomic import GROWTH, forced, make_durable, new_folder
+from storage.atomic import GROWTH, fsync, fsync_while_writing, new_folder
 from tokenizer.tokenizer import Tokenizer
 from tools.vocabulary.inputs import read_candidates
 
@@ -20,9 +20,9 @@ def on_disk(monkeypatch):
 
     def recorded(path):
         sizes.setdefault(path.name, []).append(path.stat().st_size)
-        make_durable(path)
+        fsync(path)
 
-    monkeypatch.setattr("storage.atomic.make_durable", recorded)
+    monkeypatch.setattr("storage.atomic.fsync", recorded)
     return sizes
 
 
@@ -35,7 +35,7 @@ def wait_until(holds):
 
 def test_a_file_is_forced_to_disk_while_it_grows(tmp_path, on_disk):
     small, large = tmp_path / "small", tmp_path / "large"
-    with forced(tmp_path):
+    with fsync_while_writing(tmp_path):
         small.write_bytes(b"x")
         with large.open("wb") as file:
             file.truncate(GROWTH)
@@ -48,7 +48,7 @@ def test_a_file_is_forced_to_disk_while_it_grows(tmp_path, on_disk):
 
 
 def test_only_files_of_the_pattern_are_forced(tmp_path, on_disk):
-    with forced(tmp_path, "__0_*"):
+    with fsync_while_writing(tmp_path, "__0_*"):
         for name in ("__0_0.distcp", "__1_0.distcp"):
             (tmp_path / name).write_bytes(b"x")
     assert list(on_disk) == ["__0_0.distcp"]
@@ -66,7 +66,7 @@ def test_a_file_may_get_its_name_while_it_is_forced(tmp_path, monkeypatch):
 
     original = Path.stat
     monkeypatch.setattr(Path, "stat", stat)
-    with forced(tmp_path):
+    with fsync_while_writing(tmp_path):
         with part.open("wb") as file:
             file.truncate(GROWTH)
         wait_until(final.exists)
@@ -103,7 +103,7 @@ def test_an_error_of_the_writer_is_the_one_that_is_raised(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "fsync", fail)
 
     def write():
-        with forced(tmp_path):
+        with fsync_while_writing(tmp_path):
             (tmp_path / "weights").write_bytes(b"x")
             raise ValueError("not this way")
 
@@ -121,7 +121,7 @@ def test_an_error_of_the_writer_is_the_one_that_is_raised(tmp_path, monkeypatch)
     ],
 )
 def test_a_folder_in_place_of_a_file_is_called_a_folder(field, read, tmp_path):
-    with pytest.raises(ValueError, match=rf"^{field}{tmp_path}: a folder, and a file is needed; "):
+    with pytest.raises(ValueError, match=rf"^{field}{tmp_path}: this is a folder, not a file; "):
         read(tmp_path)
     with pytest.raises(ValueError, match=rf"^{field}{tmp_path}/no: no such file; give a"):
         read(tmp_path / "no")

@@ -286,7 +286,7 @@ def test_other_tokenizers_texts_and_folders_are_refused(make, tokenizer, tmp_pat
     def full(*_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("data.prepare.check_overlap.write_durably", full)
+    monkeypatch.setattr("data.prepare.check_overlap.write_json", full)
     with pytest.raises(ValueError, match=r"apart\.json cannot be written .*Read-only"):
         check(tokenizer, one, two)
 

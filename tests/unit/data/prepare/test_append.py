@@ -18,7 +18,8 @@ from data.prepare.documents import PrepareConfig, prepare
 from data.prepare.draft import Draft
 from data.prepare.held_out import is_held_out
 from data.prepare.overlap_index import NEAR_AVOIDED, NEAR_HELD_OUT
-from data.rows.shards import Source, fingerprint_of, read_manifest, sha256_of
+from data.rows.shards import Source, fingerprint_of, read_manifest
+from storage.checksum import sha256_of
 from tests.unit.data.prepare.test_near_copies import changed, long_texts
 from tests.unit.data.prepare.test_prepare import contents, json_lines, make_texts, skipped
 from tokenizer.train import train_bpe
@@ -342,7 +343,7 @@ def test_what_the_new_manifest_names_is_durable_before_it_is_there(config, tmp_p
 HARNESS = """
 import json, os, shutil, sys
 from pathlib import Path
-import data.prepare.chunks, data.prepare.draft, storage.lock
+import data.prepare.chunks, data.prepare.draft, storage.atomic, storage.lock
 import data.prepare.growth, data.prepare.overlap_index, data.prepare.documents
 from data.prepare.ngrams import gram_hashes
 from data.rows.shards import Source
@@ -355,7 +356,7 @@ root = Path(fields["out"]).parent
 read = lambda folder: {path.name: path.read_bytes() for path in folder.iterdir()}
 old, new = read(root / "old"), read(root / "grown")
 modules = (
-    data.prepare.draft, storage.lock,
+    data.prepare.draft, storage.atomic, storage.lock,
     data.prepare.growth, data.prepare.overlap_index, data.prepare.documents,
 )
 traced = {module.__file__ for module in modules}

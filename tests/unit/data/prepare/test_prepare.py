@@ -27,7 +27,8 @@ from data.prepare.documents import PrepareConfig, prepare
 from data.prepare.draft import Draft, open_draft
 from data.prepare.held_out import is_held_out, letters_and_digits, normalize
 from data.records.readers import BadRecord, Position, find_inputs, read_records, text_of
-from data.rows.shards import Source, read_manifest, sha256_of
+from data.rows.shards import Source, read_manifest
+from storage.checksum import sha256_of
 from tests.helpers.draws import examples
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.train import train_bpe
@@ -427,7 +428,7 @@ def interrupt(config, monkeypatch, after=3):
 HARNESS = """
 import json, os, shutil, sys
 from pathlib import Path
-import data.prepare.chunks, data.prepare.draft, storage.lock
+import data.prepare.chunks, data.prepare.draft, storage.atomic, storage.lock
 import data.prepare.overlap_index, data.prepare.documents, data.rows.shards
 
 os.fsync = lambda descriptor: None  # a killed process loses no page
@@ -435,7 +436,7 @@ data.prepare.chunks.CHUNK_RECORDS, data.prepare.documents.JOURNAL_SECONDS = 6, 0
 fields = json.loads(sys.argv[1])
 reference = {path.name: path.read_bytes() for path in Path(fields["out"]).iterdir()}
 modules = (
-    data.prepare.draft, storage.lock,
+    data.prepare.draft, storage.atomic, storage.lock,
     data.prepare.overlap_index, data.prepare.documents, data.rows.shards,
 )
 traced = {module.__file__ for module in modules}

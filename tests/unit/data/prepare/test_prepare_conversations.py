@@ -24,8 +24,9 @@ from data.prepare.conversations import (
 from data.prepare.held_out import is_held_out, letters_and_digits, normalize
 from data.records.chat_formats import NO_ANSWER, Conversation, read_conversations
 from data.rows.conversations import Conversations
-from data.rows.shards import Source, sha256_of
+from data.rows.shards import Source
 from data.rows.sources import open_source
+from storage.checksum import sha256_of
 from tests.helpers.chat_folders import FAMILIES, VICUNA, sentencepiece_folder
 from tests.helpers.runs import ROOT
 from tokenizer.chat import Message, encode_conversation, encode_prompt, template_of
@@ -536,12 +537,13 @@ def test_the_fingerprint_follows_what_training_reads(make, tmp_path):
 HARNESS = """
 import json, os, shutil, sys
 from pathlib import Path
-import data.prepare.draft, storage.lock, data.prepare.conversations as module
+import data.prepare.draft, storage.atomic, storage.lock, data.prepare.conversations as module
 
 os.fsync = lambda descriptor: None  # a killed process loses no page
 fields = json.loads(sys.argv[1])
 reference = {path.name: path.read_bytes() for path in Path(fields["out"]).iterdir()}
-traced = {data.prepare.draft.__file__, storage.lock.__file__, module.__file__}
+modules = (data.prepare.draft, storage.atomic, storage.lock, module)
+traced = {each.__file__ for each in modules}
 
 def prepare(out, lines):
     "In a process that is killed before so many lines; returns whether it lived, and its lines."

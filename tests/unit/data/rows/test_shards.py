@@ -13,10 +13,10 @@ from data.rows.shards import (
     ShardWriter,
     Source,
     fingerprint_of,
-    sha256_of,
     token_dtype,
 )
 from data.rows.stream import Stream
+from storage.checksum import sha256_of
 from tests.helpers.ranks import run_ranks
 
 BOS, EOS = 1, 2

@@ -569,7 +569,7 @@ def test_another_command_is_refused(files, tmp_path, changes, named):
         before = (out / "transcript.jsonl").read_bytes()
         seen = len(judge.seen)
         config = configure(files, judge.url, out, **changes)
-        with pytest.raises(ValueError, match=f"begun with another {named}; choose another out"):
+        with pytest.raises(ValueError, match=rf"settings \({named}\); choose another out"):
             judge_answers(config)
         assert (len(judge.seen), (out / "transcript.jsonl").read_bytes()) == (seen, before)
         # What decides no verdict may change.
@@ -585,14 +585,14 @@ def test_changed_answers_and_foreign_files_are_refused(files, tmp_path):
         judge_answers(config)
         path = tmp_path / "beta.jsonl"
         path.write_text(path.read_text().replace("bad q4", "good q4"))
-        with pytest.raises(ValueError, match="begun with another prompts"):
+        with pytest.raises(ValueError, match=r"different settings \(prompts\)"):
             judge_answers(config)
         path.write_text(path.read_text().replace("good q4", "bad q4"))
         (out / "transcript.jsonl").write_text('{"question": "q1"}\n')
         with pytest.raises(ValueError, match=r"transcript\.jsonl, line 1: not of a transcript"):
             judge_answers(config)
         (out / "transcript.settings.json").unlink()
-        with pytest.raises(ValueError, match=r"exists, and no transcript\.settings\.json"):
+        with pytest.raises(ValueError, match=r"exists, but transcript\.settings\.json"):
             judge_answers(config)
 
 

@@ -389,14 +389,14 @@ def test_answers_of_other_settings_are_refused(folder, prompts, tmp_path):
     out = tmp_path / "out.jsonl"
     answer_file(folder, prompts, out)
     before = out.read_bytes()
-    with pytest.raises(ValueError, match="begun with another seed; choose another file"):
+    with pytest.raises(ValueError, match=r"different settings \(seed\); choose another out="):
         answer_file(folder, prompts, out, seed=1)
     prompts.write_text(prompts.read_text() + '{"prompt": "more"}\n')
-    with pytest.raises(ValueError, match="begun with another prompts"):
+    with pytest.raises(ValueError, match=r"different settings \(prompts\)"):
         answer_file(folder, prompts, out)
     assert out.read_bytes() == before
     out.with_name("out.jsonl.settings.json").unlink()
-    with pytest.raises(ValueError, match=r"exists, and no out\.jsonl\.settings\.json"):
+    with pytest.raises(ValueError, match=r"exists, but out\.jsonl\.settings\.json"):
         answer_file(folder, prompts, out)
 
 
