@@ -1,7 +1,7 @@
 import os
 import time
 from pathlib import Path
-from typing import cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -114,7 +114,7 @@ def test_an_error_of_the_writer_is_the_one_that_is_raised(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("field", "read"),
     [
-        ("prompts=", lambda path: read_prompts(path, cast(Tokenizer, None), chat=False)),
+        ("prompts=", lambda path: read_prompts(path, Mock(spec=Tokenizer), chat=False)),
         ("questions=", read_open_questions),
         ("answers.one=", lambda path: read_answers("one", path, [])),
         ("candidates: ", read_candidates),

@@ -324,7 +324,7 @@ def test_all_ranks_are_refused_together(folder, opened, world, tmp_path):
     evaluate(tmp_path, opened, world, shots=1)
     messages = run_ranks(refused_on_ranks, 2, folder, tmp_path)
     assert messages[0] == messages[1]
-    assert "another prompts, shots" in messages[0]
+    assert "settings (prompts, shots)" in messages[0]
 
 
 def prediction(n, correct=1.0, subject="rocks", nats=(1.0, 2.0), **tags):
