@@ -1,26 +1,27 @@
-"""Plan a training run on paper: step time, memory, and where more devices stop helping.
+"""Plan a training run on paper: step time, memory, and the limit of scaling.
 
     python -m scripts.plan model=mistral_7b                               # on 8 and 64 devices
     python -m scripts.plan gpus='[1]' lora=r8 batch.row_length=4096 machine.memory_gib=24
     python -m scripts.plan gpus='[64]' simulate=true                      # counted on the real code
 
-Formulas and assumptions stand in tools/planning/step_time.py and tools/planning/memory.py.
+Formulas and assumptions: tools/planning/step_time.py and tools/planning/memory.py.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
+from tabulate import tabulate
 
 from conf.command import command
 from conf.schema import BatchConfig
 from model.config import ModelConfig
 from model.lora.layer import LoraConfig, LoraOptions
-from tools.planning.memory import STATES, count_weights, fewest_checkpointed, peak_memory
+from tools.planning.memory import STATES, StateBytes, min_checkpointed_layers, peak_memory
+from tools.planning.run import PlannedRun, count_weights
 from tools.planning.simulate import simulate
-from tools.planning.step_time import Job, MachineConfig, scaling_limit, step_time
+from tools.planning.step_time import MachineConfig, scaling_limit, step_time
 from training.optim import OptimConfig
 from training.parallelize import ParallelConfig
 
@@ -29,31 +30,31 @@ GIB = 2**30
 
 @dataclass(kw_only=True)
 class PlanConfig:
-    """What is to be trained, on what."""
+    """A training run and the devices to plan it for."""
 
     model: ModelConfig
     lora: LoraOptions | None = None
     batch: BatchConfig = field(default_factory=BatchConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    """Set by the model presets; changes nothing here."""
+    """Set by the model presets; not used here."""
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    """`checkpointing`, `checkpointed_layers`, `other_layers`, `compile` (for memory alone) and
-    `shard_ranks` count; both strategies are planned."""
+    """Used are `checkpointing`, `checkpointed_layers`, `other_layers`, `shard_ranks` and, for
+    memory only, `compile`; both strategies are planned."""
     machine: MachineConfig = field(default_factory=MachineConfig)
     gpus: list[int] = field(default_factory=lambda: [8, 64])
     """Numbers of devices to plan for."""
     simulate: bool = False
-    """Also run a step of the real code without data, as rank 0 of the largest number, and count its
-    collectives and its memory."""
+    """Also run a step of the real code without data, as rank 0 of the largest number of devices,
+    and count its collectives and its memory."""
 
     def __post_init__(self) -> None:
         if self.lora is not None and None in (self.lora.rank, self.lora.alpha):
             raise ValueError(
-                "lora.rank and lora.alpha: null (lora=continued) takes those of an adapter, and a "
-                "plan reads no adapter; type lora=r8 or r64, or lora.rank=... lora.alpha=..."
+                "lora.rank and lora.alpha are null (lora=continued), but a plan reads no adapter; "
+                "give lora=r8 or lora=r64, or lora.rank=... lora.alpha=..."
             )
         if not self.gpus or min(self.gpus) < 1:
-            raise ValueError(f"gpus={self.gpus}: name at least one number of devices, each >= 1")
+            raise ValueError(f"gpus={self.gpus}: give at least one number of devices, each >= 1")
         count, layers = self.parallel.checkpointed_layers, self.model.num_hidden_layers
         if count is not None and count > layers:
             raise ValueError(
@@ -68,13 +69,13 @@ class PlanConfig:
 
     @property
     def adapter(self) -> LoraConfig | None:
-        """Settings of the adapter that is trained."""
+        """Settings of the trained adapter."""
         return None if self.lora is None else LoraConfig(**asdict(self.lora))
 
     @property
-    def job(self) -> Job:
+    def run(self) -> PlannedRun:
         """Input of the formulas."""
-        return Job(
+        return PlannedRun(
             model=self.model,
             lora=self.adapter,
             weights=count_weights(self.model, self.adapter),
@@ -84,100 +85,98 @@ class PlanConfig:
             checkpointing=self.parallel.checkpointing,
             checkpointed_layers=self.parallel.checkpointed_layers,
             other_layers=self.parallel.other_layers,
+            compiled=self.parallel.compile,
         )
 
 
-def shards_of(config: PlanConfig, gpus: int) -> dict[str, int]:
-    """Devices that share the weights, by strategy; HSDP only where it leaves replicas."""
+def shards_by_strategy(config: PlanConfig, gpus: int) -> dict[str, int]:
+    """Strategy -> devices that share the weights; HSDP only if it has several replicas."""
     shards = config.parallel.shard_ranks or config.machine.node_gpus
     known = {"fsdp": gpus, "hsdp": shards}
     return known if gpus > shards and gpus % shards == 0 else {"fsdp": gpus}
 
 
-def times(config: PlanConfig, job: Job) -> Iterator[str]:
-    """The table of step times, and where scaling ends."""
-    yield "gpus  strategy  step s  computing s  links s  tokens/s/gpu    MFU   idle"
+def time_table(config: PlanConfig, run: PlannedRun) -> Iterator[str]:
+    """Lines of the table of step times, and the limits of scaling."""
+    rows = []
     for gpus in config.gpus:
-        for strategy, shards in shards_of(config, gpus).items():
-            options = {"gpus": gpus, "strategy": strategy, "shard_ranks": shards}
-            step = step_time(job, config.machine, **options)
-            yield (
-                f"{gpus:4}  {strategy:8} {step.seconds:7.2f} {step.computing:12.2f}"
-                f" {step.collectives:8.2f} {step.tokens_per_second:13,.0f} {step.mfu:6.1%}"
-                f" {step.idle:6.1%}"
-            )
+        for strategy, shards in shards_by_strategy(config, gpus).items():
+            x = step_time(run, config.machine, gpus=gpus, strategy=strategy, shard_ranks=shards)
+            times = (x.seconds, x.computing, x.collectives, x.tokens_per_second)
+            rows.append((gpus, strategy, *times, 100 * x.mfu, 100 * x.idle))
+    names = ["gpus", "strategy", "step s", "computing s", "links s", "tokens/s/gpu"]
+    formats = ("", "", ".2f", ".2f", ".2f", ",.0f", ".1f", ".1f")
+    yield tabulate(rows, [*names, "MFU %", "idle %"], "plain", floatfmt=formats)
     shards = config.parallel.shard_ranks or config.machine.node_gpus
     for strategy in ("fsdp", "hsdp"):
-        for grow, what in ((False, "this step"), (True, "a step that grows with the devices")):
-            options = {"strategy": strategy, "shard_ranks": shards, "grow": grow}
-            last, reason = scaling_limit(job, config.machine, **options)
-            yield f"{strategy}, {what}: scales to {last:,} devices; then: {reason}"
+        for grow, name in ((False, "this step"), (True, "a step that grows with the devices")):
+            last, reason = scaling_limit(
+                run, config.machine, strategy=strategy, shard_ranks=shards, grow=grow
+            )
+            yield f"{strategy}, {name}: scales to {last:,} devices; limit: {reason}"
 
 
-def memories(config: PlanConfig, job: Job) -> Iterator[str]:
-    """The table of peaks; `fewest` layers must be checkpointed (`never`: even all are too few),
-    or, where that is full checkpointing, `+selective` with the others selective (0: all are)."""
-    how = "compiled" if config.parallel.compile else "not compiled"
+def memory_table(config: PlanConfig, run: PlannedRun) -> Iterator[str]:
+    """Lines of the table of peaks.
+
+    `fewest`: layers that must be checkpointed (`never`: all are too few). `+selective`: the same
+    for full checkpointing if the other layers are selective (0: all layers are selective).
+    """
+    room, rows = config.machine.memory_gib * GIB, []
+    for gpus in config.gpus:
+        for strategy, shards in shards_by_strategy(config, gpus).items():
+            count = run.micro_batches(gpus)
+            for name, state in STATES.items():
+                x = peak_memory(run, shards=shards, state=state, accumulates=count > 1)
+                parts = (x.states, x.activations, x.gathered, x.loss, x.total)
+                fewest = _fewest(run, room, shards, state, accumulates=count > 1)
+                fits = "yes" if x.total <= room else "no"
+                sizes = (size / GIB for size in parts)
+                rows.append((gpus, strategy, count, *sizes, fits, *fewest, x.moment, name))
+    how = "compiled" if run.compiled else "not compiled"
     yield (
-        f"GiB per device of {config.machine.memory_gib:g}, {job.tokens:,} tokens in each of "
+        f"GiB per device of {config.machine.memory_gib:g}, {run.tokens:,} tokens in each of "
         f"`micro` micro-batches, blocks {how}"
     )
-    yield (
-        "gpus  strategy  micro  states  activations  gathered   loss   peak  fits  fewest"
-        "  +selective  at"
-    )
-    for gpus in config.gpus:
-        for strategy, shards in shards_of(config, gpus).items():
-            for name, recipe in STATES.items():
-                options: dict[str, Any] = {"tokens": job.tokens, "shards": shards}
-                options |= {"recipe": recipe, "compiled": config.parallel.compile}
-                options |= {"accumulates": job.micro_batches(gpus) > 1}
-                options |= {"lora": job.lora, "checkpointing": job.checkpointing}
-                options |= {"other_layers": job.other_layers}
-                memory = peak_memory(
-                    job.model,
-                    job.weights,
-                    checkpointed_layers=job.checkpointed_layers,
-                    **options,
-                )
-                room = config.machine.memory_gib * GIB
-                needed = [fewest(job, room, others, options) for others in ("none", "selective")]
-                if needed[0] == "0":
-                    needed[1] = "-"  # nothing need be made again
-                fits = "yes" if memory.total <= room else "no"
-                yield (
-                    f"{gpus:4}  {strategy:8} {job.micro_batches(gpus):6} {memory.states / GIB:7.1f}"
-                    f" {memory.activations / GIB:12.1f} {memory.gathered / GIB:9.1f}"
-                    f" {memory.loss / GIB:6.1f} {memory.total / GIB:6.1f}  {fits:4}"
-                    f"  {needed[0]:>6}  {needed[1]:>10}  {memory.moment}; {name}"
-                )
+    names = ["gpus", "strategy", "micro", "states", "activations", "gathered", "loss", "peak"]
+    names += ["fits", "fewest", "+selective", "peak at", "state"]
+    yield tabulate(rows, names, "plain", floatfmt=".1f")
 
 
-def fewest(job: Job, room: float, others: str, options: dict[str, Any]) -> str:
-    """A cell of that table: how many layers, if `other_layers` were so."""
-    if job.checkpointing == "none" or (job.checkpointing == "selective" and others != "none"):
-        return "-"
-    found = fewest_checkpointed(job.model, job.weights, room, **options | {"other_layers": others})
-    return "never" if found is None else str(found)
+def _fewest(
+    run: PlannedRun, room: float, shards: int, state: StateBytes, *, accumulates: bool
+) -> tuple[str, str]:
+    """The cells `fewest` and `+selective`."""
+    cells = []
+    for others in ("none", "selective"):
+        if run.checkpointing == "none" or run.checkpointing == others:
+            cells.append("-")
+            continue
+        planned = replace(run, other_layers=others)
+        found = min_checkpointed_layers(
+            planned, room, shards=shards, state=state, accumulates=accumulates
+        )
+        cells.append("never" if found is None else str(found))
+    return cells[0], "-" if cells[0] == "0" else cells[1]
 
 
 def plan(config: PlanConfig) -> Iterator[str]:
     """All lines of the answer."""
-    job = config.job
+    run = config.run
     yield (
-        f"{job.weights.trained:,} weights train, {job.weights.frozen:,} are frozen; rows of "
-        f"{job.row_length:,}, {job.tokens_per_step:,} tokens a step, checkpointing "
-        f"{job.checkpointing}"
+        f"{run.weights.trained:,} weights train, {run.weights.frozen:,} are frozen; rows of "
+        f"{run.row_length:,}, {run.tokens_per_step:,} tokens a step, checkpointing "
+        f"{run.checkpointing}"
     )
     yield f"assumed: {asdict(config.machine)}"
-    yield from times(config, job)
-    yield from memories(config, job)
+    yield from time_table(config, run)
+    yield from memory_table(config, run)
     if config.simulate:
-        yield from simulated(config)
+        yield from simulated_step(config)
 
 
-def simulated(config: PlanConfig) -> Iterator[str]:
-    """What rank 0 of the largest number of devices asks of links and memory."""
+def simulated_step(config: PlanConfig) -> Iterator[str]:
+    """Collectives and memory of rank 0 of the largest number of devices."""
     found = simulate(
         config.model,
         config.parallel,

@@ -1,8 +1,8 @@
-"""A training step of the real code as rank 0 of many, without data, devices or other ranks.
+"""Simulation of a training step: the real code as rank 0 of many, without data or devices.
 
-Tensors are torch's fake ones, which have shapes and no values; the process group is torch's fake
-one, which returns at once. What the step asks of the links and of memory is counted as it happens,
-so it checks the formulas of `tools.planning.step_time` and `tools.planning.memory`.
+Tensors are torch's fake tensors, which have shapes and no values. The process group is torch's fake
+group, which returns at once. The counted collectives and the counted memory check the formulas of
+`tools.planning.step_time` and `tools.planning.memory`.
 """
 
 from collections import Counter
@@ -28,13 +28,13 @@ from training.parallelize import ParallelConfig, build_mesh, parallelize, sum_ov
 
 
 @dataclass(frozen=True)
-class Simulated:
+class SimulatedStep:
     """Collectives of one optimizer step on rank 0.
 
     Attributes:
-        calls: how often each collective was called.
-        sizes: bytes of its whole (gathered, unscattered) tensors, summed over the calls.
-        peak: most bytes alive at once, by the kind that torch's tracker gives them.
+        calls: collective -> number of calls.
+        sizes: collective -> bytes of its whole (gathered, unscattered) tensors over all calls.
+        peak: kind of memory, as named by torch's tracker -> bytes at the peak.
     """
 
     calls: dict[str, int]
@@ -43,7 +43,7 @@ class Simulated:
 
     @property
     def peak_bytes(self) -> int:
-        """Most bytes alive at once."""
+        """Peak of all kinds together."""
         return self.peak["Total"]
 
 
@@ -56,17 +56,17 @@ def simulate(
     row_length: int,
     lora: LoraConfig | None = None,
     micro_batches: int = 1,
-) -> Simulated:
-    """One step: forward, loss of fully supervised rows, backward, AdamW; the second of two.
+) -> SimulatedStep:
+    """Run two steps (forward, loss of fully supervised rows, backward, AdamW) and count the second.
+
+    No process group may exist. Fake tensors cannot be compiled, so blocks are not compiled and
+    attention is banded.
 
     Args:
-        rows: of each micro-batch.
-
-    Must be called where no process group exists; compilation is left out, for fake tensors cannot
-    be compiled, and attention is the banded one.
+        rows: rows of each micro-batch.
 
     Raises:
-        ValueError: the strategy does not fit the ranks.
+        ValueError: the strategy does not fit the number of ranks.
     """
     assert not dist.is_initialized()
     dist.init_process_group("fake", rank=0, world_size=ranks, store=FakeStore())
@@ -82,7 +82,7 @@ def _second_step(
     ranks: int,
     batch: tuple[int, int, int],
     lora: LoraConfig | None,
-) -> Simulated:
+) -> SimulatedStep:
     micro_batches, rows, row_length = batch
     parallel = replace(parallel, compile=False)
     device = torch.device("cpu")
@@ -97,7 +97,7 @@ def _second_step(
         tracker = FSDPMemTracker(model, optimizer)
         tracker.track_inputs((tokens,))
         count = _Collectives()
-        for _ in range(2):  # moments appear in the first
+        for _ in range(2):  # the first creates the moments
             count = _Collectives()
             with tracker, count:
                 for number in range(1, micro_batches + 1):
@@ -108,11 +108,11 @@ def _second_step(
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
         (peak,) = tracker.get_tracker_snapshot("peak").values()
-    return Simulated(dict(count.calls), dict(count.sizes), {str(k): v for k, v in peak.items()})
+    return SimulatedStep(dict(count.calls), dict(count.sizes), {str(k): v for k, v in peak.items()})
 
 
 class _Collectives(TorchDispatchMode):
-    """Counts collectives."""
+    """Counts the collectives of a step."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -20,20 +20,19 @@ from tools.planning.memory import (
     DRIVER_BYTES,
     STATES,
     activation_bytes,
-    count_weights,
-    fewest_checkpointed,
     layer_activation_bytes,
+    min_checkpointed_layers,
     peak_memory,
     state_bytes,
 )
+from tools.planning.run import PlannedRun, count_weights
 from tools.planning.simulate import simulate
 from tools.planning.step_time import (
-    Job,
     MachineConfig,
-    Ring,
+    RingCollective,
     computing_seconds,
     executed_flops,
-    pass_around_seconds,
+    ring_seconds,
     scaling_limit,
     step_time,
 )
@@ -44,11 +43,11 @@ LORA = LoraConfig(rank=8, alpha=16.0)
 MISTRAL = mistral_7b_config()
 
 
-def job_of(config=MISTRAL, lora=None, **changes):
+def run_of(config=MISTRAL, lora=None, **changes):
     """Mistral-7B at 8k, a million tokens a step, everything recomputed."""
     batch = {"row_length": 8192, "micro_batch_rows": 1, "tokens_per_step": 2**20}
     options = batch | {"checkpointing": "full"} | changes
-    return Job(model=config, lora=lora, weights=count_weights(config, lora), **options)
+    return PlannedRun(model=config, lora=lora, weights=count_weights(config, lora), **options)
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
@@ -80,7 +79,7 @@ def test_products_are_those_that_torch_counts(checkpointing, lora):
         forward = counter.get_total_flops()
         total.backward()
     batch = {"row_length": 24, "micro_batch_rows": 2, "tokens_per_step": 48}
-    planned = executed_flops(job_of(config, lora, checkpointing=checkpointing, **batch))
+    planned = executed_flops(run_of(config, lora, checkpointing=checkpointing, **batch))
     # The chunked loss computes the head's gradients in forward already.
     head = (2 if lora is None else 1) * 2 * 48 * config.num_tokens * config.hidden_size
     assert forward == planned[0].matrix + head
@@ -134,7 +133,7 @@ def test_activations_are_what_autograd_keeps():
         toy_config(num_hidden_layers=n, hidden_size=64, intermediate_size=160) for n in (1, 3)
     ]
     one, three = (saved_bytes(config, tokens, None) for config in shapes)
-    planned = layer_activation_bytes(shapes[0], None)
+    planned = layer_activation_bytes(run_of(shapes[0]))
     # On a CPU the two norms keep no root of the mean square (fp32), which their backward pass
     # computes again, and banded attention no softmax denominators, as flash attention does.
     planned -= 2 * 4 + 4 * shapes[0].num_attention_heads
@@ -155,9 +154,8 @@ def check_compiled_block(adapted, checkpointing):
     shapes = [toy_config(num_hidden_layers=n, **sizes) for n in (1, 3)]
     options = {"compiled": True, "checkpointing": checkpointing}
     one, three = (saved_bytes(config, tokens, lora, **options) for config in shapes)
-    less, more = (
-        activation_bytes(config, tokens.numel(), lora=lora, **options) for config in shapes
-    )
+    batch = {"row_length": 96, "micro_batch_rows": 2}
+    less, more = (activation_bytes(run_of(config, lora, **batch, **options)) for config in shapes)
     # Softmax denominators, as above.
     more -= 2 * 4 * shapes[0].num_attention_heads * tokens.numel()
     assert three - one == more - less, (adapted, checkpointing)
@@ -169,29 +167,29 @@ def test_activations_are_what_compiled_blocks_keep():
 
 
 def test_checkpointing_keeps_less():
-    kept = [activation_bytes(MISTRAL, 8192, kind) for kind in ("full", "selective", "none")]
+    kinds = ("full", "selective", "none")
+    kept = [activation_bytes(run_of(checkpointing=kind)) for kind in kinds]
     assert kept == sorted(kept)
     assert kept[0] >= 32 * 8192 * 4096 * 2  # the input of each layer
-    some = [activation_bytes(MISTRAL, 8192, "full", None, count) for count in (32, 20, 1)]
+    some = [activation_bytes(run_of(checkpointed_layers=count)) for count in (32, 20, 1)]
     assert kept[0] == some[0] < some[1] < some[2]
-    mixed = activation_bytes(MISTRAL, 8192, "full", None, 20, other_layers="selective")
+    mixed = activation_bytes(run_of(checkpointed_layers=20, other_layers="selective"))
     assert kept[0] < mixed < min(some[1], kept[1])
 
 
 def test_the_fewest_layers_that_must_be_checkpointed():
-    weights = count_weights(MISTRAL, None)
-    options = {"tokens": 8192, "shards": 1, "checkpointing": "full"}
-    fewest = fewest_checkpointed(MISTRAL, weights, 139 * 2**30, **options)
+    run, gib = run_of(), 2**30
+    fewest = min_checkpointed_layers(run, 139 * gib, shards=1)
     assert fewest is not None
     for count, fits in ((fewest, True), (fewest - 1, False)):
-        memory = peak_memory(MISTRAL, weights, checkpointed_layers=count, **options)
-        assert (memory.total <= 139 * 2**30) == fits
-    assert fewest_checkpointed(MISTRAL, weights, 200 * 2**30, **options) == 0
-    assert fewest_checkpointed(MISTRAL, weights, 100 * 2**30, **options) is None
-    room = peak_memory(MISTRAL, weights, **options | {"checkpointing": "selective"}).total
-    options["other_layers"] = "selective"
-    assert fewest_checkpointed(MISTRAL, weights, room, **options) == 0
-    assert fewest_checkpointed(MISTRAL, weights, room - 1, **options) > 0
+        memory = peak_memory(replace(run, checkpointed_layers=count), shards=1)
+        assert (memory.total <= 139 * gib) == fits
+    assert min_checkpointed_layers(run, 200 * gib, shards=1) == 0
+    assert min_checkpointed_layers(run, 100 * gib, shards=1) is None
+    room = peak_memory(replace(run, checkpointing="selective"), shards=1).total
+    mixed = replace(run, other_layers="selective")
+    assert min_checkpointed_layers(mixed, room, shards=1) == 0
+    assert min_checkpointed_layers(mixed, room - 1, shards=1) > 0
 
 
 SMALL = toy_config(
@@ -225,8 +223,8 @@ def test_a_simulated_step_of_64_ranks(strategy, shards):
         assert found.sizes["allreduce"] == scattered / shards
     else:
         assert "allreduce" not in found.calls
-    options = {"tokens": 512, "checkpointing": "full", "shards": shards}
-    planned = peak_memory(SMALL, weights, accumulates=False, **options)
+    run = run_of(SMALL, row_length=256, micro_batch_rows=2)
+    planned = peak_memory(run, shards=shards, accumulates=False)
     # The plan is a GPU's; on a CPU the loss makes its fp32 copies of one tile of logits only.
     spared = 2 * 4 * SMALL.vocab_size * max(0, 512 - tile_rows(SMALL.vocab_size))
     assert found.peak_bytes == pytest.approx(planned.total - DRIVER_BYTES - spared, rel=0.2)
@@ -258,13 +256,16 @@ def test_the_plan_charges_one_sum_over_replicas_a_step(strategy, shards):
     """By hand: what a step of n micro-batches has more of links than n times gather and scatter."""
     machine, gpus = MachineConfig(), 64
     for micro_batches in (1, 4):
-        job = job_of(tokens_per_step=micro_batches * gpus * 8192)
+        job = run_of(tokens_per_step=micro_batches * gpus * 8192)
         assert job.micro_batches(gpus) == micro_batches
         step = step_time(job, machine, gpus=gpus, strategy=strategy, shard_ranks=shards)
-        group, replicas = Ring(shards, 1), Ring(gpus // shards, min(8, gpus // shards))
+        group, replicas = (
+            RingCollective(shards, 1),
+            RingCollective(gpus // shards, min(8, gpus // shards)),
+        )
         weights = job.weights
         each = sum(
-            count * pass_around_seconds(size, group, machine)
+            count * ring_seconds(size, group, machine)
             for count, size in (
                 (2 * weights.layers, 2 * weights.block),
                 (1, 2 * weights.root),
@@ -273,7 +274,7 @@ def test_the_plan_charges_one_sum_over_replicas_a_step(strategy, shards):
             )
         )
         once = sum(
-            count * 2 * pass_around_seconds(4 * size / shards, replicas, machine)
+            count * 2 * ring_seconds(4 * size / shards, replicas, machine)
             for count, size in (
                 (weights.layers, weights.block_trained),
                 (1, weights.root_trained),
@@ -287,7 +288,7 @@ def test_known_sizes():
     weights = count_weights(MISTRAL, None)
     assert weights.trained == 7_241_732_096
     sizes = list(STATES.values())
-    on_one = [state_bytes(weights, 1, size.state) / GIB for size in sizes]
+    on_one = [state_bytes(weights, 1, size.total) / GIB for size in sizes]
     assert on_one == pytest.approx([107.9, 80.9, 54.0], abs=0.05)
     assert state_bytes(weights, 8, 16) / GIB == pytest.approx(13.5, abs=0.05)
 
@@ -307,59 +308,49 @@ def test_peaks_of_an_h200():
         (LORA, 32768, 0, "none", fp32, 125),
         (LORA, 4096, 32, "none", fp32, 15.6),
     ]
-    for lora, tokens, layers, others, recipe, measured in runs:
-        planned = peak_memory(
-            MISTRAL,
-            count_weights(MISTRAL, lora),
-            tokens=tokens,
+    for lora, tokens, layers, others, state, measured in runs:
+        run = run_of(
+            lora=lora,
+            micro_batch_rows=tokens // 4096,
+            row_length=4096,
             checkpointing="full" if layers else "none",
             checkpointed_layers=layers or None,
             other_layers=others,
-            recipe=recipe,
-            lora=lora,
-            shards=1,
-            accumulates=False,
             compiled=True,
         )
+        planned = peak_memory(run, shards=1, state=state, accumulates=False)
         assert (planned.total - DRIVER_BYTES) / GIB == pytest.approx(measured, rel=0.05)
 
 
 @pytest.mark.parametrize(("shards", "counted"), [(64, 7.85), (8, 17.9)], ids=["fsdp", "hsdp"])
 def test_peaks_of_a_simulated_step_of_64_ranks(shards, counted):
     """What docs/results/performance.md says that the simulation of Mistral-7B counted, in GiB."""
-    weights = count_weights(MISTRAL, None)
-    options = {"tokens": 8192, "shards": shards, "accumulates": False}
-    planned = peak_memory(MISTRAL, weights, checkpointing="full", **options)
+    planned = peak_memory(run_of(), shards=shards, accumulates=False)
     assert (planned.total - DRIVER_BYTES) / GIB == pytest.approx(counted, rel=0.05)
     assert planned.moment == {64: "backward", 8: "end of backward"}[shards]
 
 
 def test_what_fits():
-    full = peak_memory(
-        *(MISTRAL, count_weights(MISTRAL, None)), tokens=8192, checkpointing="full", shards=1
-    )
-    assert 110 < full.total / GIB < 139
-    weights = count_weights(MISTRAL, LORA)
-    options = {"tokens": 4096, "checkpointing": "full", "lora": LORA}
-    adapter = peak_memory(MISTRAL, weights, shards=1, **options)
+    assert 110 < peak_memory(run_of(), shards=1).total / GIB < 139
+    adapter = peak_memory(run_of(lora=LORA, row_length=4096), shards=1)
     assert adapter.total / GIB < 24
 
 
 def test_rings():
     machine = MachineConfig()
-    assert pass_around_seconds(1e9, Ring(1, 1), machine) == 0
-    inside = [pass_around_seconds(1e9, Ring(n, 1), machine) for n in (2, 4, 8)]
+    assert ring_seconds(1e9, RingCollective(1, 1), machine) == 0
+    inside = [ring_seconds(1e9, RingCollective(n, 1), machine) for n in (2, 4, 8)]
     assert inside == sorted(inside)
     assert inside[0] == pytest.approx(0.5e9 / 350e9 + 2e-6)
-    across = pass_around_seconds(1e9, Ring(16, 2), machine)
+    across = ring_seconds(1e9, RingCollective(16, 2), machine)
     assert across == pytest.approx(15 / 16 * 1e9 / 40e9 + 13 * 2e-6 + 2 * 10e-6 + 0, rel=1e-2)
-    assert pass_around_seconds(0, Ring(16, 2), machine) < pass_around_seconds(
-        0, Ring(64, 8), machine
+    assert ring_seconds(0, RingCollective(16, 2), machine) < ring_seconds(
+        0, RingCollective(64, 8), machine
     )
 
 
 def test_steps():
-    job, machine = job_of(), MachineConfig()
+    job, machine = run_of(), MachineConfig()
 
     def time(gpus, strategy="fsdp", asked=job, **options):
         return step_time(asked, machine, gpus=gpus, strategy=strategy, **options)
@@ -386,20 +377,20 @@ def test_steps():
 def test_recomputation_costs_a_forward_pass_of_the_layers():
     machine = MachineConfig()
     (forward, backward), (same, again) = (
-        computing_seconds(job_of(checkpointing=kind), machine) for kind in ("none", "full")
+        computing_seconds(run_of(checkpointing=kind), machine) for kind in ("none", "full")
     )
     assert same == forward
     assert backward + 0.7 * forward < again < backward + forward
     options = {"checkpointing": "full", "checkpointed_layers": 8}
     some, more = (
-        computing_seconds(job_of(**options, other_layers=kind), machine)[1]
+        computing_seconds(run_of(**options, other_layers=kind), machine)[1]
         for kind in ("none", "selective")
     )
     assert backward < some < more < some + 0.1 * forward < again  # no product is made again
 
 
 def test_where_scaling_ends():
-    job, fast = job_of(), MachineConfig(network_gb_s=1e6, link_gb_s=1e6, network_us=1e-3)
+    job, fast = run_of(), MachineConfig(network_gb_s=1e6, link_gb_s=1e6, network_us=1e-3)
     assert scaling_limit(job, fast, strategy="fsdp") == (128, "the step has too few rows")
     slow = MachineConfig(network_gb_s=1)
     assert scaling_limit(job, slow, strategy="fsdp") == (8, "links")
@@ -435,7 +426,7 @@ def test_impossible_machines(change, message):
             {"parallel": ParallelConfig(checkpointing="full", checkpointed_layers=3)},
             "checkpointed_layers=3: the network has 2 layers",
         ),
-        ({"lora": LoraOptions()}, "null .lora=continued. takes those of an adapter, and a plan"),
+        ({"lora": LoraOptions()}, "null .lora=continued., but a plan reads no adapter"),
     ],
 )
 def test_impossible_plans(change, message):
@@ -454,11 +445,12 @@ def composed(*overrides):
 def test_the_command():
     lines = list(plan(composed()))
     assert "7,241,732,096 weights train" in lines[0]
+    lines = "\n".join(lines).split("\n")
     assert sum("fsdp" in line and "MFU" not in line for line in lines) >= 4
     lines = list(plan(composed("lora=r8", "gpus=[1]", "machine.memory_gib=24")))
     assert "7,241,732,096 are frozen" in lines[0]
     same = composed("lora=continued", "lora.rank=8", "lora.alpha=16", "gpus=[1]")
-    assert same.job == composed("lora=r8", "gpus=[1]").job
+    assert same.run == composed("lora=r8", "gpus=[1]").run
     small = [
         "model=toy",
         "model.num_hidden_layers=1",
