@@ -13,14 +13,14 @@ from tokenizer.text import check_text
 def read_answers(name: str, path: Path, questions: Sequence[OpenQuestion]) -> dict[str, str]:
     """The answer to every question, by the question's id.
 
-    A line has `answer`, and `id`, or `prompt` with the question's words, or both. An answer may be
-    empty, since a model may have nothing to say; lines that answer other questions are passed over.
+    A line has `answer`, and `id` or `prompt` (the question's words) or both. An answer may be
+    empty; lines that answer other questions are skipped.
 
     Args:
-        name: whose answers they are, as the user calls them.
+        name: author of the answers, as in the configuration.
 
     Raises:
-        ValueError: names the line that is no answer, or the questions without one.
+        ValueError: a line is invalid, or a question has no answer; the message names them.
     """
     if not path.is_file():
         raise ValueError(
@@ -64,7 +64,7 @@ def _fields(line: str) -> dict[str, Any]:
 def _question(
     fields: dict[str, Any], ids: Mapping[str, OpenQuestion], words: Mapping[str, OpenQuestion]
 ) -> OpenQuestion | None:
-    """Which question a line answers."""
+    """Question that a line answers; None: a question of another file."""
     id, prompt = fields.get("id"), fields.get("prompt")
     if id is None and prompt is None:
         raise ValueError("give `id`, or `prompt` with the words of the question")
@@ -73,6 +73,6 @@ def _question(
     question = ids.get(str(id))
     if question is not None and prompt is not None and prompt != question.question:
         raise ValueError(
-            f"`prompt` is not the question whose id is {id}; answer these questions anew"
+            f"`prompt` differs from the question with id {id}; answer the questions again"
         )
     return question

@@ -1,4 +1,4 @@
-"""Replies of a judge -> verdicts; what is not exactly a verdict is none."""
+"""Parsing of a judge's replies; a reply that deviates from the requested form is rejected."""
 
 import json
 import re
@@ -7,24 +7,24 @@ from typing import Any
 from evaluation.judge.prompts import CHOICES, CRITERIA, OVERALL
 
 FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
-"""A code block and nothing around it: what many models put around JSON, and no guess."""
+"""A code block with nothing around it, which many models put around JSON."""
 
 
-class Malformed(Exception):
-    """A reply that is no verdict; the message says why, and quotes nothing of the reply."""
+class InvalidVerdict(Exception):
+    """A reply without a valid verdict; the message gives the reason and quotes nothing of it."""
 
 
 def parse_scores(reply: str, scale: int) -> dict[str, Any]:
     """`reasons`, and a score of 1 to `scale` for every criterion.
 
     Raises:
-        Malformed: the reply is anything else.
+        InvalidVerdict: the reply has another form.
     """
     verdict = _read(reply, list(CRITERIA))
     for name in CRITERIA:
-        # Neither true nor 2.0: what the judge meant by them would be a guess.
+        # true and 2.0 are rejected: their meaning would be a guess.
         if type(verdict[name]) is not int or not 1 <= verdict[name] <= scale:
-            raise Malformed(f"{name} is not a whole number from 1 to {scale}")
+            raise InvalidVerdict(f"{name} is not a whole number from 1 to {scale}")
     return verdict
 
 
@@ -32,13 +32,13 @@ def parse_choices(reply: str) -> dict[str, Any]:
     """`reasons`, and `first`, `second` or `tie` for every criterion and overall.
 
     Raises:
-        Malformed: the reply is anything else.
+        InvalidVerdict: the reply has another form.
     """
     names = [*CRITERIA, OVERALL]
     verdict = _read(reply, names)
     for name in names:
         if verdict[name] not in CHOICES:
-            raise Malformed(f"{name} is none of {', '.join(CHOICES)}")
+            raise InvalidVerdict(f"{name} is none of {', '.join(CHOICES)}")
     return verdict
 
 
@@ -52,20 +52,20 @@ def _read(reply: str, names: list[str]) -> dict[str, Any]:
         json.dumps(verdict, ensure_ascii=False).encode()
     # RecursionError: nested too deep; UnicodeEncodeError, a ValueError: half a character.
     except (ValueError, RecursionError):
-        raise Malformed("it is not one JSON object") from None
+        raise InvalidVerdict("it is not one JSON object") from None
     if not isinstance(verdict, dict):
-        raise Malformed("it is not one JSON object")
+        raise InvalidVerdict("it is not one JSON object")
     if missing := [name for name in ("reasons", *names) if name not in verdict]:
-        raise Malformed(f"{', '.join(missing)} missing")
+        raise InvalidVerdict(f"{', '.join(missing)} missing")
     if len(verdict) > len(names) + 1:
-        raise Malformed("it has keys that were not asked for")
+        raise InvalidVerdict("it has keys other than the requested ones")
     if not isinstance(verdict["reasons"], str):
-        raise Malformed("reasons is not a text")
+        raise InvalidVerdict("reasons is not a text")
     return verdict
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise Malformed("it has a key twice")
+        raise InvalidVerdict("it has a key twice")
     return found

@@ -1,9 +1,9 @@
-"""What a judge is asked, and how it is kept from taking orders of what it judges.
+"""Prompts of a judge, protected against instructions inside the judged texts.
 
-Question, reference and answers stand between marks that are drawn from a hash of them, so that no
-answer can close its own; the judge is told that nothing between marks is meant for it, and never
-learns which model gave an answer. Everything is one message of the user, since some chat templates
-know no other role.
+Question, reference and answers are enclosed in marks that come from a hash of them, so that no
+answer can close its own mark; the prompt states that nothing between marks is addressed to the
+judge, and never names the model of an answer. The prompt is one user message, because some chat
+templates have no other role.
 
 Source of the six criteria: GeoBench's subjective task as JiuZhou reports it; their wording there is
 not published, this one is ours.
@@ -23,24 +23,24 @@ CRITERIA = {
     "creativity": "it adds fitting examples, comparisons or connections of its own",
     "detail": "it is specific: quantities, names, places, times, conditions",
 }
-"""What an answer is judged by, and what each of them means."""
+"""Criteria and their definitions."""
 
 OVERALL = "overall"
 """The seventh decision in a comparison of two answers."""
 
 PLACES = ("first", "second")
-"""What answers are called before the judge."""
+"""Names of the two answers in a prompt."""
 
 CHOICES = (*PLACES, "tie")
-"""What a comparison may say."""
+"""Values of a decision."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """One thing to ask a judge: the scores of one answer, or which of two is better.
+    """One request to a judge: scores of one answer, or the better of two.
 
     Attributes:
-        names: whose answers they are, in the order in which the judge sees them.
+        names: authors of the answers, in the order of the prompt.
         answers: one or two texts.
     """
 
@@ -50,12 +50,12 @@ class Judgement:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """Tells it from the others of its transcript."""
+        """Identity within a transcript."""
         return (self.question.id, *self.names)
 
 
 def build_prompt(judgement: Judgement, scale: int) -> str:
-    """The message that asks for a judgement; a judge that follows it replies in JSON alone.
+    """Message that requests a judgement as one JSON object.
 
     Args:
         scale: highest score where a single answer is judged.
@@ -89,7 +89,7 @@ def build_prompt(judgement: Judgement, scale: int) -> str:
 
 
 def correct_prompt(prompt: str, reason: str) -> str:
-    """The same question once more, after a reply that was no verdict."""
+    """The same prompt after a reply without a valid verdict."""
     return f"{prompt}\n\nAn earlier reply could not be used: {reason}. Keep to the form."
 
 
@@ -116,7 +116,7 @@ def _form(pair: bool, scale: int) -> str:
 
 
 def _mark(judgement: Judgement) -> str:
-    """Twelve hexadecimal digits that no text of the judgement contains."""
+    """Twelve hexadecimal digits that occur in no text of the judgement."""
     question = judgement.question
     texts = [question.question, question.reference or "", *judgement.answers]
     number = 0

@@ -1,8 +1,9 @@
-"""Answers to open questions -> a judge's verdicts, and what they amount to.
+"""Judging of answers to open questions by a language model.
 
-Single answers get a score for every criterion. Pairs are judged in both orders, since judges
-favour places: a preference counts where both orders agree in it, else the pair is a tie. A reply
-that is no verdict is asked for again, and given up after some attempts; nothing is guessed for it.
+In mode `single` an answer gets a score for every criterion. In mode `pairwise` two answers are
+judged in both orders, because judges prefer a position: a preference counts if both orders agree,
+otherwise the pair is a tie. A reply without a valid verdict is requested again, and after
+`attempts` requests the verdict is listed as failed.
 
 Source for both modes and for swapping: Zheng et al., Judging LLM-as-a-Judge with MT-Bench and
 Chatbot Arena (2023), sections 3.1 to 3.4.
@@ -22,9 +23,9 @@ from typing import Any
 from tqdm import tqdm
 
 from evaluation.judge.answers import read_answers
-from evaluation.judge.client import Endpoint, Reply, Unanswered, ask
+from evaluation.judge.client import Endpoint, JudgeReply, RequestFailed, ask
 from evaluation.judge.config import JudgeConfig
-from evaluation.judge.parse import Malformed, parse_choices, parse_scores
+from evaluation.judge.parse import InvalidVerdict, parse_choices, parse_scores
 from evaluation.judge.prompts import Judgement, build_prompt, correct_prompt
 from evaluation.judge.summary import summarize_pairs, summarize_scores
 from evaluation.judge.transcript import (
@@ -41,15 +42,15 @@ from storage.lock import only_writer
 from tokenizer.text import check_text
 
 LONGEST_PAUSE = 60.0
-"""Seconds between two attempts, whatever the endpoint asks for."""
+"""Upper limit, in seconds, of the pause between two attempts."""
 
 
 def judge_answers(config: JudgeConfig) -> dict[str, Any]:
-    """Ask for every verdict that is not there yet, and write `summary.json`, which is returned.
+    """Request every missing verdict; write and return the content of `summary.json`.
 
     Raises:
         ValueError: questions or answers cannot be read, `out` belongs to another command, or the
-            endpoint refuses every request. What was judged until then is kept.
+            endpoint refuses every request. Verdicts received before are kept.
     """
     endpoint = config.open_endpoint()
     questions = read_open_questions(Path(config.questions))
@@ -92,7 +93,7 @@ def judge_answers(config: JudgeConfig) -> dict[str, Any]:
 def plan_judgements(
     mode: str, questions: Sequence[OpenQuestion], answers: Mapping[str, Mapping[str, str]]
 ) -> list[Judgement]:
-    """All that is to be asked: every answer, or every pair of answers in both orders."""
+    """All judgements: every answer, or every pair of answers in both orders."""
     names = [(name,) for name in answers]
     if mode == "pairwise":
         names = [order for a, b in combinations(answers, 2) for order in ((a, b), (b, a))]
@@ -105,25 +106,25 @@ def plan_judgements(
 
 @dataclass(frozen=True, kw_only=True)
 class _Attempt:
-    """One request and what came of it.
+    """One request and its outcome.
 
     Attributes:
-        wait_seconds: what the endpoint asks to be given.
-        fatal: no other request would fare better.
+        wait_seconds: pause that the endpoint requests.
+        fatal: error that every further request would meet.
     """
 
     outcome: str
     verdict: dict[str, Any] | None
     problem: str | None
     prompt: str
-    reply: Reply | None
+    reply: JudgeReply | None
     seconds: float
     wait_seconds: float
     fatal: ValueError | None
 
     def line(self) -> dict[str, Any]:
-        """As the transcript tells it."""
-        said = Reply(None, None, None, None) if self.reply is None else self.reply
+        """Fields of the attempt in a line of the transcript."""
+        said = JudgeReply(None, None, None, None) if self.reply is None else self.reply
         return {
             "outcome": self.outcome,
             "verdict": self.verdict,
@@ -139,7 +140,7 @@ class _Attempt:
 
 @dataclass(frozen=True)
 class _Session:
-    """Asks for verdicts in threads until all are there, or one finds that none will come."""
+    """Requests verdicts in threads until all are received or a fatal error occurs."""
 
     config: JudgeConfig
     endpoint: Endpoint
@@ -147,7 +148,7 @@ class _Session:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def judge(self, todo: Sequence[Judgement], total: int) -> None:
-        """Judge everything; stops at the first error that no other request would escape."""
+        """Process all judgements; stop at the first fatal error."""
         with (
             tqdm(total=total, initial=total - len(todo), unit="verdict") as bar,
             ThreadPoolExecutor(self.config.workers) as pool,
@@ -160,12 +161,12 @@ class _Session:
                     bar.update()
                     if failed:
                         bar.set_postfix(failed=failed)
-            finally:  # of an error or Ctrl-C: requests under way are waited for, and written
+            finally:  # also after an error or Ctrl-C: open requests finish and are written
                 self.stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _judge_one(self, judgement: Judgement) -> bool:
-        """Ask until there is a verdict or no attempt is left; returns whether there is one."""
+        """Request one verdict up to `attempts` times; True if it was received."""
         first = prompt = build_prompt(judgement, self.config.scale)
         for attempt in range(1, self.config.attempts + 1):
             if self.stop.is_set():
@@ -174,7 +175,7 @@ class _Session:
             line = {"question": judgement.key[0], "names": judgement.names, "attempt": attempt}
             self.transcript.append(line | tried.line())
             if tried.fatal is not None:
-                self.stop.set()  # here and not by who waits for it: the next request is at hand
+                self.stop.set()  # at once, before any thread starts its next request
                 raise tried.fatal
             if tried.outcome != AGAIN:
                 return tried.outcome == VERDICT
@@ -185,16 +186,16 @@ class _Session:
         return False
 
     def _attempt(self, prompt: str, *, last: bool) -> _Attempt:
-        """One request, whatever comes of it."""
+        """One request and its outcome."""
         started = time.monotonic()
         reply = verdict = problem = fatal = None
         again, wait = not last, 0.0
         try:
             reply = ask(self.endpoint, prompt)
             verdict = self._read(reply)
-        except Malformed as error:
+        except InvalidVerdict as error:
             problem = str(error)
-        except Unanswered as error:
+        except RequestFailed as error:
             problem, again, wait = str(error), error.again and not last, error.wait_seconds or 0.0
         except ValueError as error:
             problem, fatal, again = str(error), error, False
@@ -209,23 +210,23 @@ class _Session:
             fatal=fatal,
         )
 
-    def _read(self, reply: Reply) -> dict[str, Any]:
-        """The verdict in a reply; Malformed if there is none."""
+    def _read(self, reply: JudgeReply) -> dict[str, Any]:
+        """Verdict of a reply; InvalidVerdict if it has none."""
         if reply.text is None:
-            raise Malformed("it has no text")
+            raise InvalidVerdict("it has no text")
         single = self.config.mode == "single"
         try:
             return (
                 parse_scores(reply.text, self.config.scale) if single else parse_choices(reply.text)
             )
-        except Malformed as error:
+        except InvalidVerdict as error:
             if reply.finished == "length":
-                raise Malformed(f"{error} (it was cut off at max_tokens)") from None
+                raise InvalidVerdict(f"{error} (it was cut off at max_tokens)") from None
             raise
 
 
 def _settings(config: JudgeConfig, plan: Sequence[Judgement]) -> dict[str, Any]:
-    """What decides the verdicts."""
+    """Settings that decide the verdicts."""
     prompts = [[judgement.key, build_prompt(judgement, config.scale)] for judgement in plan]
     return {
         "mode": config.mode,

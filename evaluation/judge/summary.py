@@ -1,22 +1,23 @@
-"""Verdicts -> totals, means, preferences and how sure they are, as numbers and as tables.
+"""Totals, means and preferences from verdicts, with intervals, as numbers and as tables.
 
-Intervals hold 95 % of what other questions of the same kind would give; they say nothing of another
-judge.
+Intervals (95 %) are over questions of the same kind; they do not cover the choice of the judge.
 """
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from tabulate import tabulate
+
 from evaluation.judge.prompts import CRITERIA, OVERALL, PLACES
 from evaluation.statistics import paired_bootstrap
 from inference.generation.question_files import OpenQuestion
 
 Verdicts = Mapping[tuple[str, ...], Mapping[str, Any]]
-"""By the key of a judgement."""
+"""Verdicts by the key of their judgement."""
 
 WINS, TIES, LOSSES = 1.0, 0.5, 0.0
-"""What a decision counts in a win rate."""
+"""Value of a decision in a win rate."""
 
 
 def summarize_scores(
@@ -26,9 +27,9 @@ def summarize_scores(
     scale: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Totals and means per criterion of everybody's answers, and differences of every two.
+    """Totals and means per criterion of all answers, and differences of every two authors.
 
-    A difference is taken over the questions for which both have a verdict.
+    A difference is over the questions for which both have a verdict.
     """
     ids = [question.id for question in questions]
     scores = {
@@ -65,7 +66,7 @@ def summarize_pairs(
     verdicts: Verdicts,
     seed: int,
 ) -> dict[str, Any]:
-    """Wins, ties and losses of the first of every two, and how often the judge followed the place.
+    """Wins, ties and losses of the first of every two authors, and the position bias of the judge.
 
     A question counts where both orders have a verdict; a win is one in both of them.
     """
@@ -85,7 +86,7 @@ def summarize_pairs(
 
 
 def _preference(choices: Sequence[tuple[str, str]], seed: int) -> dict[str, Any]:
-    """What choices in both orders amount to for the answer that comes first in the first order."""
+    """Preference for the answer that is first in the first order, from choices in both orders."""
     first, second = PLACES
     outcomes = [
         WINS if pair == (first, second) else LOSSES if pair == (second, first) else TIES
@@ -107,7 +108,7 @@ def _preference(choices: Sequence[tuple[str, str]], seed: int) -> dict[str, Any]
 
 
 def _mean(values: Sequence[float], seed: int) -> dict[str, float | None]:
-    """A mean over questions with its interval; None where there are no values."""
+    """A mean over questions with its interval; None without values."""
     if not values:
         return {"mean": None, "low": None, "high": None}
     low, high = paired_bootstrap(values, seed=seed)
@@ -115,9 +116,9 @@ def _mean(values: Sequence[float], seed: int) -> dict[str, float | None]:
 
 
 def judge_table(summary: Mapping[str, Any]) -> str:
-    """A summary for the terminal; what failed stands at the end."""
+    """A summary as tables for a terminal; failed verdicts come last."""
     lines = [f"{summary['questions']} questions, {summary['mode']}, judged by {summary['judge']}"]
-    lines += _score_lines(summary) if summary["mode"] == "single" else _pair_lines(summary)
+    lines += _score_tables(summary) if summary["mode"] == "single" else _pair_table(summary)
     lines += [
         f"failed: question {f['question']}, {' then '.join(f['names'])}: {f['problem']}"
         for f in summary["failed"]
@@ -125,31 +126,40 @@ def judge_table(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _score_lines(summary: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for name, one in summary["answers"].items():
-        lines.append(f"{name}: {one['judged']} judged, highest total {one['highest_total']}")
-        lines += [
-            f"  {c:<13}{v['total']:>6}  mean {_interval(v)}" for c, v in one["criteria"].items()
-        ]
-    for one in summary["differences"]:
-        lines.append(f"{one['of']} less {one['less']}, {one['judged']} questions")
-        lines += [f"  {c:<13}{_interval(v, '+')}" for c, v in one["criteria"].items()]
-    return lines
+def _score_tables(summary: Mapping[str, Any]) -> list[str]:
+    totals = [
+        (name, c, one["judged"], f"{v['total']} of {one['highest_total']}", _interval(v))
+        for name, one in summary["answers"].items()
+        for c, v in one["criteria"].items()
+    ]
+    differences = [
+        (f"{one['of']} minus {one['less']}", c, one["judged"], _interval(v, "+"))
+        for one in summary["differences"]
+        for c, v in one["criteria"].items()
+    ]
+    tables = [_table(("answers", "criterion", "judged", "total", "mean"), totals)]
+    if differences:
+        tables.append(_table(("difference", "criterion", "judged", "mean"), differences))
+    return tables
 
 
-def _pair_lines(summary: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for one in summary["pairs"]:
-        a, b = one["names"]
-        lines.append(f"{a} against {b}, {one['judged']} questions in both orders")
-        for c, v in one["criteria"].items():
-            bias = "" if v["position_bias"] is None else f"{v['position_bias']:.0%}"
-            lines.append(
-                f"  {c:<13}{v['wins']} won, {v['ties']} tied, {v['losses']} lost; win rate "
-                f"{_interval(v | {'mean': v['win_rate']})}; position bias {bias or 'unknown'}"
-            )
-    return lines
+def _pair_table(summary: Mapping[str, Any]) -> list[str]:
+    head = ("answers", "criterion", "judged", "won", "tied", "lost", "win rate", "position bias")
+    rows = [
+        (
+            " against ".join(one["names"]),
+            *(c, one["judged"], v["wins"], v["ties"], v["losses"]),
+            _interval(v | {"mean": v["win_rate"]}),
+            "unknown" if v["position_bias"] is None else f"{v['position_bias']:.0%}",
+        )
+        for one in summary["pairs"]
+        for c, v in one["criteria"].items()
+    ]
+    return [_table(head, rows)]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    return tabulate(rows, head, tablefmt="plain", disable_numparse=True)
 
 
 def _interval(value: Mapping[str, float | None], sign: str = "") -> str:

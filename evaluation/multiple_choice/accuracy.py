@@ -1,32 +1,34 @@
-"""Predictions -> accuracies: micro and macro, by category, with intervals, and as a table."""
+"""Accuracies of predictions: micro and macro, by category, with intervals, and as a table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tabulate import tabulate
+
 from evaluation.multiple_choice.predictions import Prediction
 from evaluation.statistics import Interval, macro_interval, wilson
 
 OVERALL = "all"
-"""Stands where a category is named, for all of them."""
+"""Name for all categories together."""
 SAMPLES = 2_000
-"""Draws of a bootstrap: enough for limits that are printed to a tenth of a percent."""
+"""Samples of a bootstrap: enough for limits that are printed to a tenth of a percent."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What a model scored in some questions.
+    """Accuracy of a model on some questions.
 
     Attributes:
-        questions: how many there are; those that are broken count as wrong.
-        broken: how many of them were not asked.
-        chance: what guessing scores, given the number of choices of each.
-        micro: share of questions that were answered correctly.
-        micro_interval: of it, 95 %, Wilson's; of the nearest whole number of correct answers.
-        macro: unweighted mean over subjects of their shares.
-        macro_interval: of it, 95 %, by drawing the questions of each subject anew.
-        margin: mean nats, in the unit of the scoring, by which the right choice is likelier than
-            the likeliest wrong one; None if no question has one.
+        questions: number of questions; broken ones are scored incorrect.
+        broken: number of questions that were not asked.
+        chance: expected accuracy of guessing, given the number of choices of each question.
+        micro: share of correct answers.
+        micro_interval: of `micro`, 95 %, Wilson's, for the nearest whole number of correct answers.
+        macro: unweighted mean over subjects of the share of correct answers.
+        macro_interval: of `macro`, 95 %, by resampling the questions within each subject.
+        margin: mean difference in log-likelihood, in the unit of the scoring, between the right
+            choice and the likeliest wrong one; None if no question has one.
     """
 
     questions: int
@@ -40,7 +42,7 @@ class Accuracy:
 
 
 def accuracy(predictions: Sequence[Prediction]) -> Accuracy:
-    """The accuracy in some questions, at least one."""
+    """Accuracy on some questions, at least one."""
     scores = by_subject(predictions)
     correct = sum(p.correct for p in predictions)
     return Accuracy(
@@ -56,7 +58,7 @@ def accuracy(predictions: Sequence[Prediction]) -> Accuracy:
 
 
 def by_subject(predictions: Sequence[Prediction]) -> dict[str, list[float]]:
-    """What each question scored, by subject."""
+    """Scores of the questions, by subject."""
     scores: dict[str, list[float]] = {}
     for prediction in predictions:
         scores.setdefault(prediction.subject, []).append(prediction.correct)
@@ -72,7 +74,7 @@ def macro_accuracy(predictions: Sequence[Prediction]) -> float:
 def split_by_category(
     predictions: Sequence[Prediction], categories: Mapping[str, str]
 ) -> dict[str, list[Prediction]]:
-    """The predictions of each category that has some, in its order; `all` of them at last."""
+    """Predictions by category, without empty categories; `all` comes last."""
     split: dict[str, list[Prediction]] = {name: [] for name in categories.values()}
     for prediction in predictions:
         split[categories[prediction.subject]].append(prediction)
@@ -92,7 +94,7 @@ def summarize(predictions: Sequence[Prediction], categories: Mapping[str, str]) 
             for name, one in split_by_category(predictions, categories).items()
         },
         "subjects": {name: _briefly(one) for name, one in subjects.items()},
-        # A tag that differs from question to question is a name, not something to report by.
+        # A tag with a different value for most questions is an identifier, not a group.
         "tags": {
             name: {value: _briefly(one) for value, one in sorted(values.items())}
             for name, values in tags.items()
@@ -102,7 +104,7 @@ def summarize(predictions: Sequence[Prediction], categories: Mapping[str, str]) 
 
 
 def _briefly(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Without what only a set of subjects has."""
+    """Accuracy without the fields that need several subjects."""
     correct = sum(p.correct for p in predictions)
     return {
         "questions": len(predictions),
@@ -118,10 +120,10 @@ def _mean_margin(predictions: Sequence[Prediction]) -> float | None:
 
 
 def table(summary: Mapping[str, Mapping[str, Any]]) -> str:
-    """The accuracies by category of what `summarize` gave for each task, variants side by side.
+    """Accuracies by category of every task, with its variants next to each other.
 
     Args:
-        summary: of each file of predictions, with the `task` and `variant` that it belongs to.
+        summary: result of `summarize` for each file of predictions, with its `task` and `variant`.
     """
     variants = list(dict.fromkeys(one["variant"] for one in summary.values()))
     rows: dict[tuple[str, str], dict[str, Any]] = {}
@@ -131,13 +133,13 @@ def table(summary: Mapping[str, Mapping[str, Any]]) -> str:
     head = ["task", "category"]
     for variant in variants:
         head += [f"questions ({variant})", "chance", "micro % [95 %]", "macro % [95 %]", "margin"]
-    lines = [head]
+    lines = []
     for (task, category), found in rows.items():
         line = [task, category]
         for variant in variants:
             line += _cells(found[variant]) if variant in found else [""] * 5
         lines.append(line)
-    return aligned(lines)
+    return text_table(head, lines)
 
 
 def _cells(found: Mapping[str, Any]) -> list[str]:
@@ -148,13 +150,7 @@ def _cells(found: Mapping[str, Any]) -> list[str]:
     return [*cells, "" if found["margin"] is None else f"{found['margin']:+.3f}"]
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell: two of text, then numbers."""
-    widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if n < 2 else cell.rjust(width)
-            for n, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Table for a terminal: two columns of text, then numbers."""
+    sides = ["left", "left", *["right"] * (len(head) - 2)]
+    return tabulate(rows, head, tablefmt="plain", colalign=sides, disable_numparse=True)

@@ -1,11 +1,11 @@
-"""Two models that answered the same questions: where they differ, and how sure that is."""
+"""ModelComparison of two models on the same questions, with tests."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.multiple_choice.accuracy import aligned, split_by_category
+from evaluation.multiple_choice.accuracy import split_by_category, text_table
 from evaluation.multiple_choice.predictions import (
     Prediction,
     read_predictions,
@@ -16,38 +16,38 @@ from storage.atomic import write_json
 from storage.journal import differing
 
 OF_THE_MODEL = ("model", "tokenizer", "dtype")
-"""Settings that may differ: they say who answered."""
+"""Settings that may differ: they identify the model."""
 
 
 @dataclass(kw_only=True)
 class CompareConfig:
-    """Which folders are compared."""
+    """Folders to compare."""
 
     a: str
-    """Folder that `scripts.evaluate` has written for one model."""
+    """Folder that `scripts.evaluate` wrote for the first model."""
     b: str
-    """The same for the other."""
+    """Folder of the second model."""
     out: str | None = None
-    """A .json file for the comparison, besides the table."""
+    """A .json file for the comparison; null: print the table only."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Seed of the bootstrap."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed={self.seed}: must be at least 0")
         if self.out is not None and not self.out.endswith(".json"):
-            raise ValueError(f"out={self.out}: name a file that ends in .json")
+            raise ValueError(f"out={self.out}: must be a .json file")
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Model b against model a in some questions.
+class ModelComparison:
+    """Model b minus model a on some questions.
 
     Attributes:
-        a, b: micro accuracy of each.
-        difference: b less a; `interval` of it, 95 %, by drawing questions anew, with both answers.
-        only_a, only_b: questions in which one scored more than the other.
-        p: McNemar's, exact: how likely at least so uneven a split of these is, were both alike.
+        a, b: micro accuracy of each model.
+        difference: b minus a; `interval`: of the difference, 95 %, by resampling questions.
+        only_a, only_b: questions on which model a, or model b, scored more than the other.
+        p: McNemar's exact p of no difference.
     """
 
     task: str
@@ -62,22 +62,22 @@ class Comparison:
     p: float
 
 
-def compare_folders(config: CompareConfig) -> list[Comparison]:
+def compare_folders(config: CompareConfig) -> list[ModelComparison]:
     """Compare every task by category.
 
     Raises:
-        ValueError: a folder has no or unfinished predictions, or they were asked other tasks or in
-            another way, which is named.
+        ValueError: a folder has no or unfinished predictions, or the two folders differ in tasks
+            or settings; the message names them.
     """
     one, other = _files(config.a), _files(config.b)
     if missing := one.keys() ^ other.keys():
         raise ValueError(
             f"only one of a={config.a} and b={config.b} has answered {', '.join(sorted(missing))}; "
-            "evaluate the other one too"
+            "evaluate the other model on them too"
         )
     pairs = [_open_pair(one[name], other[name]) for name in one]
     return [
-        compare(name, category, a, b, config.seed)
+        compare_predictions(name, category, a, b, config.seed)
         for name, (first, second, categories) in zip(one, pairs, strict=True)
         for (category, a), b in zip(
             split_by_category(first, categories).items(),
@@ -87,13 +87,13 @@ def compare_folders(config: CompareConfig) -> list[Comparison]:
     ]
 
 
-def compare(
+def compare_predictions(
     task: str, category: str, a: Sequence[Prediction], b: Sequence[Prediction], seed: int
-) -> Comparison:
-    """Compare the answers to the same questions, in the same order."""
+) -> ModelComparison:
+    """Compare predictions for the same questions, in the same order."""
     differences = [y.correct - x.correct for x, y in zip(a, b, strict=True)]
     only_a, only_b = sum(d < 0 for d in differences), sum(d > 0 for d in differences)
-    return Comparison(
+    return ModelComparison(
         task=task,
         category=category,
         questions=len(a),
@@ -107,10 +107,10 @@ def compare(
     )
 
 
-def comparison_table(comparisons: Sequence[Comparison]) -> str:
-    """A line per task and category."""
+def comparison_table(comparisons: Sequence[ModelComparison]) -> str:
+    """Table with a line per task and category."""
     head = ["task", "category", "questions", "a %", "b %", "b - a [95 %]"]
-    lines = [[*head, "only a", "only b", "McNemar p"]]
+    lines = []
     for c in comparisons:
         low, high = c.interval
         lines.append(
@@ -120,19 +120,19 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
                 *(f"{c.only_a:,}", f"{c.only_b:,}", f"{c.p:.2g}"),
             ]
         )
-    return aligned(lines)
+    return text_table([*head, "only a", "only b", "McNemar p"], lines)
 
 
-def write_comparison(path: Path, comparisons: Sequence[Comparison]) -> None:
-    """The same as JSON."""
+def write_comparison(path: Path, comparisons: Sequence[ModelComparison]) -> None:
+    """Write comparisons as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, [asdict(c) for c in comparisons])
 
 
 def _files(folder: str) -> dict[str, Path]:
-    """The files of predictions of a folder, by name."""
+    """Files of predictions in a folder, by name."""
     if not Path(folder).is_dir():
-        raise ValueError(f"{folder}: no such folder; give one that scripts.evaluate has written")
+        raise ValueError(f"{folder}: no such folder; give a folder that scripts.evaluate wrote")
     files = {path.stem: path for path in Path(folder).glob("*.jsonl")}
     if not files:
         raise ValueError(f"{folder}: no predictions; give a folder that scripts.evaluate wrote")
@@ -144,14 +144,14 @@ def _open_pair(one: Path, other: Path) -> tuple[list[Prediction], list[Predictio
     if different := differing(*settings):
         raise ValueError(
             f"{one} and {other} differ in {', '.join(different)}; compare answers to the same "
-            "questions, asked in the same way"
+            "questions with the same settings"
         )
     both = [read_predictions(file) for file in (one, other)]
     for file, predictions in zip((one, other), both, strict=True):
         if len(predictions) < settings[0]["questions"]:
             raise ValueError(
                 f"{file}: {len(predictions):,} of {settings[0]['questions']:,} questions are "
-                "answered; finish it with the command that began it"
+                "answered; run the command that created it again to finish it"
             )
     return both[0], both[1], settings[0]["categories"]
 

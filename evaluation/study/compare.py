@@ -1,7 +1,7 @@
-"""Arms of a study against what they began from, and one arm against each other, seed by seed.
+"""Arms of a study against their start, and one arm against each other arm, seed by seed.
 
-All figures are bits per UTF-8 byte of held-out text: less is better, and a difference below 0
-speaks for the arm that is compared.
+All figures are bits per UTF-8 byte of held-out text: lower is better, and a difference below 0
+favours the arm that is compared.
 """
 
 import math
@@ -22,15 +22,15 @@ from evaluation.study.runs import SIDES, Run
 from evaluation.study.study import Study
 
 DIGITS = 12
-"""Of a difference in bits per byte, after the point; what is beyond is rounding of sums."""
+"""Decimals of a difference in bits per byte; further ones are rounding of sums."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """How outcomes are formed and how sure they are made.
+    """Formation of outcomes and of their intervals.
 
     Attributes:
-        outcome: of `study.OUTCOMES`.
+        outcome: one of `runs.OUTCOMES`.
         samples, seed: of every bootstrap.
     """
 
@@ -41,16 +41,16 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What an arm reached.
+class ArmSummary:
+    """Outcome of an arm.
 
     Attributes:
-        rates: the peak learning rates of its runs.
-        levels: bits per byte of each side; None where there is none.
-        changes: the same less what the runs began from; None where that is not known.
+        rates: peak learning rates of its runs.
+        levels: bits per byte of each side; None without a held-out set.
+        changes: levels minus those of the start; None where the start is unknown.
         points: seed -> side -> change.
 
-    Changes are over the seeds that all arms have, if there are any: those of one arm alone would
+    Changes are over the seeds that all arms have, if there are any: further seeds of one arm would
     compare bases rather than arms.
     """
 
@@ -62,7 +62,7 @@ class Summary:
     points: dict[int, dict[str, float]]
 
 
-def summarize(study: Study, arm: str, method: Method) -> Summary:
+def summarize_arm(study: Study, arm: str, method: Method) -> ArmSummary:
     """Means over the seeds of an arm, with Student's intervals."""
     runs = study.of(arm)
     levels = {seed: _sides(run, method.outcome) for seed, run in runs.items()}
@@ -72,7 +72,7 @@ def summarize(study: Study, arm: str, method: Method) -> Summary:
         if start is not None and seed in (study.shared_seeds or runs):
             before = {side: start.side(run.sides[side], method.outcome) for side in SIDES}
             points[seed] = {side: levels[seed][side] - before[side] for side in SIDES}
-    return Summary(
+    return ArmSummary(
         arm,
         tuple(runs),
         tuple(sorted({run.lr for run in runs.values()})),
@@ -93,18 +93,18 @@ def _estimate(values: Sequence[float], method: Method) -> PairedT | None:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One arm less another on one side, over the seeds that both have.
+class ArmComparison:
+    """One arm minus another on one side, over the seeds that both have.
 
     Attributes:
         seeds: in common.
-        alone: seeds that only one of the two has.
+        alone: seeds of only one of the two arms.
         found: mean, Student's interval and p of the paired differences.
-        over_documents: interval where other documents might have been held out too; None: some
-            run has no documents.json, or nothing varies over seeds and documents.
+        over_documents: interval over seeds and documents; None: a run has no documents.json, or
+            nothing varies over seeds and documents.
         signs: p of the sign-flip test.
         adjusted: p of Student's test, and of the sign flips, after Holm; None outside a family.
-            Student's is None where it is not defined.
+            Student's p is None where it is not defined.
     """
 
     arm: str
@@ -118,8 +118,10 @@ class Comparison:
     adjusted: tuple[float | None, float] | None = None
 
 
-def compare(study: Study, arm: str, other: str, side: str, method: Method) -> Comparison | None:
-    """Pair two arms by seed; None if they have no seed in common, or no set on that side."""
+def compare_arms(
+    study: Study, arm: str, other: str, side: str, method: Method
+) -> ArmComparison | None:
+    """Pair two arms by seed; None without a common seed or a held-out set on that side."""
     ours, theirs = study.of(arm), study.of(other)
     if other == study.base:
         # One base may serve several seeds.
@@ -131,7 +133,7 @@ def compare(study: Study, arm: str, other: str, side: str, method: Method) -> Co
     found = _estimate(differences, method)
     if found is None:
         return None
-    return Comparison(
+    return ArmComparison(
         arm,
         other,
         side,
@@ -161,15 +163,15 @@ def _over_documents(pairs: Sequence[tuple[Run, Run]], side: str, method: Method)
         samples=method.samples,
         confidence=method.confidence,
     )
-    # Without any spread a resample can only repeat itself; that says nothing of other documents.
+    # Without spread every resample is equal, which gives no evidence about other documents.
     return interval if interval.high - interval.low > 10**-DIGITS else None
 
 
-def adjust(family: Sequence[Comparison], base: str) -> list[Comparison]:
-    """Comparisons with their p adjusted after Holm over the arms, each side by itself.
+def adjust(family: Sequence[ArmComparison], base: str) -> list[ArmComparison]:
+    """Comparisons with p adjusted after Holm over the arms, separately for each side.
 
-    That against the base, which asks whether anything was learnt at all, stays as it is. A test
-    that is not defined is one of the family all the same, as one that rejects nothing.
+    The comparison with the base, which tests if anything was learned, is not adjusted. A test that
+    is not defined counts in the family as p = 1.
     """
     adjusted = {(c.other, c.side): (c.found.p, c.signs) for c in family}
     for side in SIDES:
@@ -185,7 +187,7 @@ def adjust(family: Sequence[Comparison], base: str) -> list[Comparison]:
 def set_differences(
     study: Study, arm: str, other: str, confidence: float
 ) -> dict[str, PairedT | None]:
-    """The paired difference on every single set of both sides."""
+    """Paired difference on every held-out set of both sides."""
     ours, theirs = study.of(arm), study.of(other)
     seeds = sorted(ours.keys() & theirs.keys())
     sets = [n for side in SIDES for n in ours[seeds[0]].sides[side]] if seeds else []
@@ -199,17 +201,17 @@ def set_differences(
 
 
 def superiority(interval: Interval) -> str:
-    """What an interval of a difference says, if less is better."""
+    """Verdict of an interval of a difference, where lower is better."""
     if interval.high < 0:
         return "superior"
     return "inferior" if interval.low > 0 else "not shown"
 
 
 def non_inferiority(interval: Interval, margin: float) -> str:
-    """Whether a difference is surely less than a margin of loss that would be put up with.
+    """Verdict of an interval of a difference against the largest acceptable loss.
 
-    The limit of a two-sided interval is used, as is customary: with 95 % the risk of calling
-    non-inferior what is not is 2.5 %.
+    The upper limit of a two-sided interval is used: at 95 % the risk of a false verdict
+    `non-inferior` is 2.5 %.
     """
     if interval.high < margin:
         return "non-inferior"
@@ -218,12 +220,12 @@ def non_inferiority(interval: Interval, margin: float) -> str:
 
 @dataclass(frozen=True)
 class Recall:
-    """How well an arm knows facts that training showed equally often.
+    """Knowledge of facts that training showed equally often.
 
     Attributes:
-        exposures: how often.
-        facts: number asked for in each run.
-        margin: nats per byte of the right ending over the best wrong one; over seeds.
+        exposures: number of documents that state such a fact.
+        facts: number of questions in each run.
+        margin: nats per byte between the right ending and the best wrong one; over seeds.
         accuracy: over seeds.
     """
 
@@ -234,7 +236,7 @@ class Recall:
 
 
 def recall(study: Study, arm: str, *, invented: bool, confidence: float) -> list[Recall]:
-    """By exposures, of facts invented for the study or of real ones, over seeds with probes."""
+    """Recall by exposures, of invented or of real facts, over seeds with probes."""
     asked = [[p for p in run.probes if p.invented == invented] for run in study.of(arm).values()]
     asked = [probes for probes in asked if probes]
     found = []

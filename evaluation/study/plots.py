@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evaluation.statistics import Interval
-from evaluation.study.compare import Comparison, Recall, Summary
+from evaluation.study.compare import ArmComparison, ArmSummary, Recall
 from evaluation.study.runs import SIDES, Run
 from evaluation.study.study import Study
 
@@ -68,7 +68,7 @@ def _reach(value: float, interval: Interval) -> list[list[float]]:
     return [[max(0.0, value - interval.low)], [max(0.0, interval.high - value)]]
 
 
-def draw_forest(comparisons: Sequence[Comparison], margin: float) -> bytes | None:
+def draw_forest(comparisons: Sequence[ArmComparison], margin: float) -> bytes | None:
     """Paired differences with their intervals: Student's, and below it the one over documents."""
     if not comparisons:
         return None
@@ -92,7 +92,7 @@ def draw_forest(comparisons: Sequence[Comparison], margin: float) -> bytes | Non
     return _png(figure)
 
 
-def draw_frontier(summaries: Sequence[Summary], curves: Sequence[Sequence[str]]) -> bytes | None:
+def draw_frontier(summaries: Sequence[ArmSummary], curves: Sequence[Sequence[str]]) -> bytes | None:
     """What each arm learnt against what it forgot: a point with the spread of its seeds.
 
     The base, which has changed nothing, is left out where others are shown: it may lie far off.

@@ -1,33 +1,18 @@
-"""A report as Markdown or as one HTML page that needs nothing else: no network, no script."""
+"""Report as Markdown, or as one HTML page that loads nothing from elsewhere."""
 
 import base64
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-STYLE = """
-body { font: 15px/1.5 sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; color: #222; }
-h1, h2, h3 { line-height: 1.2; }
-table { border-collapse: collapse; margin: 1em 0; font-size: 13px; }
-th, td { border: 1px solid #bbb; padding: 0.25em 0.6em; text-align: right; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; }
-th { background: #eee; }
-figure { margin: 1.5em 0; }
-figure img { max-width: 100%; }
-figcaption { font-size: 13px; color: #444; }
-@page { margin: 15mm; }
-@media print {
-  body { font-size: 10pt; max-width: none; margin: 0; padding: 0; }
-  table, figcaption { font-size: 8pt; }
-  table, figure, tr { break-inside: avoid; }
-  h1, h2, h3 { break-after: avoid; }
-}
-""".strip()
+from tabulate import tabulate
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
 @dataclass(frozen=True)
 class Heading:
-    """A title; `level` 1 is that of a page."""
+    """A heading; `level` 1 is the title of a page."""
 
     text: str
     level: int = 2
@@ -43,11 +28,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file and what it shows."""
+    """A PNG file and its caption."""
 
     file: str
     caption: str
     png: bytes
+
+    @property
+    def base64(self) -> str:
+        """Content for a data URL."""
+        return base64.b64encode(self.png).decode()
 
 
 Block = str | Heading | Table | Picture
@@ -65,34 +55,15 @@ def _markdown(block: Block) -> str:
     if isinstance(block, Picture):
         return f"![{block.caption}]({block.file})"
     if isinstance(block, Table):
-        lines = [block.header, ("---",) * len(block.header), *block.rows]
-        return "\n".join(f"| {' | '.join(c.replace('|', '/') for c in line)} |" for line in lines)
+        cells = [[cell.replace("|", "/") for cell in row] for row in (block.header, *block.rows)]
+        return tabulate(cells[1:], cells[0], tablefmt="github", disable_numparse=True)
     return block
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
-    """One page with its pictures inside."""
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n"
-        + "\n".join(_html(block) for block in blocks)
-        + "\n</body>\n</html>\n"
-    )
+    """One page that contains its pictures."""
+    from jinja2 import Environment
 
-
-def _html(block: Block) -> str:
-    if isinstance(block, Heading):
-        return f"<h{block.level}>{html.escape(block.text)}</h{block.level}>"
-    if isinstance(block, Picture):
-        data, caption = base64.b64encode(block.png).decode(), html.escape(block.caption)
-        image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
-        return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
-    if isinstance(block, Table):
-        head = _row(block.header, "th")
-        body = "\n".join(_row(row, "td") for row in block.rows)
-        return f"<table>\n<thead>\n{head}\n</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-    return f"<p>{html.escape(block)}</p>"
-
-
-def _row(cells: Sequence[str], tag: str) -> str:
-    return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(title=title, blocks=blocks) + "\n"

@@ -1,9 +1,6 @@
-"""The report of a study: what was compared, how, and what the numbers say.
+"""Report of a study: table.md, comparisons.md, pictures and report.html.
 
-    table.md  comparisons.md  *.png  report.html
-
-A function of the run folders and `ReportConfig` alone: the same input gives the same bytes. What
-the numbers say is put into words in evaluation/study/tables.py.
+The report is a function of the run folders and `ReportConfig`: the same input gives the same bytes.
 """
 
 import math
@@ -11,7 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evaluation.study.compare import Comparison, Method, Summary, adjust, compare, recall, summarize
+from evaluation.study.compare import (
+    ArmComparison,
+    ArmSummary,
+    Method,
+    adjust,
+    compare_arms,
+    recall,
+    summarize_arm,
+)
 from evaluation.study.plots import (
     draw_border,
     draw_forest,
@@ -28,7 +33,6 @@ from evaluation.study.tables import (
     describe_comparisons,
     describe_gaps,
     describe_knowledge,
-    describe_method,
     describe_plan,
     describe_primary,
     describe_sets,
@@ -38,42 +42,42 @@ from storage.atomic import write_atomically
 
 @dataclass(kw_only=True)
 class ReportConfig:
-    """Which runs to compare, and by what was fixed before they were seen."""
+    """Runs to compare, and the plan of the comparison."""
 
     runs: Any
     """A folder of runs, or a list of run folders."""
     out: str
-    """Folder for the report; what an earlier report wrote there is replaced."""
+    """Folder of the report; an earlier report in it is replaced."""
     base: str = "base"
-    """The arm that the others began from; changes are against it. Where there is none, against
-    what each run evaluated before its first step."""
+    """Arm that the others start from; changes are against it. Without it, changes are against the
+    evaluation before the first step of each run."""
     candidate: str = "tspt"
-    """The arm that is compared with each other one."""
+    """Arm that is compared with each other arm."""
     control: str = "one_stage"
-    """The arm of the primary comparison."""
+    """Arm of the primary comparison."""
     margin: float = 0.005
-    """Loss of general ability, in bits per byte, that non-inferiority would put up with."""
+    """Largest acceptable loss on general text, in bits per byte (margin of non-inferiority)."""
     outcome: str = "mean"
-    """How the held-out sets of a side become one number: `mean` (the plain mean of their bits per
-    byte) or `pooled` (all nats over all bytes)."""
+    """One number for the held-out sets of a side: `mean` (unweighted mean of their bits per byte)
+    or `pooled` (all nats over all bytes)."""
     arms: list[str] = field(default_factory=list)
     """Planned arms, in the order of the report; any without a run is listed as missing."""
     seeds: list[int] = field(default_factory=list)
-    """Planned seeds, likewise; those of the runs are always expected of every arm."""
+    """Further planned seeds; the seeds of the runs are always expected of every arm."""
     arm_seeds: dict[str, list[int]] = field(default_factory=dict)
-    """Arms that were planned with other seeds than the rest, fewer as a rule, and which."""
+    """Seeds of arms that were planned with other seeds than the rest."""
     grown_from: dict[str, str] = field(default_factory=dict)
-    """Folders that runs began from and that are no runs, such as a model whose vocabulary was
-    grown, and the run that each was made of; changes are then against what that goes back to."""
+    """Starting models that are not runs (such as a model with a grown vocabulary), and the run that
+    each was made of; changes are then against the start of that run."""
     curves: list[list[str]] = field(default_factory=list)
-    """Arms to be joined by a line in the frontier, line by line; empty: arms of a study that differ
-    in a number at the end of their names."""
+    """Arms joined by a line in frontier.png, line by line; empty: arms of a study that differ in a
+    number at the end of their names."""
     confidence: float = 0.95
-    """Of all intervals; 1 minus it is the level of the tests."""
+    """Confidence of all intervals; the level of the tests is 1 minus it."""
     samples: int = 10_000
-    """Of each bootstrap."""
+    """Samples of each bootstrap."""
     seed: int = 0
-    """Of the bootstraps."""
+    """Seed of the bootstraps."""
 
     def __post_init__(self) -> None:
         several = isinstance(self.runs, list) and all(isinstance(r, str) for r in self.runs)
@@ -86,7 +90,7 @@ class ReportConfig:
         if not 0 <= self.margin < math.inf:
             raise ValueError(f"margin={self.margin}: must be finite and 0 or more")
         if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence={self.confidence}: must lie between 0 and 1")
+            raise ValueError(f"confidence={self.confidence}: must be between 0 and 1")
         if self.samples < 100:
             raise ValueError(f"samples={self.samples}: must be at least 100")
         if self.seed < 0:
@@ -108,13 +112,13 @@ class ReportConfig:
 
     @property
     def method(self) -> Method:
-        """How outcomes are formed and how sure they are made."""
+        """Formation of outcomes and intervals."""
         return Method(self.outcome, self.confidence, self.samples, self.seed)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Its two texts and its pictures, before anything is written."""
+    """Content of a report before it is written."""
 
     table: list[Block]
     comparisons: list[Block]
@@ -139,7 +143,7 @@ class Report:
 
 
 def read_planned(config: ReportConfig) -> Study:
-    """The study that a configuration names.
+    """Study of a configuration.
 
     Raises:
         ValueError: a run cannot be read, or none of them can be counted.
@@ -154,7 +158,7 @@ def read_planned(config: ReportConfig) -> Study:
     )
     if not study.runs:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in study.excluded.items())
-        raise ValueError(f"runs={config.runs}: none of them can be counted ({reasons})")
+        raise ValueError(f"runs={config.runs}: no run can be counted ({reasons})")
     if unknown := {arm for curve in config.curves for arm in curve} - set(study.arms):
         raise ValueError(
             f"curves: no arm {', '.join(sorted(unknown))}; there are {', '.join(study.arms)}"
@@ -164,7 +168,7 @@ def read_planned(config: ReportConfig) -> Study:
 
 @dataclass(frozen=True)
 class Analysis:
-    """The numbers of a report.
+    """Numbers of a report.
 
     Attributes:
         summaries: of every arm.
@@ -172,13 +176,13 @@ class Analysis:
         secondary: candidate against the other arms, adjusted as one family.
     """
 
-    summaries: list[Summary]
-    primary: list[Comparison]
-    secondary: list[Comparison]
+    summaries: list[ArmSummary]
+    primary: list[ArmComparison]
+    secondary: list[ArmComparison]
 
 
 def build_report(config: ReportConfig, study: Study) -> Report:
-    """Compute everything; nothing is written."""
+    """Compute a report without writing it."""
     found = analyse(config, study)
     return Report(
         table_page(config, study, found),
@@ -188,23 +192,25 @@ def build_report(config: ReportConfig, study: Study) -> Report:
 
 
 def analyse(config: ReportConfig, study: Study) -> Analysis:
-    """Summarize every arm, and compare the candidate with each other one."""
+    """Summarize every arm and compare the candidate with each other arm."""
     method = config.method
     found = {
-        arm: [c for side in SIDES if (c := compare(study, config.candidate, arm, side, method))]
+        arm: [
+            c for side in SIDES if (c := compare_arms(study, config.candidate, arm, side, method))
+        ]
         for arm in study.arms
         if arm != config.candidate
     }
     primary = found.pop(config.control, [])
     return Analysis(
-        [summarize(study, arm, method) for arm in study.arms],
+        [summarize_arm(study, arm, method) for arm in study.arms],
         primary,
         adjust([c for comparisons in found.values() for c in comparisons], config.base),
     )
 
 
 def table_page(config: ReportConfig, study: Study, found: Analysis) -> list[Block]:
-    """What each arm reached, what is missing, what is known."""
+    """Page of arms, gaps and knowledge."""
     return [
         Heading("Arms", 1),
         *describe_arms(study, found.summaries, config.method),
@@ -215,23 +221,25 @@ def table_page(config: ReportConfig, study: Study, found: Analysis) -> list[Bloc
 
 
 def comparisons_page(config: ReportConfig, study: Study, found: Analysis) -> list[Block]:
-    """The candidate against the others, and how that was computed."""
+    """Page of the candidate against the other arms."""
     candidate, control, title = config.candidate, config.control, Heading("Comparisons", 1)
     if not study.of(candidate):
-        absent = f"No counted run is of an arm {candidate}: nothing is compared"
-        return [title, f"{absent}. candidate= names one."]
+        absent = f"No counted run belongs to arm {candidate}, so nothing is compared"
+        return [title, f"{absent}; choose another candidate="]
     other_outcome = next(name for name in OUTCOMES if name != config.outcome)
     return [
         title,
+        f"Differences are {candidate} minus the other arm, in bits per byte, paired by seed: below "
+        f"0 favours {candidate}. Intervals: {config.confidence:.0%}; bootstrap: {config.samples:,} "
+        f"samples, seed {config.seed}.",
         *describe_primary(candidate, control, config.margin, found.primary),
         *describe_sets(study, candidate, control, found.primary, config.method, other_outcome),
         *describe_comparisons(candidate, config.margin, found.secondary, config.method),
-        *describe_method(config.method),
     ]
 
 
 def draw_pictures(config: ReportConfig, study: Study, found: Analysis) -> list[Picture]:
-    """Those for which there is something to draw."""
+    """Pictures that have content."""
     planned = [arm for arm in study.arms if any(run.planned for run in study.of(arm).values())]
     curves = config.curves or numbered_curves(planned)
     known = {
@@ -243,7 +251,7 @@ def draw_pictures(config: ReportConfig, study: Study, found: Analysis) -> list[P
             "differences.png",
             f"Paired differences with {share} intervals: Student's over seeds (black), and over "
             "seeds and documents (orange). The dashed line is the margin of non-inferiority. The "
-            "base, far off, is in the table alone.",
+            "base is only in the table.",
             draw_forest(
                 [c for c in (*found.primary, *found.secondary) if c.other != config.base],
                 config.margin,
@@ -251,9 +259,8 @@ def draw_pictures(config: ReportConfig, study: Study, found: Analysis) -> list[P
         ),
         (
             "frontier.png",
-            "Learning against forgetting: lower left is better. Small points are seeds, lines "
-            "their spread, of those that all arms have; dotted lines join arms that differ in a "
-            "number.",
+            "Learning against forgetting: lower left is better. Small points are seeds that all "
+            "arms have, lines are their spread; dotted lines join arms that differ in a number.",
             draw_frontier(found.summaries, curves),
         ),
         (
@@ -269,7 +276,7 @@ def draw_pictures(config: ReportConfig, study: Study, found: Analysis) -> list[P
         (
             "exposures.png",
             f"Invented facts by how often training showed them, mean over seeds with {share} "
-            "intervals over seeds; 0 are controls that were never shown.",
+            "intervals over seeds; facts with 0 are controls.",
             draw_recall(known),
         ),
     ]

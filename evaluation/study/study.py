@@ -1,4 +1,4 @@
-"""A study: which of its runs count, what they began from, and what is missing."""
+"""A study: its counted, excluded and missing runs, and their starts."""
 
 import math
 import re
@@ -12,14 +12,14 @@ from evaluation.study.runs import SIDES, Run
 
 @dataclass(frozen=True)
 class Study:
-    """Runs that can be compared, and what stands in the way of the others.
+    """Runs that can be compared, and reasons against the others.
 
     Attributes:
-        runs: finished, with finite results; what is counted.
-        excluded: run -> why it is not counted.
-        missing: (arm, seed) of which there is no run at all.
-        arms: in the order of reports; those without a counted run too.
-        base: the arm that all others began from.
+        runs: counted runs: finished, with finite results.
+        excluded: run -> reason against counting it.
+        missing: (arm, seed) without a run.
+        arms: in the order of reports, with those without a counted run.
+        base: arm that all others start from.
     """
 
     runs: tuple[Run, ...]
@@ -34,11 +34,11 @@ class Study:
         return {run.seed: run for run in sorted(runs, key=lambda run: run.seed)}
 
     def parent(self, run: Run) -> Run | None:
-        """The counted run that this one began from."""
+        """Counted run whose weights this run started from."""
         return next((other for other in self.runs if other.name == run.starts_from), None)
 
     def root(self, run: Run) -> Run | None:
-        """The run that this one goes back to: of the base arm, or one that continues none."""
+        """First run of the chain of starts: one of the base arm, or one that continues no run."""
         while run.arm != self.base and run.starts_from is not None:
             parent = self.parent(run)
             if parent is None:
@@ -47,8 +47,8 @@ class Study:
         return run
 
     def start(self, run: Run) -> Evaluation | None:
-        """What everything began from: the end of a run of the base arm, or what the root evaluated
-        before its first step, unless its end was measured on other text. None where one is missing.
+        """Start of a chain of runs: the end of a run of the base arm, or the evaluation before the
+        first step of its root, unless its end was measured on other text. None if it is missing.
         """
         root = self.root(run)
         if root is None:
@@ -60,12 +60,12 @@ class Study:
 
     @cached_property
     def shared_seeds(self) -> frozenset[int]:
-        """Seeds of which every arm with a counted run has one."""
+        """Seeds that every arm with a counted run has."""
         seeds = [frozenset(self.of(arm)) for arm in self.arms if self.of(arm)]
         return frozenset.intersection(*seeds) if seeds else frozenset()
 
     def history(self, run: Run) -> Run:
-        """The run with those before it, since the base, as if they were one."""
+        """The run joined with its predecessors since the base."""
         parent = self.parent(run)
         if parent is None or parent.arm == self.base or run.arm == self.base:
             return run
@@ -84,15 +84,14 @@ def build_study(
     seeds: Collection[int] = (),
     arm_seeds: Mapping[str, Collection[int]] | None = None,
 ) -> Study:
-    """Sort out what can be counted and what is missing.
+    """Counted, excluded and missing runs of a study.
 
     Args:
-        arms, seeds: that were planned, beside those that there are.
-        arm_seeds: all that was planned of some arms, which then has no bearing on the others.
+        arms, seeds: planned ones, in addition to those of the runs.
+        arm_seeds: all planned seeds of some arms; they are not expected of other arms.
 
     Raises:
-        ValueError: `arm_seeds` names an arm that is neither there nor planned, or leaves out a seed
-            that there is.
+        ValueError: `arm_seeds` names an unknown arm, or omits a seed that has a run.
     """
     own = arm_seeds or {}
     _check_arm_seeds(own, runs, arms)
@@ -123,26 +122,26 @@ def _check_arm_seeds(
     for arm, seeds in arm_seeds.items():
         if arm not in known:
             raise ValueError(
-                f"arm_seeds.{arm}: no such arm; there are {', '.join(sorted(known))} (arms= adds "
-                "planned ones that have no run)"
+                f"arm_seeds.{arm}: no such arm; the arms are {', '.join(sorted(known))} (arms= "
+                "adds planned arms without a run)"
             )
         for run in runs:
             if run.arm == arm and run.seed not in seeds:
                 raise ValueError(
-                    f"arm_seeds.{arm}={seeds}: {run.name} has seed {run.seed}; add it, or leave "
-                    "that run out of runs="
+                    f"arm_seeds.{arm}={seeds}: {run.name} has seed {run.seed}; add it, or omit "
+                    "the run from runs="
                 )
 
 
 def _natural(name: str) -> list[tuple[bool, float, str]]:
-    """Sorts numbers in names by their value."""
+    """Sort key that orders numbers in names by their value."""
     parts = re.split(r"(\d+(?:\.\d+)?)", name)
     return [(True, float(p), "") if p[:1].isdigit() else (False, 0.0, p) for p in parts]
 
 
 def _reason_to_exclude(run: Run, measured: bool) -> str | None:
     if not run.evaluations:
-        return "unfinished: it has evaluated nothing yet"
+        return "unfinished: no evaluation yet"
     if not run.finished:
         return f"unfinished: last evaluated at step {run.final.step}"
     if measured and not run.documents:

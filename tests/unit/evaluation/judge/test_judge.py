@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from evaluation.judge.answers import read_answers
 from evaluation.judge.client import check_endpoint
 from evaluation.judge.config import JudgeConfig
-from evaluation.judge.parse import Malformed, parse_choices, parse_scores
+from evaluation.judge.parse import InvalidVerdict, parse_choices, parse_scores
 from evaluation.judge.prompts import CHOICES, CRITERIA, OVERALL, Judgement, build_prompt
 from evaluation.judge.run import judge_answers, plan_judgements
 from evaluation.judge.summary import judge_table, summarize_pairs
@@ -83,7 +83,8 @@ class Judge:
         with self.lock:
             self.running += 1
             self.most = max(self.most, self.running)
-            self.seen.append((body, dict(handler.headers)))
+            headers = {name.lower(): value for name, value in handler.headers.items()}
+            self.seen.append((body, headers))
             self.times[texts] += 1
             count = self.times[texts]
         found = self.reply(prompt, count)
@@ -187,6 +188,7 @@ def prefer_good(prompt, count):
 
 def test_scores_add_up(files, tmp_path, monkeypatch):
     monkeypatch.setenv("JUDGE_KEY", KEY)
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-another-service")
     out = tmp_path / "out"
     with serving(score_by_kind) as judge:
         config = configure(
@@ -215,7 +217,8 @@ def test_scores_add_up(files, tmp_path, monkeypatch):
     assert all(json.loads(line["reply"]) == line["verdict"] for line in lines)
     assert not any(name in prompt for name in ("alpha", "gamma") for prompt in judge.prompts)
     for body, headers in judge.seen:
-        assert headers["Authorization"] == f"Bearer {KEY}"
+        assert not {"openai-organization", "openai-project"} & headers.keys()
+        assert headers["authorization"] == f"Bearer {KEY}"
         del body["messages"]
         assert body == {"model": "strict-judge", "temperature": 0.0, "max_tokens": 1024, "seed": 4}
     assert "helpfulness" in judge_table(summary)
@@ -253,7 +256,7 @@ def test_preferences_in_both_orders(files, tmp_path):
     assert [pair["names"] for pair in summary["pairs"]] == [
         ["alpha", "beta"], ["alpha", "gamma"], ["beta", "gamma"]
     ]  # fmt: skip
-    assert "6 won, 0 tied, 0 lost" in judge_table(summary)
+    assert re.search(r"alpha against beta +depth +6 +6 +0 +0 +1\.00", judge_table(summary))
 
 
 @pytest.mark.parametrize("place", ["first", "second"])
@@ -307,7 +310,7 @@ def broken(verdict, **changes):
         ("{}", "reasons, helpfulness, .* missing"),
         (json.dumps(dict.fromkeys(CRITERIA, 3)), "reasons missing"),
         (broken(scores(3))[:-1] + ', "depth": 1}', "a key twice"),
-        (broken(scores(3), total=18), "keys that were not asked for"),
+        (broken(scores(3), total=18), "keys other than the requested ones"),
         (broken(scores(3), reasons=["a"]), "reasons is not a text"),
         (broken(scores(3), depth=0), "depth is not a whole number from 1 to 3"),
         (broken(scores(3), depth=4), "depth is not a whole number"),
@@ -318,16 +321,16 @@ def broken(verdict, **changes):
     ],
 )
 def test_what_is_not_exactly_a_verdict_is_none(reply, message):
-    with pytest.raises(Malformed, match=message):
+    with pytest.raises(InvalidVerdict, match=message):
         parse_scores(reply, 3)
 
 
 @pytest.mark.parametrize("value", ["FIRST", "A", "", None, 1, ["first"], {"first": 1}])
 def test_choices_are_three_words(value):
     assert parse_choices(broken(choices("tie"))) == choices("tie")
-    with pytest.raises(Malformed, match="depth is none of first, second, tie"):
+    with pytest.raises(InvalidVerdict, match="depth is none of first, second, tie"):
         parse_choices(broken(choices("tie"), depth=value))
-    with pytest.raises(Malformed, match="overall missing"):
+    with pytest.raises(InvalidVerdict, match="overall missing"):
         parse_choices(json.dumps({k: v for k, v in choices("tie").items() if k != OVERALL}))
 
 
@@ -335,7 +338,7 @@ def test_choices_are_three_words(value):
 def test_a_code_block_alone_is_taken_off(fence):
     text = json.dumps(scores(2), indent=1)
     assert parse_scores(fence.replace("{}", text), 3) == scores(2)
-    with pytest.raises(Malformed):
+    with pytest.raises(InvalidVerdict):
         parse_scores(f"Sure!\n{fence.replace('{}', text)}", 3)
 
 
@@ -425,12 +428,12 @@ def test_a_slow_service_is_given_up(files, tmp_path):
         release.set()
     assert summary["failed"] == []
     problems = [line["problem"] for line in transcript(tmp_path / "out") if line["problem"]]
-    assert problems == ["timed out"]
+    assert problems == ["Request timed out."]
+    assert not any("authorization" in headers for _, headers in judge.seen)
 
 
 def test_pauses_double_and_heed_the_service(files, tmp_path, monkeypatch):
     pauses = []
-    monkeypatch.setattr(threading.Event, "wait", lambda self, seconds=None: pauses.append(seconds))
     from evaluation.judge import run as module
 
     class Asked:
@@ -439,7 +442,7 @@ def test_pauses_double_and_heed_the_service(files, tmp_path, monkeypatch):
     def ask(endpoint, prompt):
         Asked.calls += 1
         wait = {3: 7.0, 4: 1e6}.get(Asked.calls)
-        raise module.Unanswered("busy", again=True, wait_seconds=wait)
+        raise module.RequestFailed("busy", again=True, wait_seconds=wait)
 
     monkeypatch.setattr(module, "ask", ask)
     config = configure(files, "http://x/v1", tmp_path / "out", attempts=6, backoff_seconds=0.5)
@@ -450,7 +453,9 @@ def test_pauses_double_and_heed_the_service(files, tmp_path, monkeypatch):
     class Kept:
         append = staticmethod(lines.append)
 
-    assert not module._Session(config, config.open_endpoint(), Kept)._judge_one(plan[0])
+    session = module._Session(config, config.open_endpoint(), Kept)
+    monkeypatch.setattr(session.stop, "wait", pauses.append)
+    assert not session._judge_one(plan[0])
     assert pauses == [0.5, 1.0, 7.0, 60.0, 8.0]
     assert [line["outcome"] for line in lines] == ["again"] * 5 + ["failed"]
 
@@ -602,10 +607,13 @@ def test_changed_answers_and_foreign_files_are_refused(files, tmp_path):
         ({"mode": "triple"}, "mode='triple': one of single, pairwise"),
         ({"mode": "pairwise", "answers": {"a": "a.jsonl"}}, "mode=pairwise needs at least 2"),
         ({"answers": {}}, "answers: 0 files"),
-        ({"answers": {"": "a.jsonl"}}, "answers: '': 'a.jsonl' is no name with a file"),
-        ({"answers": {"a": ["a.jsonl"]}}, "is no name with a file; give {name: file"),
-        ({"answers": {1: "a.jsonl"}}, "answers: 1: 'a.jsonl' is no name"),
-        ({"answers": {"a": None}}, "answers: 'a': None is no name"),
+        ({"answers": {"": "a.jsonl"}}, "answers: '': 'a.jsonl' does not give a file to a name"),
+        (
+            {"answers": {"a": ["a.jsonl"]}},
+            "does not give a file to a name; write answers={name: file",
+        ),
+        ({"answers": {1: "a.jsonl"}}, "answers: 1: 'a.jsonl' does not give"),
+        ({"answers": {"a": None}}, "answers: 'a': None does not give"),
         ({"judge": " "}, "judge is empty"),
         ({"scale": 1}, "scale=1: must lie in 2 to 10"),
         ({"scale": 11}, "scale=11"),
@@ -618,7 +626,7 @@ def test_changed_answers_and_foreign_files_are_refused(files, tmp_path):
         ({"timeout_seconds": 0.0}, "timeout_seconds"),
         ({"timeout_seconds": float("inf")}, "timeout_seconds"),
         ({"seed": -1}, "seed=-1"),
-        ({"body": {"model": "m", "stream": True}}, "body: model, stream is not to be set there"),
+        ({"body": {"model": "m", "stream": True}}, "body: model, stream cannot be set there"),
     ],
 )
 def test_bad_options_are_refused(files, tmp_path, changes, message):
@@ -657,7 +665,7 @@ def test_a_key_that_is_none_is_refused(files, tmp_path, monkeypatch, value):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([], r"no answer to 6 of 6 questions \(id q0, q1, q2, q3, q4, q5\); answer them with"),
+        ([], r"no answer to 6 of 6 questions \(id q0, q1, q2, q3, q4, q5\); run scripts"),
         ([{"id": "q1", "answer": "x"}], r"5 of 6 questions \(id q0, q2,"),
         (["{"], "line 1: "),
         (["[" * 100_000], "line 1: "),
@@ -666,7 +674,7 @@ def test_a_key_that_is_none_is_refused(files, tmp_path, monkeypatch, value):
         ([{"id": "q1", "answer": None}], "line 1: give an object with `answer`"),
         ([{"answer": "x"}], "line 1: give `id`, or `prompt`"),
         ([{"id": "q1", "answer": "\ud800"}], "line 1: .*lone surrogate"),
-        ([{"id": "q1", "prompt": "Why?", "answer": "x"}], "line 1: `prompt` is not the question"),
+        ([{"id": "q1", "prompt": "Why?", "answer": "x"}], "line 1: `prompt` differs from"),
         ([{"id": "q1", "answer": "x"}] * 2, "line 2: question q1 is answered twice"),
         (None, "no such file"),
         (b"\xff\n", "is not UTF-8"),
@@ -764,7 +772,7 @@ def test_a_model_answers_and_a_model_judges(files, sample, tmp_path, capsys):
     }
     assert all(line["reply"] and line["tokens"] for line in transcript(tmp_path / "out"))
     write_lines(tmp_path / "questions.jsonl", [{"question": "Another?"}])
-    with pytest.raises(ValueError, match="begun with another prompts"):
+    with pytest.raises(ValueError, match=r"created with different settings \(prompts\)"):
         answer_file(config)
 
 

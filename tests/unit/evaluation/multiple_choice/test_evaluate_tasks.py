@@ -426,7 +426,7 @@ def test_answers_to_other_questions_are_not_compared(compared, opened, world):
     file = compared / "b" / "toy_zh.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[:-1]))
-    with pytest.raises(ValueError, match=r"toy_zh.jsonl: 11 of 12 questions are answered; finish"):
+    with pytest.raises(ValueError, match=r"toy_zh.jsonl: 11 of 12 questions are answered; run the"):
         compare(compared)
     file.write_text("".join([*lines[:3], "{}\n", *lines[4:]]))
     with pytest.raises(ValueError, match=r"toy_zh.jsonl, line 4: not a prediction"):

@@ -14,7 +14,14 @@ import yaml
 
 import scripts.report
 from evaluation.statistics import paired_t
-from evaluation.study.compare import Comparison, Method, adjust, compare, recall, summarize
+from evaluation.study.compare import (
+    ArmComparison,
+    Method,
+    adjust,
+    compare_arms,
+    recall,
+    summarize_arm,
+)
 from evaluation.study.plots import numbered_curves
 from evaluation.study.render import Heading, Table, to_html, to_markdown
 from evaluation.study.report import (
@@ -162,7 +169,7 @@ def test_a_planted_difference_is_found(study_folder, other, outcome):
     planted = EFFECTS | {"base": (0.0, 0.0)}
     for n, side in enumerate(("general", "domain")):
         expected = EFFECTS["tspt"][n] - planted[other][n]
-        found = compare(study, "tspt", other, side, replace(METHOD, outcome=outcome))
+        found = compare_arms(study, "tspt", other, side, replace(METHOD, outcome=outcome))
         assert found.seeds == (0, 1, 2, 3, 4)
         assert expected in found.found.interval
         if abs(expected) > 0.03 and other != "base":
@@ -174,8 +181,8 @@ def test_a_planted_difference_is_found(study_folder, other, outcome):
 
 def test_pairing_takes_out_what_runs_of_a_seed_share(study_folder):
     study = read_planned(configure(study_folder))
-    found = compare(study, "tspt", "one_stage", "domain", METHOD)
-    levels = [summarize(study, arm, METHOD).levels["domain"] for arm in ("tspt", "one_stage")]
+    found = compare_arms(study, "tspt", "one_stage", "domain", METHOD)
+    levels = [summarize_arm(study, arm, METHOD).levels["domain"] for arm in ("tspt", "one_stage")]
     width = found.found.interval.high - found.found.interval.low
     assert all(width < 0.3 * (level.interval.high - level.interval.low) for level in levels)
 
@@ -183,7 +190,7 @@ def test_pairing_takes_out_what_runs_of_a_seed_share(study_folder):
 def test_changes_are_against_the_base(study_folder):
     study = read_planned(configure(study_folder))
     for arm, (general, domain) in EFFECTS.items():
-        changes = summarize(study, arm, METHOD).changes
+        changes = summarize_arm(study, arm, METHOD).changes
         assert general in changes["general"].interval
         assert domain in changes["domain"].interval
 
@@ -191,7 +198,8 @@ def test_changes_are_against_the_base(study_folder):
 def test_primary_and_secondary_verdicts_follow_from_the_numbers(study_folder):
     text = page_of(study_folder, "comparisons")
     primary, secondary = text.split("## Secondary")
-    assert "Domain: superior. General: non-inferior, margin 0.005. Both hold" in primary
+    assert verdicts_of(primary) == ["superior", "non-inferior"]
+    assert "non-inferior on general text by 0.005 bits per byte): shown." in primary
     rows = {(c[0], c[1]): c for c in rows_of(secondary)[2:]}
     assert rows["same", "domain"][-1] == "not shown"
     assert rows["mix_0.2", "domain"][-1] == "inferior"
@@ -206,6 +214,11 @@ def test_primary_and_secondary_verdicts_follow_from_the_numbers(study_folder):
         assert float(row[8]) >= float(row[7]) >= 2 / 32 or row[0] == "base"
 
 
+def verdicts_of(markdown):
+    """Last cells of the rows of comparisons."""
+    return [row[-1] for row in rows_of(markdown) if len(row) == 10 and row[1] in SIDES]
+
+
 def rows_of(markdown):
     """Cells of the body rows of all tables."""
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
@@ -215,35 +228,36 @@ def rows_of(markdown):
 @pytest.mark.parametrize(
     ("general", "verdict"),
     [
-        (0.000, "General: non-inferior, margin 0.005"),
-        (0.009, "General: inferior by more than the margin, margin 0.005"),
-        (0.005, "General: not shown, margin 0.005"),
-        (-0.01, "General: non-inferior (and superior), margin 0.005"),
+        (0.000, "non-inferior"),
+        (0.009, "inferior by more than the margin"),
+        (0.005, "not shown"),
+        (-0.01, "non-inferior; superior"),
     ],
 )
 def test_each_side_of_the_margin(tmp_path, general, verdict):
     effects = {"tspt": (general, -0.3), "one_stage": (0.0, -0.2)}
     write_study(tmp_path, effects, noise=0.001, extras=False)
     text = page_of(tmp_path, "comparisons")
-    assert verdict in text
-    assert ("Both hold" in text) == ("non-inferior" in verdict)
+    assert verdicts_of(text)[1] == verdict
+    assert ("byte): shown." in text) == ("non-inferior" in verdict)
     wide = page_of(tmp_path, "comparisons", margin=0.02)
-    assert "General: non-inferior" in wide
+    assert verdicts_of(wide)[1].startswith("non-inferior")
 
 
 def test_no_difference_is_not_shown_and_a_loss_is_inferior(tmp_path):
     effects = {"tspt": (0.0, -0.2), "one_stage": (0.0, -0.2), "better": (0.0, -0.4)}
     write_study(tmp_path, effects, extras=False)
-    assert "Domain: not shown" in (text := page_of(tmp_path, "comparisons"))
-    assert "Not both hold" in text
+    text = page_of(tmp_path, "comparisons")
+    assert verdicts_of(text)[0] == "not shown"
+    assert "byte): not shown." in text
     text = page_of(tmp_path, "comparisons", control="better")
-    assert "Domain: inferior. " in text
+    assert verdicts_of(text)[0] == "inferior"
 
 
 def test_one_seed_shows_nothing(tmp_path):
     write_study(tmp_path, {"tspt": (0.0, -0.4), "one_stage": (0.0, -0.2)}, seeds=1, extras=False)
     text = page_of(tmp_path, "comparisons")
-    assert "Domain: not shown. General: not shown" in text
+    assert verdicts_of(text)[:2] == ["not shown (one seed)"] * 2
     assert "inf" not in text.replace("inferior", "")
 
 
@@ -253,13 +267,11 @@ def test_the_same_difference_with_every_seed_is_not_certainty(tmp_path):
     effects = {"tspt": (0.0, -0.4), "one_stage": (0.0, -0.399), "twin": (0.0, -0.4)}
     write_study(tmp_path, effects, seeds=3, noise=0.0, extras=False)
     text = page_of(tmp_path, "comparisons")
-    assert "Domain: not shown. General: not shown" in text
-    assert text.count("the difference is the same with every seed, as if they were one") == 2
-    assert "not defined against one_stage (domain), one_stage (general): " in text
+    assert verdicts_of(text)[:2] == ["not shown (equal for all seeds)"] * 2
     rows = {(row[0], row[1]): row for row in rows_of(text) if len(row) == 10}
     assert rows["one_stage", "domain"][3:9] == ["-0.0010", "-", "-", "-", "0.2500", "-"]
     assert rows["twin", "domain"][3:9] == ["+0.0000", "-", "-", "-", "1.0000", "1.0000"]
-    assert rows["twin", "domain"][9] == "not shown"
+    assert rows["twin", "domain"][9] == "not shown (equal for all seeds)"
     # The levels of the seeds differ, so these still have intervals.
     table = {row[0]: row for row in rows_of(page_of(tmp_path, "table"))}
     assert re.fullmatch(r"1\.\d{4} \[.*\]", table["tspt"][4])
@@ -267,7 +279,7 @@ def test_the_same_difference_with_every_seed_is_not_certainty(tmp_path):
 
 def test_a_test_that_is_not_defined_still_counts_in_its_family():
     def found(other, values):
-        return Comparison("a", other, "domain", (0, 1, 2), (), paired_t(values), None, 0.25)
+        return ArmComparison("a", other, "domain", (0, 1, 2), (), paired_t(values), None, 0.25)
 
     family = [found("same", [0.1] * 3), found("far", [0.1, 0.12, 0.11])]
     same, far = adjust(family, "base")
@@ -282,7 +294,7 @@ def test_documents_that_all_say_the_same_give_no_interval(tmp_path):
         level = -0.4 if path.parent.name.startswith("tspt") else -0.2
         even = {n: [[(2 + level) * size, size] for _, size in d] for n, d in documents.items()}
         path.write_text(json.dumps(even))
-    found = compare(read_planned(configure(tmp_path)), "tspt", "one_stage", "domain", METHOD)
+    found = compare_arms(read_planned(configure(tmp_path)), "tspt", "one_stage", "domain", METHOD)
     assert found.found.mean == pytest.approx(-0.2 / math.log(2))
     assert found.over_documents is None
     assert found.found.p is None
@@ -298,9 +310,9 @@ def test_arms_that_were_planned_with_fewer_seeds(tmp_path):
     options = {"arm_seeds": {"few": [0], "other": [1, 0]}}
     assert read_planned(configure(tmp_path, **options)).missing == ()
     table = page_of(tmp_path, "table", **options)
-    assert "Every run of every arm and seed is there" in table
-    assert "Planned with no other seeds than 0: few." in table
-    assert "Planned with no other seeds than 0, 1: other." in table
+    assert "Every run of every arm and seed is present" in table
+    assert ["few", "planned with seeds 0"] in rows_of(table)
+    assert ["other", "planned with seeds 0, 1"] in rows_of(table)
     # What is planned of one arm is expected of it, and of no other one.
     options = {"arm_seeds": {"few": [0, 7], "other": [0, 1]}, "seeds": [0, 1, 2]}
     assert read_planned(configure(tmp_path, **options)).missing == (("few", 7),)
@@ -320,8 +332,11 @@ def remove(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"arm_seeds": {"fwe": [0]}}, r"arm_seeds\.fwe: no such arm; there are base, few, one_sta"),
-        ({"arm_seeds": {"few": [1]}}, r"arm_seeds\.few=\[1\]: few-0 has seed 0; add it, or leave"),
+        (
+            {"arm_seeds": {"fwe": [0]}},
+            r"arm_seeds\.fwe: no such arm; the arms are base, few, one_sta",
+        ),
+        ({"arm_seeds": {"few": [1]}}, r"arm_seeds\.few=\[1\]: few-0 has seed 0; add it, or omit"),
         ({"grown_from": {"grwn": "base-0"}}, r"grown_from\.grwn: no run began .* no runs: grown-0"),
         ({"grown_from": {"few-0": "base-0"}}, r"grown_from\.few-0: .*it is a run itself"),
         ({"grown_from": {"grown-0": "bas"}}, r"grown_from\.grown-0=bas: none of the runs"),
@@ -350,17 +365,17 @@ def test_a_grown_model_goes_back_to_the_run_it_was_made_of(tmp_path):
             write_run(root / f"{arm}-{seed}", arm, seed, before, reached, starts_from=origin)
             write_documents(root / f"{arm}-{seed}", reached, rng)
     unknown = read_planned(configure(root))
-    assert summarize(unknown, "grown_tspt", METHOD).changes["domain"] is None
-    assert "no change computed: grown_s1-0 or what it began from" in page_of(root, "table")
+    assert summarize_arm(unknown, "grown_tspt", METHOD).changes["domain"] is None
+    assert "no change computed: no run grown_s1-0, or no start of it" in page_of(root, "table")
     options = {"grown_from": {"grown-0": "base-0", "grown-1": "base-0"}}
     study = read_planned(configure(root, **options))
     for arm, change in (("grown_s1", -0.6), ("grown_tspt", -0.9)):
-        changes = summarize(study, arm, METHOD).changes
+        changes = summarize_arm(study, arm, METHOD).changes
         assert changes["domain"].mean == pytest.approx(change, abs=0.01)
         assert changes["general"].mean == pytest.approx(change, abs=0.01)
-    assert summarize(study, "tspt", METHOD) == summarize(unknown, "tspt", METHOD)
+    assert summarize_arm(study, "tspt", METHOD) == summarize_arm(unknown, "tspt", METHOD)
     table = page_of(root, "table", **options)
-    assert "Models that runs began from and that were made of a run: grown-0 of base-0" in table
+    assert ["grown-0", "made of run base-0"] in rows_of(table)
     assert "no change computed" not in table
 
 
@@ -381,19 +396,20 @@ def test_missing_unfinished_and_diverged_runs_are_named(tmp_path):
         if seed == 3 or (arm == "never")
     }
     table = page_of(root, "table", **options)
-    assert "| one_stage, seed 1 | no run |" in table
-    assert "| tspt-2 | not counted; unfinished: last evaluated at step 40 |" in table
-    assert "| late-0 | not counted; unfinished: it has evaluated nothing yet |" in table
-    assert "| late-1 | not counted; diverged: the last loss of geo_en is not finite |" in table
+    problems = dict(row for row in rows_of(table) if len(row) == 2)
+    assert problems["one_stage, seed 1"] == "no run"
+    assert problems["tspt-2"] == "not counted; unfinished: last evaluated at step 40"
+    assert problems["late-0"] == "not counted; unfinished: no evaluation yet"
+    assert problems["late-1"] == "not counted; diverged: the last loss of geo_en is not finite"
     arms = [row[:2] for row in rows_of(table.split("##")[0])]
     assert arms[2:] == [["base", "1"], ["tspt", "2"], ["never", "0"], ["one_stage", "2"],
                         ["late", "1"]]  # fmt: skip
     comparisons = page_of(root, "comparisons", **options)
-    assert "Seeds 1, 2 are left out against one_stage" in comparisons
+    assert "| 1 (unpaired: 1, 2) |" in comparisons
 
 
 def test_a_complete_study_says_so(study_folder):
-    assert "Every run of every arm and seed is there and finished." in page_of(
+    assert "Every run of every arm and seed is present and finished." in page_of(
         study_folder, "table"
     )
 
@@ -410,10 +426,10 @@ def test_stages_in_runs_of_their_own_are_one_history(tmp_path):
     whole = study.history(run)
     assert [e.step for e in whole.evaluations] == list(range(0, 81, 10))
     assert whole.borders == (15, 40, 55)
-    assert summarize(study, "tspt", METHOD).changes["domain"].mean == pytest.approx(-0.3)
+    assert summarize_arm(study, "tspt", METHOD).changes["domain"].mean == pytest.approx(-0.3)
     (tmp_path / "s1-0" / "model").rmdir()
     text = page_of(tmp_path, "table")
-    assert "| tspt-0 | no change computed: s1-0 or what it began from is not there |" in text
+    assert ["tspt-0", "no change computed: no run s1-0, or no start of it"] in rows_of(text)
 
 
 def test_exposures(study_folder):
@@ -514,7 +530,7 @@ def test_runs_of_no_study_by_the_command(tmp_path, monkeypatch, capsys):
     assert rows["run_1"][2:] == ["0.003", "1.6500", "1.9000", "-0.1000", "-0.1000"]
     assert rows["run_2"][5:] == ["+0.0000", "+0.0000"]
     assert "Every run" in table
-    assert "nothing is compared" in (tmp_path / "out" / "comparisons.md").read_text()
+    assert "so nothing is compared" in (tmp_path / "out" / "comparisons.md").read_text()
     pictures = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
     assert pictures == ["border.png", "forgetting.png", "frontier.png"]
 
@@ -632,7 +648,7 @@ def test_folders_that_hold_no_runs(tmp_path):
     (tmp_path / "a" / "metrics.jsonl").unlink()
     with pytest.raises(ValueError, match=r"runs: .*a has no config.yaml and metrics.jsonl"):
         find_runs([str(tmp_path / "a")])
-    with pytest.raises(ValueError, match=r"none of them can be counted \(a: unfinished"):
+    with pytest.raises(ValueError, match=r"no run can be counted \(a: unfinished"):
         read_planned(configure(tmp_path))
     write_run(tmp_path / "b", "x", 1, SETS, SETS)
     with pytest.raises(ValueError, match="curves: no arm replay_7; there are "):
