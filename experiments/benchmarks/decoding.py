@@ -32,11 +32,10 @@ from training.run.metrics import measure_peak_flops
 def measure(work: Decoding, side: str) -> dict:
     """Tokens per second of reading the prompts and of each token after them."""
     if side.startswith("peer"):
-        from experiments.benchmarks.harness import (
-            hf_baseline as peer,  # whose libraries are not ours to carry
-        )
+        # Imported here, because our side does without transformers.
+        from experiments.benchmarks.harness import hf_baseline
 
-        return peer.decode(work, compile=side == "peer_compile")
+        return report(*hf_baseline.decode(work, compile=side == "peer_compile"))
     device, dtype = choose_device(work.device, 0), DTYPES[work.dtype]
     shape = ModelConfig(**work.shape)
     if device.type == "cpu":

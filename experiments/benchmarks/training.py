@@ -32,11 +32,10 @@ from training.run.metrics import measure_peak_flops
 def measure(work: Training, side: str) -> dict:
     """Tokens per second, customary MFU and peak memory of one side."""
     if side.startswith("peer"):
-        from experiments.benchmarks.harness import (
-            hf_baseline as peer,  # whose libraries are not ours to carry
-        )
+        # Imported here, because our side does without transformers.
+        from experiments.benchmarks.harness import hf_baseline
 
-        return peer.train(work, compile=side == "peer_compile")
+        return report(*hf_baseline.train(work, compile=side == "peer_compile"))
     with start_world(work.device) as world:
         run = prepare(work, world, compile=side == "ours_compile")
         seconds = timed(run.step, work.steps, world.device)

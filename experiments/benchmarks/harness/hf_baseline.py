@@ -1,4 +1,4 @@
-"""The peer's side: the same work by transformers and PEFT, as their documentation has it."""
+"""Baseline: the same work by transformers and PEFT, used as their documentation recommends."""
 
 import time
 from collections.abc import Callable
@@ -10,10 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.benchmarks.decoding import report as report_decoding
 from experiments.benchmarks.harness.common import drawn, need, random_ids, timed
 from experiments.benchmarks.harness.workloads import Decoding, Training
-from experiments.benchmarks.training import report as report_training
 from model.config import ModelConfig
 from model.device import DTYPES, choose_device
 from training.optim import OptimConfig
@@ -41,8 +39,10 @@ def network(shape: dict[str, Any], dtype: torch.dtype, device: torch.device) -> 
     return model
 
 
-def train(work: Training, *, compile: bool) -> dict:
-    """Counterpart of `experiments.benchmarks.training.measure`."""
+def train(
+    work: Training, *, compile: bool
+) -> tuple[Training, list[float], Tensor, torch.optim.Optimizer, list[Tensor], torch.device]:
+    """Train with transformers; returns the arguments of `benchmarks.training.report`."""
     work = replace(work, rows=work.peer_rows or work.rows)
     need("transformers", *(["peft"] if work.lora_rank else []))
     if work.checkpointing == "selective":
@@ -74,7 +74,7 @@ def train(work: Training, *, compile: bool) -> dict:
 
     seconds = timed(step, work.steps, device)
     frozen = [p for p in model.parameters() if not p.requires_grad]
-    return report_training(work, seconds, losses[0], optimizer, frozen, device)
+    return work, seconds, losses[0], optimizer, frozen, device
 
 
 def _adapted(model: Any, rank: int, *, masters: bool) -> Any:
@@ -85,8 +85,10 @@ def _adapted(model: Any, rank: int, *, masters: bool) -> Any:
 
 
 @torch.inference_mode()
-def decode(work: Decoding, *, compile: bool) -> dict:
-    """Counterpart of `experiments.benchmarks.decoding.measure`."""
+def decode(
+    work: Decoding, *, compile: bool
+) -> tuple[Decoding, list[float], list[float], list[list[int]], Tensor]:
+    """Generate with transformers; returns the arguments of `benchmarks.decoding.report`."""
     device = choose_device(work.device, 0)
     model = network(work.shape, DTYPES[work.dtype], device).eval()
     tokens = ModelConfig(**work.shape).num_tokens
@@ -111,4 +113,4 @@ def decode(work: Decoding, *, compile: bool) -> dict:
     out = model.generate(prompts, logits_processor=[note], **options)
     steps = [after - before for before, after in pairwise(times)]
     weight = model.lm_head.weight
-    return report_decoding(work, prefills, steps, out[:, work.prompt_tokens :].tolist(), weight)
+    return work, prefills, steps, out[:, work.prompt_tokens :].tolist(), weight
