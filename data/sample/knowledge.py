@@ -3,15 +3,20 @@
 A fact is stated in exactly `exposures` documents of each source of its domain (general_en and
 general_zh, or geo_en and geo_zh) and in no other source. Real facts take 64, 16, 4, 1 row by row;
 invented ones also 0, the controls. All facts about one subject of a table share their exposures.
+
+In text/facts_*.txt, a table starts with `# topic: relation relation ...`. Its rows are
+`subject|object|object ...`. A cell is `English=Chinese`, or one form for both languages, or `-`
+where no single value is settled; Chinese forms in translations.yaml are not repeated.
+`+ relation: a|b` adds plausible wrong answers to a relation with few values. Hardness is the
+conventional handbook value; ages are rounded.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from data.sample.facts_general import FACTS_GENERAL
-from data.sample.facts_geo import FACTS_GEO, TRANSLATIONS
 from data.sample.invented import ATTRIBUTES, LEVELS, Pair
+from data.sample.texts import read_table, read_texts
 
 GEO_TOPICS = ("minerals", "strata", "plates", "water", "weather")
 
@@ -60,7 +65,7 @@ def object_pool(relation: str, invented: bool) -> list[Pair]:
 
 @cache
 def _facts() -> tuple[Fact, ...]:
-    made = [*_real("general", FACTS_GENERAL), *_real("geo", FACTS_GEO)]
+    made = [*_real("general"), *_real("geo")]
     for attribute in ATTRIBUTES:
         domain = "geo" if attribute.topic in GEO_TOPICS else "general"
         names = (*attribute.subject, *attribute.object)
@@ -71,9 +76,9 @@ def _facts() -> tuple[Fact, ...]:
     return tuple(made)
 
 
-def _real(domain: str, text: str) -> Iterator[Fact]:
+def _real(domain: str) -> Iterator[Fact]:
     topic, relations, row = "", [], 0
-    for line in text.splitlines():
+    for line in read_texts(f"facts_{domain}").splitlines():
         if line.startswith("# "):
             topic, _, names = line[2:].partition(": ")
             relations, row = names.split(), 0
@@ -90,11 +95,16 @@ def _real(domain: str, text: str) -> Iterator[Fact]:
 
 @cache
 def _decoys() -> dict[str, list[Pair]]:
-    lines = (FACTS_GENERAL + FACTS_GEO).splitlines()
+    lines = read_texts("facts_general", "facts_geo").splitlines()
     parts = [line[2:].partition(": ") for line in lines if line.startswith("+ ")]
     return {relation: [_pair(cell) for cell in cells.split("|")] for relation, _, cells in parts}
 
 
 def _pair(cell: str) -> Pair:
     en, _, zh = cell.partition("=")
-    return en, zh or TRANSLATIONS.get(en, en)
+    return en, zh or _translations().get(en, en)
+
+
+@cache
+def _translations() -> dict[str, str]:
+    return read_table("translations")

@@ -1,25 +1,19 @@
-"""The grammar of each source and topic, the people in it, and the finish of a text."""
+"""The grammar of each source and topic, the people in it, and the finish of a text.
+
+A rule named after a kind of document (text/kinds.yaml) is a whole document: ` / ` breaks the
+line, ` // ` the paragraph; {facts} are its facts, each written by the rule `<kind>_fact` around {fact}
+or {ask}. Sentences of the scenes are in the past tense about {p}, who is also {he}, {his}, {him}
+and, with {q}, {they}. They state nothing about the subjects of the facts. `explain` sentences of
+the topics are true of the Earth in general; `observe` sentences report invented observations.
+"""
 
 import re
 from functools import cache
 from typing import NamedTuple
 
-from data.sample import (
-    lexicon_en,
-    lexicon_zh,
-    narratives_general_en,
-    narratives_general_zh,
-    narratives_geo_en,
-    narratives_geo_zh,
-    references_general_en,
-    references_general_zh,
-    scenes_en,
-    scenes_zh,
-    topics_geo_en,
-    topics_geo_zh,
-)
 from data.sample.dice import Dice
 from data.sample.grammar import Expansion, Grammar
+from data.sample.texts import read_table, read_texts, read_topic
 
 GIVEN = {"p", "he", "him", "his", "they", "q", "fact", "ask", "facts"}
 """Names that `cast` and corpus.py bind."""
@@ -46,26 +40,15 @@ class Prose(NamedTuple):
 @cache
 def prose(domain: str, language: str, topic: str) -> Prose:
     """The prose of a domain in a language, for documents about a topic."""
-    match domain, language:
-        case "general", "en":
-            narratives, references = narratives_general_en, references_general_en
-            text = lexicon_en.LEXICON_EN + scenes_en.SCENES_EN
-            text += narratives.NARRATIVES_GENERAL_EN + references.REFERENCES_GENERAL_EN
-        case "general", "zh":
-            narratives, references = narratives_general_zh, references_general_zh
-            text = lexicon_zh.LEXICON_ZH + scenes_zh.SCENES_ZH
-            text += narratives.NARRATIVES_GENERAL_ZH + references.REFERENCES_GENERAL_ZH
-        case "geo", "en":
-            narratives = references = narratives_geo_en
-            text = lexicon_en.LEXICON_EN + narratives.NARRATIVES_GEO_EN
-            text += topics_geo_en.TOPICS_GEO_EN[topic]
-        case _:
-            narratives = references = narratives_geo_zh
-            text = lexicon_zh.LEXICON_ZH + narratives.NARRATIVES_GEO_ZH
-            text += topics_geo_zh.TOPICS_GEO_ZH[topic]
-    joiner = " " if language == "en" else ""
-    grammar = Grammar(text, GIVEN, joiner)
-    return Prose(grammar, narratives.NARRATIVE_KINDS, references.REFERENCE_KINDS)
+    if domain == "general":
+        names = ("lexicon", "scenes", "narratives_general", "references_general")
+        text = read_texts(*(f"{name}_{language}" for name in names))
+    else:
+        text = read_texts(f"lexicon_{language}", f"narratives_geo_{language}")
+        text += read_topic(f"topics_geo_{language}", topic)
+    kinds = read_table("kinds")[f"{domain}_{language}"]
+    grammar = Grammar(text, GIVEN, " " if language == "en" else "")
+    return Prose(grammar, kinds["narrative"], kinds["reference"])
 
 
 def cast(expansion: Expansion, kind: str, language: str, dice: Dice) -> None:

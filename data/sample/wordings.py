@@ -1,15 +1,15 @@
-"""How each relation is put into words, in both languages.
+"""Wordings of each relation, in both languages.
 
-Training text uses `ask` and `statements`; `prompt` and `cloze` are reserved for `questions()`.
+In text/wordings_*.txt, below the name of a relation: `?` a question that training text may ask, `-`
+statements of the training text, `!` the question and `>` the sentence start that are reserved for
+`questions()` and occur in no text. {s} is the subject, {o} the object. A statement is a clause that
+is complete alone and after "that".
 """
 
 from functools import cache
 from typing import NamedTuple
 
-from data.sample.wordings_general_en import WORDINGS_GENERAL_EN
-from data.sample.wordings_general_zh import WORDINGS_GENERAL_ZH
-from data.sample.wordings_geo_en import WORDINGS_GEO_EN
-from data.sample.wordings_geo_zh import WORDINGS_GEO_ZH
+from data.sample.texts import read_texts
 
 
 class Wording(NamedTuple):
@@ -24,9 +24,7 @@ class Wording(NamedTuple):
 @cache
 def wordings(language: str) -> dict[str, Wording]:
     """Relation -> wording."""
-    if language == "en":
-        return _read(WORDINGS_GEO_EN + WORDINGS_GENERAL_EN)
-    return _read(WORDINGS_GEO_ZH + WORDINGS_GENERAL_ZH)
+    return _read(read_texts(f"wordings_geo_{language}", f"wordings_general_{language}"))
 
 
 def _read(text: str) -> dict[str, Wording]:
