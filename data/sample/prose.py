@@ -1,7 +1,7 @@
 """The grammar of each source and topic, the people in it, and the finish of a text.
 
 A rule named after a kind of document (text/kinds.yaml) is a whole document: ` / ` breaks the
-line, ` // ` the paragraph; {facts} are its facts, each written by the rule `<kind>_fact` around {fact}
+line, ` // ` the paragraph; {facts} are its facts, each written by `<kind>_fact` around {fact}
 or {ask}. Sentences of the scenes are in the past tense about {p}, who is also {he}, {his}, {him}
 and, with {q}, {they}. They state nothing about the subjects of the facts. `explain` sentences of
 the topics are true of the Earth in general; `observe` sentences report invented observations.
