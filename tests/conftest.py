@@ -1,4 +1,6 @@
+import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -14,18 +16,21 @@ os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 from tests.helpers.draws import register_profiles, start_alike
 from tests.helpers.sizes import SAMPLE_SCALE
+from tests.helpers.tiers import is_long, mark_tiers
 
 register_profiles()
 
-LONGEST = (
-    *("test_readme.py", "test_train.py", "test_resume.py", "test_verify.py", "test_prepare.py"),
-    *("test_append.py", "test_apart.py", "test_checkpoint_ranks.py", "test_resume_settings.py"),
-)
+TESTS = Path(__file__).resolve().parent
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The longest files first, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """Mark tests by their folder, and run the longest files first.
+
+    The longest files come first, so that no worker is left alone with one at the end.
+    """
+    mark_tiers(items)
+    items.sort(key=lambda item: not is_long(item))
 
 
 def pytest_fixture_setup(fixturedef):
@@ -40,13 +45,43 @@ def pytest_runtest_call(item):
 
 
 @pytest.fixture(scope="session")
-def sample(tmp_path_factory) -> Path:
-    """The embedded sample at a small scale, built once for all tests."""
+def build_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Builder of folders that all test processes of a session share: the first one fills them."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def build(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, done = root / name, root / f"{name}.done"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def sample(build_once) -> Path:
+    """The embedded sample at a small scale: to be read only."""
     from data.sample.build import build_sample
 
-    root = tmp_path_factory.mktemp("sample")
-    build_sample(root, scale=SAMPLE_SCALE)
-    return root
+    return build_once("sample", lambda root: build_sample(root, scale=SAMPLE_SCALE))
+
+
+@pytest.fixture(scope="session")
+def finished(build_once, sample) -> Path:
+    """A run of two stages that is finished: to be read, and copied before a test writes."""
+    from tests.helpers.runs import configure, two_stages
+    from train import train
+
+    def fill(runs: Path) -> None:
+        train(configure(*two_stages(sample, runs, "logging.row_losses=true")))
+
+    return build_once("finished", fill) / "run"
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +96,7 @@ def interpreter() -> Iterator[Callable[..., Any]]:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real corpora and tokenizers, on machines that have them."""
-    folder = Path(__file__).resolve().parent.parent.parent / "shared"
+    folder = TESTS.parents[1] / "shared"
     if not folder.is_dir():
         pytest.skip("needs real corpora and tokenizers, which are not part of the project")
     return folder

@@ -7,19 +7,12 @@ from io import StringIO
 
 import pytest
 
+from tests.distributed.test_checkpoint import load_and_save_again, state_after
 from tests.helpers.kills import count_file_operations
 from tests.helpers.ranks import run_ranks, start_ranks, wait_for_all
-from tests.unit.training.checkpoint.test_checkpoint import (
-    assert_equal,
-    build,
-    checkpointer,
-    load_and_save_again,
-    state_after,
-    update,
-)
+from tests.unit.training.checkpoint.test_checkpoint import assert_equal, build, checkpointer, update
 from training.distributed import start_world
 
-pytestmark = pytest.mark.distributed
 RANKS = 2
 
 

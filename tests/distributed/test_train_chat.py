@@ -67,7 +67,6 @@ def arguments(sample, base, folder, name, *more):
     return ["+experiment=sft_lora", *options(sample, folder, name, *budget, *more)]
 
 
-@pytest.mark.distributed
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_killed_run_continues_bit_for_bit(sample, base, straight, tmp_path, ranks):
     # Written at once, so that each start goes on from step 4; two micro-batches a step on one rank.

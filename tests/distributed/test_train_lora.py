@@ -89,7 +89,6 @@ def twenty_steps(world, arguments, steps=20):
     return trained, untouched
 
 
-@pytest.mark.distributed
 def test_one_two_and_three_ranks_train_the_same_adapter(sample, base, tmp_path):
     # A larger eps: Adam would divide elements of almost no gradient by as little, and show their
     # rounding as a difference of weights.
@@ -131,7 +130,6 @@ def straight(sample, base, tmp_path_factory):
     return folder
 
 
-@pytest.mark.distributed
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_killed_run_continues_bit_for_bit(sample, base, straight, tmp_path, ranks):
     """Inside accumulation, between gradient and update, inside the last export."""
@@ -354,7 +352,6 @@ def test_an_adapter_is_trained_further(sample, base, straight, tmp_path):
         assert largest_difference(model(tokens), theirs) < 1e-5
 
 
-@pytest.mark.distributed
 def test_one_and_two_ranks_train_the_same_adapter_further(sample, straight, tmp_path):
     adapter = straight / "1/adapter"
     before = {path: path.read_bytes() for path in adapter.iterdir()}

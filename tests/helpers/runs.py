@@ -32,6 +32,11 @@ TINY = (
     "device=cpu",
 )
 
+TWO_STAGES = (
+    "curriculum.stages.adaptation.tokens=3072",  # 6 steps
+    "curriculum.stages.specialization.tokens=2048",  # 4 steps
+)
+
 
 def tiny(sample: Path, runs: Path, *overrides: str) -> list[str]:
     """Overrides of a tiny run on the small sample."""
@@ -43,6 +48,16 @@ def tiny(sample: Path, runs: Path, *overrides: str) -> list[str]:
         f"runs_folder={runs}",
         *overrides,
     ]
+
+
+def two_stages(sample: Path, runs: Path, *overrides: str) -> list[str]:
+    """Overrides of a run of two stages in the folder `run`: 10 steps, the border after step 6.
+
+    Checkpoints of steps 4, 8 and 10, so that one leg crosses the border; evaluations of steps 0, 6
+    and 10; the second stage replays rows of the first.
+    """
+    keep = ("checkpoint.every=4", "checkpoint.keep_last=3", "evaluation.every=6", "name=run")
+    return ["+experiment=tspt", *TWO_STAGES, *tiny(sample, runs), *keep, *overrides]
 
 
 def configure(*overrides: str, config_name: str = "train") -> Config:

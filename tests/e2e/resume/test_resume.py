@@ -23,8 +23,6 @@ from tests.unit.data.prepare.test_prepare import json_lines, make_texts
 from tools.verification.replay import VerifyConfig
 from training.run.folder import read_starts
 
-pytestmark = pytest.mark.distributed
-
 # Two stages of 6 steps; two micro-batches a step on 2 ranks, four on 1; sizes that neither 2 nor 3
 # divides; per-row losses show which rows a step has read.
 EXACT = [

@@ -8,7 +8,6 @@ from tests.helpers.kills import run_training
 from tests.helpers.runs import evaluations, losses, tiny
 from training.run.folder import read_starts
 
-pytestmark = pytest.mark.distributed
 STEPS, CHECKPOINT = 8, 4
 
 # (ranks, overrides, what starts.jsonl then says).

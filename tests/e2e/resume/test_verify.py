@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,39 +16,15 @@ from scripts.verify import verify
 from storage.checksum import crc32_of
 from tests.helpers.kills import run_training
 from tests.helpers.ranks import run_ranks, start_ranks, wait_for_all
-from tests.helpers.runs import ROOT, configure, tiny
+from tests.helpers.runs import ROOT, TWO_STAGES, configure, tiny, two_stages
 from tools.verification.replay import (
-    Leg,
     VerifyConfig,
     choose_tolerance,
-    describe_reach,
     draw_legs,
-    judged,
 )
 from train import train
 from training.checkpoint.manifest import MARKER
 from training.run.folder import read_starts
-from training.run.log import Records, check_log
-
-SIZES = (
-    "curriculum.stages.adaptation.tokens=3072",  # 6 steps
-    "curriculum.stages.specialization.tokens=2048",  # 4 steps, some rows replayed
-)
-
-
-def options(sample, runs, *more):
-    """Both stages; checkpoints of steps 4, 8 and 10, so that the border after 6 is crossed;
-    evaluations of steps 0, 6 and 10."""
-    keep = ("checkpoint.every=4", "checkpoint.keep_last=3", "evaluation.every=6", "name=run")
-    return ["+experiment=tspt", *SIZES, *tiny(sample, runs), *keep, *more]
-
-
-@pytest.fixture(scope="module")
-def finished(sample, tmp_path_factory):
-    runs = tmp_path_factory.mktemp("runs")
-    config = configure(*options(sample, runs, "logging.row_losses=true"))
-    train(config)
-    return config.folder
 
 
 @pytest.fixture
@@ -119,7 +94,7 @@ def test_the_border_is_crossed_from_the_initial_weights(copy, capsys):
 def test_a_second_stage_from_the_folder_of_the_first_reproduces(sample, finished, tmp_path):
     arguments = [
         "+experiment=tspt_stage2",
-        *SIZES,
+        *TWO_STAGES,
         *tiny(sample, tmp_path),
         f"init_from={finished}",
     ]
@@ -257,21 +232,6 @@ def test_a_log_with_a_step_too_many_or_too_few_does_not_pass(copy, change, probl
     assert found.startswith(problem)
 
 
-def test_each_start_promises_what_it_logs():
-    def problems(starts, steps, reached=0, kept=()):
-        starts = [{"step": step, "logging_every": every} for step, every in starts]
-        return check_log(Records({}, starts, [{"step": s} for s in steps], reached), kept, 20, 5)
-
-    assert problems([(0, 4), (8, 2)], [4, 8, 10, 12, 14], 14) == []
-    assert problems([(0, 4), (8, 2)], [4, 8, 10, 14], 14)[0].startswith("steps 12: not")
-    # The second start was overtaken by the third: it went back behind it.
-    assert problems([(0, 4), (8, 1), (4, 6)], [4, 6, 12], 13) == []
-    assert problems([(12, 1)], [5, 10, 13], 13) == []  # older than starts.jsonl up to 12
-    assert problems([], [5, 10], 10) == []
-    assert problems([(0, 7)], [7, 14, 20], 20) == []
-    assert problems([(0, 7)], [7, 14], 14, [20])[0].startswith("steps 20: not")
-
-
 def test_lines_that_are_no_rows_are_refused(copy):
     log, starts = copy / "metrics.jsonl", copy / "starts.jsonl"
     log.write_text(log.read_text() + '{"step": "11", "loss_nats": 1.0}\n')
@@ -406,9 +366,8 @@ def verify_rank(run, output, asked):
     output.with_name(f"{output.name}{verdict.passed}").write_text(str(verdict))
 
 
-@pytest.mark.distributed
 def test_two_processes_reproduce_each_other_exactly_and_one_process_nearly(sample, tmp_path):
-    processes = start_ranks(train_rank, 2, options(sample, tmp_path))
+    processes = start_ranks(train_rank, 2, two_stages(sample, tmp_path))
     wait_for_all(processes)
     run = tmp_path / "run"
     before = tree(run)
@@ -427,7 +386,6 @@ def test_two_processes_reproduce_each_other_exactly_and_one_process_nearly(sampl
     assert "step 7: loss_nats" in (tmp_path / "verdictFalse").read_text()
 
 
-@pytest.mark.distributed
 @pytest.mark.parametrize(
     ("ranks", "rows", "differs"), [(1, 2, "micro_batch_rows 4 -> 2"), (2, 4, "ranks 2 -> 1")]
 )
@@ -436,7 +394,7 @@ def test_a_run_continued_otherwise_is_held_to_the_tolerance(
 ):
     # Written at once, or the kill may come before step 4 is on the disk.
     at_once = "checkpoint.asynchronous=false"
-    again = options(sample, tmp_path, "logging.row_losses=true", at_once)
+    again = two_stages(sample, tmp_path, "logging.row_losses=true", at_once)
     assert run_training(again, ranks, ("train:train_step", 7, 0)) == -9
     assert run_training([*again, f"batch.micro_batch_rows={rows}"], 1) == 0
     run = tmp_path / "run"
@@ -464,57 +422,6 @@ def test_a_run_that_does_not_tell_of_its_starts_is_held_to_the_tolerance(copy, c
     assert "tolerance: 1e-05 (no starts.jsonl tells how these steps" in capsys.readouterr().out
 
 
-def test_every_step_is_drawn_from_the_nearest_state_before_it():
-    config = SimpleNamespace(steps=100, seed=0, reach=4)
-    legs = draw_legs(config, [0, 10, 12], range(1, 20))
-    assert legs == [Leg(0, [1, 2, 3, 4]), Leg(10, [11, 12]), Leg(12, [13, 14, 15, 16])]
-
-
-def test_the_draw_follows_from_the_seed():
-    def drawn(seed):
-        config = VerifyConfig(run="r", steps=5, seed=seed, reach=50)
-        legs = draw_legs(config, [0, 200], range(1, 251))
-        return [step for leg in legs for step in leg.targets]
-
-    assert drawn(0) == drawn(0) != drawn(1)
-    assert len(drawn(0)) == 5
-    counts = [sum(step in drawn(seed) for seed in range(200)) for step in range(1, 51)]
-    assert 1 <= min(counts) <= max(counts) <= 30  # of 10 expected
-
-
-def test_the_reach_is_said():
-    assert describe_reach([0], range(1, 4), 3) == "drawn from 3 of 3 logged steps"
-    sentence = describe_reach([0, 10], range(1, 21), 5)
-    assert sentence.startswith("drawn from 10 of 20 logged steps; the others lie more than 5 steps")
-
-
-NOW = {
-    "step": 0,
-    "ranks": 1,
-    "device": "cpu",
-    "dtype": "float32",
-    "strategy": "fsdp",
-    "processor": "AMD EPYC",
-}
-NOW |= {"logging_every": 1}
-
-
-def test_equality_is_asked_for_where_the_starts_were_as_this_one():
-    later = NOW | {"step": 8, "logging_every": 5}
-    assert choose_tolerance(None, [NOW, later], NOW)[0] == 0
-    assert choose_tolerance(1e-3, [NOW], NOW) == (1e-3, "as asked")
-    changes = [{"ranks": 2}, {"device": "H100"}, {"strategy": "replicate"}]
-    for change in (*changes, {"processor": "Intel Xeon"}):
-        for starts in ([NOW | change], [NOW | change, later], [NOW, later | change]):
-            tolerance, why = choose_tolerance(None, starts, NOW)
-            assert tolerance == 1e-5
-            assert f"{next(iter(change))} " in why
-            assert "->" in why
-    tolerance, why = choose_tolerance(None, None, NOW)
-    assert tolerance == 1e-5
-    assert "older than" in why
-
-
 def test_a_start_names_the_processor_and_what_its_libraries_are_told(copy, monkeypatch):
     """Steps of another processor are not held to equality; nor those of a run without the name."""
     (start,) = read_starts(copy)
@@ -530,57 +437,13 @@ def test_a_start_names_the_processor_and_what_its_libraries_are_told(copy, monke
     assert f"MKL_CBWR={other}" in why
 
 
-def test_every_leg_is_held_to_its_own_starts():
-    def tolerances(starts, *legs):
-        given = [Leg(start, [stop]) for start, stop in legs]
-        found, sentences = judged(given, None, [NOW | start for start in starts], NOW)
-        assert len(sentences) == len({leg.tolerance for leg in found})
-        return [(leg.start_tolerance, leg.tolerance) for leg in found]
-
-    two = {"ranks": 2}
-    legs = ((0, 4), (4, 8), (8, 10), (10, 12))
-    assert tolerances([{}], *legs) == [(0, 0)] * 4
-    # The start at step 9 was of two ranks; that at 10 was not.
-    starts = [{}, {"step": 9} | two, {"step": 10}]
-    assert tolerances(starts, *legs) == [(0, 0), (0, 0), (0, 1e-5), (1e-5, 0)]
-    # The one at step 4 has computed anew what the one at 8 had done.
-    starts = [two, {"step": 8} | two, {"step": 4}]
-    assert tolerances(starts, *legs) == [(1e-5, 1e-5), (1e-5, 0), (0, 0), (0, 0)]
-    # Older than starts.jsonl up to step 8.
-    assert tolerances([{"step": 8}], (4, 8), (8, 10)) == [(1e-5, 1e-5), (1e-5, 0)]
-    assert tolerances([], (0, 4)) == [(1e-5, 1e-5)]
-
-
-def test_bfloat16_is_held_to_its_own_rounding():
-    half = NOW | {"dtype": "bfloat16"}
-    assert choose_tolerance(None, [half], half)[0] == 0
-    assert choose_tolerance(None, None, half)[0] == 2**-8
-    assert choose_tolerance(None, [half | {"ranks": 2}], half)[0] == 2**-8
-    assert choose_tolerance(None, [half], NOW)[0] == choose_tolerance(None, [NOW], half)[0] == 2**-8
-
-
-@pytest.mark.distributed
 def test_bfloat16_stays_within_its_tolerance_on_another_number_of_ranks(sample, tmp_path):
-    again = options(sample, tmp_path, "logging.row_losses=true", "parallel.dtype=bfloat16")
+    again = two_stages(sample, tmp_path, "logging.row_losses=true", "parallel.dtype=bfloat16")
     assert run_training(again, 2) == 0
     verdict = verified(tmp_path / "run", steps=100)
     print(verdict)
     assert verdict.passed
     assert 1e-5 < max(verdict.largest.values()) < 2**-8
-
-
-@pytest.mark.parametrize(
-    ("asked", "message"),
-    [
-        ({"steps": 0}, "steps=0: must be at least 1"),
-        ({"reach": -1}, "reach=-1: must be at least 1"),
-        ({"tolerance": -1e-3}, "tolerance=-0.001: must be finite"),
-        ({"tolerance": float("nan")}, "tolerance=nan: must be finite"),
-    ],
-)
-def test_settings_without_meaning_are_refused(asked, message):
-    with pytest.raises(ValueError, match=message):
-        VerifyConfig(run="runs/x", **asked)
 
 
 def test_a_moved_run_is_read_back_as_it_was(sample, copy, finished):

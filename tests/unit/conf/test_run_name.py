@@ -1,15 +1,12 @@
 """The default name of a run follows from what the run computes, not from the code's version."""
 
-import shutil
-from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 
 import pytest
-from omegaconf import OmegaConf
 
 from conf.schema import check_same_run, to_yaml, under_former_name
 from data.rows.curriculum_config import Replay
-from tests.helpers.runs import configure, starts, tiny
-from train import train
+from tests.helpers.runs import configure
 from training.schedule import ScheduleConfig
 
 
@@ -200,23 +197,3 @@ def test_a_former_name_is_found_where_the_shape_is_that_of_a_folder(tmp_path):
     assert under_former_name(asked).name == "sft_full-0a0b0c0d"
     other = replace(asked, init_from="y")
     assert under_former_name(other) == other
-
-
-def test_the_same_command_continues_a_run_of_the_old_naming(sample, tmp_path):
-    arguments = ["+experiment=tspt_stage1", "curriculum.stages.adaptation.tokens=1024"]
-    config = configure(*tiny(sample, tmp_path, "checkpoint.every=1", *arguments))
-    train(config)
-    folder = tmp_path / "tspt_stage1-deadbeef"
-    config.folder.rename(folder)
-    shutil.rmtree(folder / "model")
-    shutil.rmtree(folder / "checkpoints" / "step-00000002")
-    before = OmegaConf.load(folder / "config.yaml")
-    train(config)
-    assert starts(folder) == [0, 1]
-    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
-    assert (folder / "model").is_dir()
-    after = OmegaConf.load(folder / "config.yaml")
-    assert after.pop("name") == folder.name
-    assert before.pop("name") is None
-    assert after == before
-    assert asdict(config)["name"] is None

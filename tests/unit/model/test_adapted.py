@@ -16,7 +16,6 @@ from tests.helpers.toy import (
     random_segments,
     random_tokens,
     randomize,
-    run_without_hook,
     toy_config,
 )
 from training.distributed import start_world
@@ -126,21 +125,6 @@ def test_operators_are_what_compilers_ask_for():
     torch.library.opcheck(fused._update, (product, drawn(8, 10), low, b[2]))
     factors = ([wide[0], wide[2]], a[:2], [b[0], drawn(4, 2).requires_grad_()])
     torch.library.opcheck(fused._project, (x, *factors, 0.5))
-
-
-def check_compiled():
-    fused.DEVICES = ("cpu",)
-    for targets in (["all"], ["q_proj", "v_proj", "down_proj"]):
-        model = network(targets=targets)
-        plain = results(model)
-        for block in model.model.layers:
-            block.compile(fullgraph=True, backend="aot_eager")
-        for one, other in zip(plain, results(model), strict=True):
-            torch.testing.assert_close(one, other)
-
-
-def test_a_compiled_block_is_the_same():
-    run_without_hook(check_compiled)
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,10 @@
 """The FLOPs behind MFU: those of the attention mask, counted one by one."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
-from data.rows.loader import Batch
 from model.documents import Documents
-from model.transformer import Mistral
-from tests.helpers.ranks import run_ranks
-from tests.helpers.toy import mistral_7b_config, randomize, toy_config
-from train import train_step
-from training.distributed import World
-from training.optim import OptimConfig, build_optimizer
-from training.run.metrics import Meter
+from tests.helpers.toy import mistral_7b_config, toy_config
 
 # (row length, window, lengths of the documents of each row; what is missing is padding)
 CASES = [
@@ -80,38 +71,3 @@ def test_both_counts_at_full_size():
     assert config.training_flops(8192, whole) / 8192 == pytest.approx(47.49e9, rel=1e-3)
     by_hand = 6 * 7.1104e9 + 12 * 32 * 4096 * 8192
     assert config.customary_training_flops(1, 8192) == pytest.approx(by_hand, rel=1e-4)
-
-
-def flops_of_a_step(world: World, length, window, rows):
-    """What `train_step` says of a step whose rows are dealt out to the ranks."""
-    config = toy_config(sliding_window=window)
-    model = Mistral(config)
-    randomize(model, 0.1)
-    mine = segments_of(length, rows)[world.rank :: world.size]
-    batch = Batch(
-        tokens=torch.ones(mine.shape, dtype=torch.long),
-        labels=torch.where(mine > 0, 3, -100),
-        segments=mine,
-        positions=torch.zeros_like(mine),
-        sources=["a"] * len(mine),
-        rows=list(range(len(mine))),
-    )
-    run = SimpleNamespace(
-        data=SimpleNamespace(sources={"a": ""}),
-        optim=OptimConfig(),
-        seed=0,
-        batch=SimpleNamespace(tokens_per_step=len(rows) * length),
-    )
-    optimizer = build_optimizer(model, OptimConfig())
-    return train_step(model, optimizer, [batch], run, world).flops  # pyright: ignore[reportArgumentType]
-
-
-def test_a_step_counts_the_masks_of_all_ranks():
-    length, window, rows = 24, 6, [[24], [3, 9, 12], [5, 2], [24]]
-    config = toy_config(sliding_window=window)
-    segments = segments_of(length, rows)
-    expected = config.training_flops(segments.numel(), pairs_one_by_one(segments, window))
-    assert run_ranks(flops_of_a_step, 2, length, window, rows) == [expected, expected]
-    meter = Meter(peak_flops=4.0 * expected, palm_flops=0.0)
-    meter.add(segments.numel(), expected, seconds=2.0)
-    assert meter.read()["mfu"] == 1 / 8

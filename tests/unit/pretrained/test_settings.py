@@ -3,13 +3,11 @@
 import pytest
 import transformers
 
-from data.prepare.documents import PrepareConfig, prepare
 from inference.generation.load import SpeakerConfig, open_speaker
 from model.lora.layer import LoraConfig
 from pretrained.safetensors_folder import load_pretrained, write_folder
 from pretrained.settings import NO_SETTINGS, FolderSettings, read_settings
 from tests.helpers.folders import LLAMA, MISTRAL, get_json, hf_folder, hf_model, is_equal, put_json
-from tests.helpers.runs import configure, tiny
 from tests.unit.model.test_lora import adapted, save
 from tokenizer.expansion.candidates import read_model
 from tokenizer.expansion.rules import Rules
@@ -17,7 +15,6 @@ from tokenizer.tokenizer import Tokenizer
 from tools.merging.export import ExportConfig, export_folder
 from tools.vocabulary.grow import grow
 from tools.vocabulary.inputs import GrowConfig
-from train import train
 from training.sources import check_same_ids
 
 GENERATION = {
@@ -118,23 +115,6 @@ def test_a_chat_vector_ends_where_the_chat_model_does(sample, tmp_path, capsys):
     assert found == GENERATION | {"eos_token_id": [2, 78, 77], "temperature": 0.2}
     line = f"generation_config.json: temperature of {chat} are not kept, but those of {ours}"
     assert line in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("lora", [False, True])
-def test_a_trained_model(sample, tmp_path, capsys, lora):
-    start = speaking(sample, tmp_path / "start", attention_dropout=0.1)
-    run = ["+experiment=tspt_stage1", "curriculum.stages.adaptation.tokens=1024", "name=run"]
-    shape = [x for x in tiny(sample, tmp_path) if not x.startswith("model.")]
-    more = ["lora=r8"] if lora else []
-    train(configure(*run, "model=pretrained", f"init_from={start}", *shape, *more))
-    assert "attention_dropout=0.1 is kept, but not applied" in capsys.readouterr().out
-    written = tmp_path / "run" / "model"
-    if lora:
-        written = tmp_path / "merged"
-        export(folder=str(tmp_path / "run"), out=str(written))
-    assert_kept(written)
-    assert get_json(written / "config.json")["attention_dropout"] == 0.1
-    assert open_speaker(SpeakerConfig(folder=str(tmp_path / "run"))).eos_ids == [2, 77, 78]
 
 
 def test_a_grown_vocabulary(sample, tmp_path):
@@ -255,26 +235,6 @@ def test_suppressed_ids_follow_the_vocabulary():
 
 
 # ---- tokenizer and rows
-
-
-def test_a_tokenizer_with_more_ids_than_rows_is_refused_everywhere(sample, tmp_path):
-    folder = speaking(sample, tmp_path / "folder", vocab_size=2047)
-    message = "tokenizer has 2048 pieces, the model 2047 rows; they do not belong together"
-    with pytest.raises(ValueError, match=message):
-        export(folder=str(folder), out=str(tmp_path / "out"))
-    with pytest.raises(ValueError, match=message):
-        open_speaker(SpeakerConfig(folder=str(folder)))
-    shape = [x for x in tiny(sample, tmp_path) if not x.startswith("model.")]
-    run = ["+experiment=tspt_stage1", "model=pretrained", f"init_from={folder}", "name=run"]
-    with pytest.raises(ValueError, match=message):
-        train(configure(*run, *shape))
-    with pytest.raises(ValueError, match=message):
-        grow(GrowConfig(base=str(folder), corpus=["x"], target_vocab_size=3000, out="grown"))
-    (tmp_path / "text.txt").write_text("loess")
-    data = {"inputs": [str(tmp_path / "text.txt")], "out": str(tmp_path / "data")}
-    with pytest.raises(ValueError, match=message):
-        prepare(PrepareConfig(name="x", tokenizer=str(folder), **data), progress=False)
-    assert {path.name for path in tmp_path.iterdir()} == {"folder", "text.txt"}
 
 
 def swapped(sample, folder):

@@ -1,15 +1,11 @@
 """Moments in 16 bits: right on average, the same on any number of ranks, exact after a resume."""
 
-import shutil
-
 import pytest
 import torch
 
 from kernels.adamw import Update, reference_
 from model.transformer import Mistral
 from model.weights import InitialWeights
-from tests.helpers.kills import run_training
-from tests.helpers.runs import losses, tiny
 from tests.helpers.toy import toy_config
 from training import adamw
 from training.adamw import RoundedAdamW
@@ -100,28 +96,3 @@ def test_its_updates_are_adamws():
 def test_another_dtype_is_refused():
     with pytest.raises(ValueError, match=r"optim.moment_dtype='float16': one of float32, bfloat16"):
         OptimConfig(moment_dtype="float16")
-
-
-@pytest.mark.distributed
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_a_resumed_run_rounds_as_the_straight_one(sample, tmp_path, ranks):
-    arguments = [
-        *tiny(sample, tmp_path),
-        "+experiment=tspt_stage1",
-        "curriculum.stages.adaptation.tokens=3072",  # 6 steps
-        "batch.micro_batch_rows=2",
-        "evaluation.max_bytes=500",
-        "checkpoint.every=3",
-        "optim.moment_dtype=bfloat16",
-        "name=run",
-    ]
-    run, straight = tmp_path / "run", tmp_path / "straight"
-    assert run_training(arguments, ranks) == 0
-    shutil.copytree(run, straight)
-    shutil.rmtree(run / "model")
-    shutil.rmtree(run / "checkpoints" / "step-00000006")
-    assert run_training(arguments, ranks) == 0
-    assert losses(run) == losses(straight)
-    assert len(losses(run)) == 6
-    left, right = (folder / "model" / "model.safetensors" for folder in (run, straight))
-    assert left.read_bytes() == right.read_bytes()

@@ -25,12 +25,10 @@ from data.prepare.held_out import is_held_out
 from data.prepare.overlap_index import NEAR_AVOIDED, SAME_AS_AVOIDED
 from data.rows.shards import Source
 from data.sample.corpus import SOURCES
-from tests.helpers.runs import configure, tiny
 from tests.unit.data.prepare.test_near_copies import changed, long_texts
 from tests.unit.data.prepare.test_prepare import json_lines, make_texts
 from tokenizer.tokenizer import Tokenizer
 from tokenizer.train import train_bpe
-from train import train
 from training.sources import open_sources
 
 FRACTION = 0.2
@@ -203,15 +201,6 @@ def test_what_is_known_is_not_read_again(make, tokenizer, monkeypatch):
     assert not read
 
 
-def test_workers_do_not_show(make, tokenizer):
-    near = [changed(text) for text in held_out_of(ONE)]
-    one, two = make("one", ONE), make("two", [*near, *OTHERS])
-    alone = check(tokenizer, one, two)
-    (two / NOTES).unlink()
-    assert check(tokenizer, one, two, workers=2) == alone
-    assert alone["two", "one"] == list(range(len(near)))
-
-
 def test_the_same_text_under_two_names_is_apart(make):
     one, again = make("one", ONE), make("again", ONE)
     assert known(one, again) == {("one", "again"): [], ("again", "one"): []}
@@ -227,16 +216,6 @@ def test_a_run_that_was_begun_goes_on_and_a_new_one_is_refused(make, tokenizer, 
     recorded = {name: Source(tmp_path / name).fingerprint for name in folders}
     assert open_sources(str(tmp_path), folders, opened, recorded).keys() == folders.keys()
     assert open_sources(str(tmp_path), {"one": "one"}, opened, {})
-
-
-def test_a_run_is_refused_before_anything_is_written(sample, tmp_path):
-    root = shutil.copytree(sample, tmp_path / "sample")
-    manifest = json.loads((root / "geo_en" / "manifest.json").read_text())
-    (root / "geo_en" / "manifest.json").write_text(json.dumps(manifest | {"avoid": []}))
-    options = ["+experiment=tspt", *tiny(root, tmp_path / "runs"), "data.sample_scale=null"]
-    with pytest.raises(ValueError, match=r"geo_en with .*general_en, .*scripts\.check_sources"):
-        train(configure(*options))
-    assert not (tmp_path / "runs").exists()
 
 
 def test_the_sample_is_apart_when_it_is_built(sample):

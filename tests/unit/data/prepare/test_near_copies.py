@@ -310,18 +310,6 @@ def test_only_documents_that_are_read_count(make):
     assert manifest["documents"] == len(copies)
 
 
-def test_workers_do_not_show(make, tmp_path):
-    texts = long_texts(100)
-    make([*texts, *map(changed, texts)])
-    (tmp_path / "avoid.jsonl").write_bytes(json_lines(texts[:50]))
-    avoid = [str(tmp_path / "avoid.jsonl")]
-    for workers in (1, 2):
-        run(make(workers=workers, avoid=avoid, out=str(tmp_path / str(workers))))
-    assert contents(tmp_path / "1") == contents(tmp_path / "2")
-    assert not list(tmp_path.glob("?/*index.tmp"))
-    assert not list(tmp_path.glob("?/near_copies*"))
-
-
 class Stopped(Exception):
     pass
 

@@ -17,15 +17,8 @@ from data.rows.shards import Source
 from data.rows.stream import stream_of_run
 from data.rows.trace import Trace, TraceConfig
 from scripts.trace import trace
-from tests.helpers.runs import configure, tiny
 from tests.unit.data.rows.test_curriculum import make_plan, stage
 from tests.unit.data.rows.test_shards import make_documents, write_source
-from train import train
-
-SIZES = (
-    "curriculum.stages.adaptation.tokens=3072",  # 6 steps
-    "curriculum.stages.specialization.tokens=2048",  # 4 steps
-)
 
 
 @pytest.fixture
@@ -106,17 +99,6 @@ def test_a_document_of_a_long_run_is_found_in_seconds(sources):
     assert seconds < 10  # 0.2 on two slow cores
 
 
-@pytest.fixture(scope="module")
-def finished(sample, tmp_path_factory):
-    """A run of both stages whose rows' losses were logged."""
-    runs = tmp_path_factory.mktemp("runs")
-    config = configure(
-        "+experiment=tspt", *SIZES, *tiny(sample, runs, "logging.row_losses=true", "name=run")
-    )
-    train(config)
-    return config.folder
-
-
 def printed(capsys, run, **asked):
     capsys.readouterr()
     trace(TraceConfig(run=str(run), **asked))
@@ -164,24 +146,6 @@ def test_a_document_is_printed_with_the_steps_that_read_it(finished, capsys):
     assert "not reached by the end of this run: " in printed(
         capsys, finished, document=f"geo_en:{last}"
     )
-
-
-def test_what_was_read_before_the_run_began_is_said(finished, sample, tmp_path, capsys):
-    config = configure(
-        "+experiment=tspt_stage2",
-        *SIZES,
-        f"init_from={finished}",
-        "name=second",
-        *tiny(sample, tmp_path),
-    )
-    train(config)
-    out = printed(capsys, finished, step=1)
-    read = {line.split()[0] for line in out.splitlines() if line.startswith("  general_en:")}
-    second = [printed(capsys, config.folder, document=name) for name in read]
-    assert second
-    for text in second:  # all of their rows that the first run read, some of them replayed here
-        assert re.search(r"\n  before this run began: (\d+) of the \1 rows", text)
-        assert "adaptation" not in text
 
 
 @pytest.mark.parametrize(

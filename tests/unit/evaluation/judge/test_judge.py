@@ -2,8 +2,6 @@
 
 import json
 import re
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -27,7 +25,7 @@ from inference.generation.batch import GenerateConfig
 from inference.generation.question_files import OpenQuestion, read_open_questions
 from pretrained.safetensors_folder import save_pretrained
 from tests.helpers.draws import examples
-from tests.helpers.toy import ROOT, toy_config, toy_model
+from tests.helpers.toy import toy_config, toy_model
 from tokenizer.tokenizer import Tokenizer
 
 QUESTIONS = [OpenQuestion(f"q{n}", f"What is rock number {n}?") for n in range(6)]
@@ -517,42 +515,6 @@ def test_a_transcript_survives_a_cut_anywhere(files, tmp_path):
                 .read_bytes()
                 .startswith(b"".join(k + b"\n" for k in kept))
             )
-
-
-def test_a_killed_command_goes_on(files, tmp_path):
-    """kill -9 while requests are under way; what had a verdict is not asked again."""
-    reached, release = threading.Event(), threading.Event()
-
-    def reply(prompt, count):
-        if len(judge.seen) > 7:
-            reached.set()
-            release.wait(300)
-        return score_by_kind(prompt, count)
-
-    out = tmp_path / "out"
-    with serving(reply) as judge:
-        config = configure(files, judge.url, out, workers=2)
-        names = ", ".join(f"{name}: {path}" for name, path in config.answers.items())
-        process = subprocess.Popen(
-            [sys.executable, "-m", "scripts.judge", f"questions={config.questions}",
-             f"answers={{{names}}}", f"endpoint={judge.url}", f"judge={config.judge}",
-             f"out={out}", "workers=2", "attempts=3", "backoff_seconds=0", "body={}"],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert reached.wait(300), process.communicate(timeout=1)
-        with pytest.raises(ValueError, match=r"out=.*: another process is writing it"):
-            judge_answers(config)
-        while len(transcript(out)) < 6:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        done, asked = len(transcript(out)), len(judge.seen)
-        assert 6 <= done < 12
-        release.set()
-        summary = judge_answers(config)
-    assert len(judge.seen) - asked == 12 - done
-    assert summary["answers"]["alpha"]["criteria"]["depth"]["total"] == 18
-    assert len({(line["question"], *line["names"]) for line in transcript(out)}) == 12
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,6 @@ from evaluation.multiple_choice.run import evaluate_tasks
 from pretrained.load import open_model
 from pretrained.safetensors_folder import save_pretrained
 from storage.lock import only_writer
-from tests.helpers.kills import kill_at_call
-from tests.helpers.ranks import run_ranks, start_ranks, wait_for_all
 from tests.helpers.toy import hf_twin, toy_config, toy_model
 from tests.unit.evaluation.multiple_choice.test_prompts import item, make_task, write_tokenizer
 from training.distributed import start_world
@@ -190,32 +188,6 @@ def test_a_file_is_the_same_wherever_it_was_cut(opened, world, tmp_path):
         assert contents(out) == whole
 
 
-def evaluate_and_die(folder, out, name, count):
-    kill_at_call(name, count)
-    with start_world("cpu") as world:
-        torch.set_num_threads(1)
-        evaluate(out, open_model(folder, torch.float32, "cpu"), world, shots=1, save_every=5)
-
-
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [
-        ("os:fsync", 4),
-        ("evaluation.multiple_choice.run:append_lines", 3),
-        ("evaluation.multiple_choice.answer:score", 5),
-    ],
-)
-def test_a_killed_command_goes_on(folder, opened, world, tmp_path, name, count):
-    out = tmp_path / "killed"
-    processes = start_ranks(evaluate_and_die, 1, folder, out, name, count)
-    wait_for_all(processes)
-    assert processes[0].exitcode == -9
-    assert not (out / "summary.json").exists()
-    evaluate(out, opened, world, shots=1, save_every=5)
-    evaluate(tmp_path / "whole", opened, world, shots=1, save_every=5)
-    assert contents(out) == contents(tmp_path / "whole")
-
-
 def test_nothing_is_asked_twice(opened, world, tmp_path, monkeypatch):
     asked, score = [], ask.score
 
@@ -293,38 +265,6 @@ def test_nothing_is_written_where_the_questions_are_wrong(opened, world, tmp_pat
     with pytest.raises(ValueError, match="shots=6: toy_zh has 5 solved questions"):
         evaluate(tmp_path / "out", opened, world, solved, shots=6)
     assert not (tmp_path / "out").exists()
-
-
-def on_ranks(world, folder, out):
-    torch.set_num_threads(1)
-    out = out / str(world.size)
-    opened = open_model(folder, torch.float32, "cpu")
-    # Few tokens at a time, so that there is work for all.
-    summary = evaluate(out, opened, world, shots=1, batch_tokens=200, save_every=7)
-    return summary
-
-
-@pytest.mark.distributed
-def test_one_two_and_three_ranks_answer_alike(folder, tmp_path):
-    summaries = [run_ranks(on_ranks, size, folder, tmp_path) for size in (1, 2, 3)]
-    assert all(summary == per_rank[0] for per_rank in summaries for summary in per_rank)
-    assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "3")
-
-
-def refused_on_ranks(world, folder, out):
-    opened = open_model(folder, torch.float32, "cpu")
-    try:
-        evaluate(out, opened, world, shots=world.size)
-    except ValueError as error:
-        return str(error)
-
-
-@pytest.mark.distributed
-def test_all_ranks_are_refused_together(folder, opened, world, tmp_path):
-    evaluate(tmp_path, opened, world, shots=1)
-    messages = run_ranks(refused_on_ranks, 2, folder, tmp_path)
-    assert messages[0] == messages[1]
-    assert "settings (prompts, shots)" in messages[0]
 
 
 def prediction(n, correct=1.0, subject="rocks", nats=(1.0, 2.0), **tags):

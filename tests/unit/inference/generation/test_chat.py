@@ -1,8 +1,6 @@
 """Conversations in the terminal."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -10,9 +8,8 @@ from inference.generation.chat import Conversation
 from inference.generation.engine import Runner
 from inference.generation.load import Speaker
 from inference.generation.sampling import SamplingConfig
-from pretrained.safetensors_folder import save_pretrained
 from scripts import chat
-from tests.helpers.toy import ROOT, toy_config, toy_model
+from tests.helpers.toy import toy_config, toy_model
 from tokenizer.chat import Message
 from tokenizer.tokenizer import Tokenizer
 
@@ -139,31 +136,3 @@ def test_commands(tokenizer, tmp_path, monkeypatch, capsys):
     said = [Message(**message) for message in json.loads(line)["messages"]]
     assert said == talk.messages()
     assert said[0] == Message("system", "be brief")
-
-
-def test_a_session_through_a_pipe(tokenizer, tmp_path):
-    folder, saved = tmp_path / "toy", tmp_path / "said.jsonl"
-    save_pretrained(network(tokenizer), folder, tokenizer)
-    lines = [
-        "/system be brief",
-        "what is\\",
-        "loess?",
-        '"""',
-        "and",
-        "sand?",
-        '"""',
-        f"/save {saved}",
-    ]
-    result = subprocess.run(
-        [sys.executable, "-m", "scripts.chat", f"folder={folder}", "max_new_tokens=5",
-         "device=cpu"],
-        cwd=ROOT, capture_output=True, text=True, check=False, input="\n".join(lines) + "\n",
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    messages = json.loads(saved.read_text())["messages"]
-    assert [m["content"] for m in messages if m["role"] != "assistant"] == [
-        "be brief", "what is\nloess?", "and\nsand?",
-    ]  # fmt: skip
-    answers = [m["content"] for m in messages if m["role"] == "assistant"]
-    assert len(answers) == 2
-    assert all(answer in result.stdout for answer in answers)

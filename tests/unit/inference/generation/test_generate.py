@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -26,7 +24,7 @@ from inference.generation.sampling import (
 )
 from pretrained.safetensors_folder import save_pretrained
 from scripts.generate import answer_file as script_answer_file
-from tests.helpers.toy import ROOT, hf_twin, random_tokens, toy_config, toy_model
+from tests.helpers.toy import hf_twin, random_tokens, toy_config, toy_model
 from tokenizer.tokenizer import Tokenizer
 
 PROMPTS = [[1, 5, 9], [2], [7] * 20, [3, 4, 5, 6, 7, 8, 9, 10, 11], [30, 31]]
@@ -438,21 +436,3 @@ def test_bad_prompt_files_are_refused(folder, tmp_path, line, message):
 def test_contradictory_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         GenerateConfig(folder="m", **options)
-
-
-def test_the_command_continues_a_text(folder):
-    result = subprocess.run(
-        [sys.executable, "-m", "scripts.generate", f"folder={folder}", "prompt=the rock",
-         "max_new_tokens=12", "temperature=0", "device=cpu"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    speaker = open_speaker(SpeakerConfig(folder=str(folder), device="cpu"))
-    tokenizer = speaker.tokenizer
-    ids = [tokenizer.bos_id, *tokenizer.encode("the rock")]
-    config = SamplingConfig(max_new_tokens=12, temperature=0.0)
-    answer = generate(
-        speaker.runner, [ids], config, eos_ids=[tokenizer.eos_id], decode=tokenizer.decode
-    )[0]
-    assert result.stdout == f"the rock{answer.text}\n"
-    assert tokenizer.decode([*ids, *answer.ids]) == f"the rock{answer.text}"

@@ -1,10 +1,7 @@
 """A real server in a thread, asked by OpenAI's client."""
 
 import json
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
-import torch
 
 from inference.generation.engine import Runner
 from inference.generation.generate import generate
@@ -21,8 +17,7 @@ from inference.generation.load import Speaker
 from inference.generation.sampling import SamplingConfig
 from inference.serving.config import ServeConfig
 from inference.serving.scheduler import Engine
-from pretrained.safetensors_folder import save_pretrained
-from tests.helpers.toy import ROOT, toy_config, toy_model
+from tests.helpers.toy import toy_config, toy_model
 from tokenizer.chat import Message, encode_prompt
 from tokenizer.tokenizer import Tokenizer
 
@@ -380,43 +375,6 @@ def test_the_end_of_the_server_ends_its_streams(speaker):
             *_, last = (line for line in lines if line)
         assert json.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"
         assert waiting.result().status_code == 503
-
-
-@pytest.fixture
-def interruptible():
-    """Commands heed Ctrl-C, although a shell that runs the tests in the background ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
-def test_the_command_serves_until_ctrl_c(speaker, tmp_path):
-    tokenizer = speaker.tokenizer
-    model = toy_model(toy_config(vocab_size=tokenizer.vocab_size))
-    with torch.no_grad():
-        # A logit of 0 is never the largest of so many: at temperature 0 the answer has no EOS.
-        model.lm_head.weight[tokenizer.eos_id] = 0
-    save_pretrained(model, tmp_path / "toy", tokenizer)
-    arguments = [f"folder={tmp_path / 'toy'}", "port=0", "temperature=0", "device=cpu"]
-    arguments.append(f"longest_answer={ENDLESS}")
-    command = [sys.executable, "-m", "scripts.serve", *arguments]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        url = next(line for line in process.stderr if "at http" in line).split()[-1]
-        assert any("startup complete" in line for line in process.stderr)
-        with openai.OpenAI(base_url=url, api_key="none") as client:
-            asked = {"model": "toy", "messages": QUESTION, "max_tokens": ENDLESS}
-            chunks = client.chat.completions.create(**asked, stream=True)
-            assert next(chunks).choices[0].delta.role == "assistant"
-            process.send_signal(signal.SIGINT)
-            with pytest.raises(openai.APIError, match="shutting down"):
-                list(chunks)
-        log = process.stderr.read()
-        assert process.wait(120) == 130
-    assert "interrupted" in log
-    assert log.endswith("stopped; the same command serves again\n")
-    assert "Traceback" not in log
 
 
 class Broken:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 
 import pytest
 import torch
@@ -20,8 +19,6 @@ from pretrained.safetensors_folder import (
     save_pretrained,
     write_folder,
 )
-from tests.helpers.kills import kill_at_call
-from tests.helpers.ranks import start_ranks, wait_for_all
 from tests.helpers.toy import random_tokens, toy_config, toy_model
 from tests.unit.model.test_lora import adapted, save
 from tests.unit.tools.merging.test_export import LORA, base_folder, export
@@ -452,24 +449,6 @@ def test_a_rise_is_found_to_a_sixteenth_in_four_measurements(power, budget):
 def test_both_ends_are_measured_first():
     assert next_weight({1.0: 3.0}, 2.0) == 0.0
     assert next_weight({1.0: 3.0}, 3.0) is None
-
-
-def export_until_killed(options):
-    kill_at_call("pretrained.safetensors_folder:save_file", 3)
-    export(**options)
-
-
-def test_a_kill_while_the_blend_is_written_leaves_no_folder(sample, tmp_path):
-    base, tuned = heads(sample, tmp_path, (0.1, 1.0))
-    out = tmp_path / "out"
-    options = {"folder": str(tuned), "blend": str(base), "blend_weight": 0.5, "out": str(out)}
-    (process,) = start_ranks(export_until_killed, 1, options | {"max_shard_gib": 0.0001})
-    wait_for_all([process])
-    assert process.exitcode == -signal.SIGKILL
-    assert not out.exists()
-    export(**options)
-    assert {path.name for path in tmp_path.iterdir()} == {"head0", "head1", "out"}
-    assert "blend.json" in {path.name for path in out.iterdir()}
 
 
 BUDGET = {"blend": "base", "max_general_bits_per_byte": 0.02, "general": ["general_en"]}

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
@@ -19,15 +18,11 @@ import training.checkpoint.checkpointer
 import training.checkpoint.manifest
 from model.transformer import Mistral
 from model.weights import InitialWeights
-from tests.helpers.kills import count_file_operations
-from tests.helpers.ranks import run_ranks, start_ranks, wait_for_all
 from tests.helpers.toy import toy_config
 from training.checkpoint.checkpointer import CheckpointConfig, Checkpointer
-from training.checkpoint.export import export
 from training.checkpoint.manifest import MARKER, _DigestedFile, _DigestedFiles
 from training.checkpoint.state import state_bytes
 from training.distributed import World, start_world
-from training.evaluate import HeldOutSet, after_bos, evaluate
 from training.optim import OptimConfig, build_optimizer
 from training.parallelize import (
     ParallelConfig,
@@ -394,16 +389,6 @@ def test_a_marker_of_earlier_versions_is_understood(world, tmp_path):
     assert keeper.damage(2) == f"{shard.name} has changed since it was written"
 
 
-def save_then_report(world, folder, steps):
-    model, optimizer = build(world)
-    keeper = checkpointer(folder, world)
-    keeper.load_latest(model, optimizer)
-    loaded = everything(model, optimizer)
-    update(model, optimizer, steps)
-    keeper.save(steps + (max(keeper.steps(), default=0)), model, optimizer)
-    return loaded, everything(model, optimizer)
-
-
 def test_training_goes_on_while_a_checkpoint_is_written(world, tmp_path, monkeypatch):
     """What is saved is the state at the time of `save`, whatever happens to it afterwards."""
     model, optimizer = build(world)
@@ -484,98 +469,3 @@ def test_room_is_checked_before_anything_is_written(world, tmp_path, monkeypatch
     usage.free -= 1
     with pytest.raises(ValueError, match="keep fewer"):
         keeper.check_space(model, optimizer, 100 * 2)
-
-
-def state_after(world, folder, steps):
-    """Weights and moments after some updates, and what has been saved on the way."""
-    model, optimizer = build(world)
-    states = {}
-    for step in range(1, steps + 1):
-        update(model, optimizer, 1)
-        states[step] = everything(model, optimizer)
-        checkpointer(folder, world, keep_last=1).save(step, model, optimizer)
-    return states
-
-
-def save_killed(world, folder, kill_at):
-    """Continue after the newest checkpoint, and die in the next save; returns what it did."""
-    model, optimizer = build(world)
-    keeper = checkpointer(folder, world, asynchronous=True, keep_last=1)
-    step = keeper.load_latest(model, optimizer)
-    update(model, optimizer, 1)
-    done = count_file_operations(folder / "checkpoints", kill_at)
-    with keeper:
-        keeper.save(step + 1, model, optimizer)
-    return done
-
-
-def load_and_save_again(world, folder):
-    model, optimizer = build(world, seed=1)
-    keeper = checkpointer(folder, world, keep_last=1)
-    step = keeper.load_latest(model, optimizer)
-    loaded = everything(model, optimizer)
-    update(model, optimizer, 1)
-    keeper.save(step + 1, model, optimizer)
-    return step, loaded, names(folder)
-
-
-def test_a_save_killed_before_any_file_operation_leaves_a_loadable_state(tmp_path):
-    states = run_ranks(state_after, 1, tmp_path / "states", 3)[0]
-    base = tmp_path / "base"
-    run_ranks(state_after, 1, base, 2)
-    shutil.copytree(base, tmp_path / "counted")
-    (operations,) = run_ranks(save_killed, 1, tmp_path / "counted", None)
-    # Folder, shard, metadata, marker, rename, and the old one out of sight and away.
-    assert sum(operation.startswith("os.rename") for operation in operations) == 3
-    assert len(operations) > 15
-    survived = []
-    for number, operation in enumerate(operations):
-        folder = tmp_path / f"killed-{number}"
-        shutil.copytree(base, folder)
-        processes = start_ranks(die_in_save, 1, folder, number)
-        wait_for_all(processes)
-        assert processes[0].exitcode == -9, operation
-        ((step, loaded, left),) = run_ranks(load_and_save_again, 1, folder)
-        assert_equal(loaded, states[step])
-        assert left == [f"step-{step + 1:08d}"], operation
-        survived.append(step)
-    # Up to one instant it is the old one, from then on the new one.
-    assert survived == sorted(survived)
-    assert set(survived) == {2, 3}
-
-
-def die_in_save(folder, kill_at):
-    with start_world("cpu") as world:
-        save_killed(world, folder, kill_at)
-
-
-def evaluate_then_save(world, folder):
-    """Mixed precision: an evaluation leaves gathered 16-bit copies behind."""
-    model, optimizer = build(world, dtype="bfloat16")
-    update(model, optimizer, 1)
-    before = everything(model, optimizer)
-    held_out = [HeldOutSet("a", [after_bos([1, 5, 9, 2])], utf8_bytes=3)]
-    evaluate(model, held_out, row_length=12, micro_batch_rows=1, world=world)
-    checkpointer(folder, world).save(1, model, optimizer)
-    other, fresh = build(world, seed=1)
-    checkpointer(folder, world).load_latest(other, fresh)
-    export(model, folder / "model", None, "float32", world)
-    return before, everything(model, optimizer), everything(other, fresh)
-
-
-@pytest.mark.distributed
-def test_an_evaluation_does_not_round_what_is_saved_after_it(tmp_path):
-    before, after, loaded = run_ranks(evaluate_then_save, 2, tmp_path)[0]
-    assert_equal(after, before)
-    assert_equal(loaded, before)
-    exported = load_file(tmp_path / "model" / "model.safetensors")
-    assert_equal(exported, {name: before[name] for name in exported})
-
-
-@pytest.mark.distributed
-def test_another_world_size_loads_the_same_state(tmp_path):
-    saved = run_ranks(save_then_report, 2, tmp_path, 2)[0][1]
-    for size in (1, 3):
-        loaded, after = run_ranks(save_then_report, size, tmp_path, 1)[size - 1]
-        assert_equal(loaded, saved)
-        saved = after

@@ -4,18 +4,10 @@ import json
 
 import pytest
 
-from tests.helpers.runs import configure, evaluations, metrics, tiny
-from train import train
+from tests.helpers.runs import evaluations, metrics
 from training.run.forgetting import DELTA, starting_point, with_deltas
 from training.run.metrics import LoggingConfig, MetricsLog
 from training.run.plots import plot_forgetting, stage_borders
-
-STAGES = [
-    "+experiment=tspt",
-    "curriculum.stages.adaptation.tokens=2048",
-    "curriculum.stages.specialization.tokens=2048",
-    "evaluation.every=3",
-]
 
 
 def results(**bits):
@@ -58,24 +50,17 @@ def test_a_log_that_lost_its_start_is_continued_without_deltas(tmp_path, capsys)
     assert "step 2: bits per byte a 2.0000\n" in capsys.readouterr().out
 
 
-@pytest.fixture(scope="module")
-def straight(sample, tmp_path_factory):
-    config = configure(*tiny(sample, tmp_path_factory.mktemp("straight"), "name=run", *STAGES))
-    train(config)
-    return config.folder
-
-
-def test_a_run_logs_and_draws_its_deltas(straight):
-    rows = evaluations(straight)
-    assert sorted(rows) == [0, 3, 6, 8]
+def test_a_run_logs_and_draws_its_deltas(finished):
+    rows = evaluations(finished)
+    assert sorted(rows) == [0, 6, 10]
     assert {result[DELTA] for result in rows[0].values()} == {0.0}
     for sets in rows.values():
         for name, result in sets.items():
             assert result[DELTA] == result["bits_per_byte"] - rows[0][name]["bits_per_byte"]
-    assert all(result[DELTA] < 0 for result in rows[8].values())  # it began with noise
-    assert (straight / "forgetting.png").read_bytes().startswith(b"\x89PNG")
-    training = [row for row in metrics(straight) if "loss_nats" in row]
-    assert stage_borders(training) == [4]
+    assert all(result[DELTA] < 0 for result in rows[10].values())  # it began with noise
+    assert (finished / "forgetting.png").read_bytes().startswith(b"\x89PNG")
+    training = [row for row in metrics(finished) if "loss_nats" in row]
+    assert stage_borders(training) == [6]
 
 
 def test_a_log_that_is_rewound_gets_the_same_row_again(tmp_path):
@@ -90,17 +75,6 @@ def test_a_log_that_is_rewound_gets_the_same_row_again(tmp_path):
         texts.append(path.read_text())
     assert texts[0] == texts[1]
     assert json.loads(texts[0].splitlines()[-1])["eval"]["a"][DELTA] == pytest.approx(-4 / 7)
-
-
-def test_the_start_of_a_run_with_init_from_is_that_model(sample, straight, tmp_path):
-    more = ("name=next", f"init_from={straight}", "curriculum.stages.adaptation.tokens=512")
-    config = configure("+experiment=tspt_stage1", *tiny(sample, tmp_path, *more))
-    train(config)
-    rows, before = evaluations(config.folder), evaluations(straight)[8]
-    for name, result in rows[0].items():
-        assert result["bits_per_byte"] == pytest.approx(before[name]["bits_per_byte"], rel=1e-5)
-        assert result[DELTA] == 0.0
-        assert rows[1][name][DELTA] == rows[1][name]["bits_per_byte"] - result["bits_per_byte"]
 
 
 def test_the_picture_shows_deltas_borders_and_older_logs(tmp_path):

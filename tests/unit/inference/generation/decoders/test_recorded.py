@@ -4,20 +4,15 @@ A CUDA device is stood for by Triton's interpreter, in a process of its own, and
 running the step again; docs/results/performance.md has the comparison on hardware.
 """
 
-import weakref
-from contextlib import contextmanager
 from importlib.util import find_spec
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from inference.generation.decoders import cuda_graph as recorded
-from inference.generation.decoders.cuda_graph import DecodeStep, RecordedMistral, can_record
-from inference.generation.engine import Runner
+from inference.generation.decoders.cuda_graph import can_record
 from model import transformer
 from model.adapters import add_lora
-from model.documents import Documents
 from model.lora.layer import LoraConfig
 from model.transformer import Mistral
 from pretrained.safetensors_folder import load_pretrained, save_pretrained
@@ -26,7 +21,6 @@ from tests.helpers.toy import toy_config
 pytestmark = pytest.mark.skipif(
     find_spec("triton") is None, reason="needs triton: pip install 'triton>=3.6'"
 )
-PROMPTS = [[1, 2, 3], [5] * 22, [7, 8, 9] * 9]
 
 
 def drawn_network(*, window=None, lora=False):
@@ -38,171 +32,6 @@ def drawn_network(*, window=None, lora=False):
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.2)
     return network
-
-
-def losses_and_gradients(network, tokens, documents):
-    network.zero_grad()
-    losses = network(tokens, documents=documents, labels=tokens.roll(-1, 1))
-    losses.total.backward()
-    return [losses.total.detach(), losses.rows, *(p.grad.clone() for p in network.parameters())]
-
-
-def check_training():
-    from kernels import launch
-
-    network = drawn_network(window=6)
-    tokens = torch.randint(network.config.num_tokens, (2, 24))
-    segments = torch.ones(2, 24, dtype=torch.int32)
-    segments[0, 9:] = 2
-    documents = Documents.from_segments(segments)
-    expected = losses_and_gradients(network, tokens, documents)
-    called = []
-
-    def use_triton(x):
-        called.append(x.dtype)
-        return True
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("ops", "loss"):
-            patch.setattr(f"model.{module}.use_triton", use_triton)
-        ours = losses_and_gradients(network, tokens, documents)
-        with torch.no_grad():
-            logits = network(tokens, documents=documents)
-    assert called
-    assert not launch.use_triton(torch.zeros(1))  # a CPU has no kernels
-    for one, other in zip(ours, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
-    with torch.no_grad():
-        torch.testing.assert_close(logits, network(tokens, documents=documents))
-
-
-def test_a_network_of_kernels_is_the_network(interpreter):
-    interpreter(check_training)
-
-
-def check_step(window, lora, prompts):
-    network = drawn_network(window=window, lora=lora).requires_grad_(False)
-    runner = Runner(network, pack=False)
-    caches = [runner.new_cache(len(prompts), 60) for _ in range(2)]
-    ids, _ = (runner.prefill(prompts, cache).argmax(-1) for cache in caches)
-    layers = [recorded._Layer(block) for block in network.model.layers]
-    step = DecodeStep(network, layers, caches[1].storage)
-    for _ in range(4):  # a window of 24 is passed by the second prompt, and was by the third
-        expected = runner.decode(ids, caches[0])
-        step.tokens.copy_(ids)
-        torch.testing.assert_close(step.run(), expected, rtol=1e-4, atol=1e-4)
-        ids = expected.argmax(-1)
-    assert step.lengths.tolist() == caches[0].lengths
-
-
-@pytest.mark.parametrize(
-    ("window", "lora", "prompts"),
-    [
-        (None, False, PROMPTS),
-        (24, False, PROMPTS),
-        (24, True, PROMPTS[:2]),
-        (None, False, PROMPTS[:1]),
-        (24, False, PROMPTS[1:2]),
-        (24, True, PROMPTS[1:2]),
-    ],
-)
-def test_a_step_is_the_networks(interpreter, window, lora, prompts):
-    interpreter(check_step, window, lora, prompts)
-
-
-class Graph:
-    """Runs the step anew where a recording would."""
-
-    recorder = None
-    replays = 0
-
-    def replay(self):
-        Graph.replays += 1
-        self.recorder._logits.copy_(self.recorder._step.run())
-
-
-@contextmanager
-def capturing(graph):
-    """What a device would note and not do: the lengths stay."""
-    lengths = []
-    run = DecodeStep.run
-
-    def noted(self):
-        before = self.lengths.clone()
-        out = run(self)
-        self.lengths.copy_(before)
-        lengths.append(before)
-        return out
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DecodeStep, "run", noted)
-        yield
-    assert len(lengths) == 1
-
-
-@contextmanager
-def nothing(*_):
-    yield
-
-
-def check_recording():
-    stream = SimpleNamespace(wait_stream=lambda other: None)
-    cuda = SimpleNamespace(
-        Stream=lambda: stream,
-        stream=nothing,
-        current_stream=lambda: stream,
-        CUDAGraph=Graph,
-        graph=capturing,
-    )
-    network = drawn_network(window=40).requires_grad_(False)
-    plain, ours = Runner(network, pack=False), Runner(network, pack=False)
-    before = {name: p.clone() for name, p in network.named_parameters()}
-    Graph.recorder = ours.packed = RecordedMistral(network)
-    torch_ = SimpleNamespace(**{name: getattr(torch, name) for name in ("tensor", "cat")})
-    torch_.zeros_like, torch_.addmm, torch_.cuda = torch.zeros_like, torch.addmm, cuda
-    records = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recorded, "torch", torch_)
-        record = RecordedMistral._record
-        noted = lambda self, storage: records.append(len(storage.lengths)) or record(self, storage)  # noqa: E731
-        patch.setattr(RecordedMistral, "_record", noted)
-
-        def read(prompts, caches):
-            plain.prefill(prompts, caches[1])
-            return plain.prefill(prompts, caches[0]).argmax(-1)
-
-        caches = [runner.new_cache(3, 30) for runner in (plain, ours)]
-        ids = read(PROMPTS, caches)
-
-        def decode(ids, runner=ours):
-            expected = plain.decode(ids, caches[0])
-            found = runner.decode(ids, caches[1])
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-            assert caches[0].lengths == caches[1].lengths
-            return expected.argmax(-1)
-
-        ids = decode(decode(ids))
-        assert records == [3]
-        ids = decode(ids, plain)  # somebody else goes on in between
-        ids = decode(ids)
-        assert records == [3, 3]  # the storage has grown
-        for cache in caches:
-            cache.keep([2, 0])
-        ids = decode(decode(ids[[2, 0]]))
-        assert records == [3, 3, 2]
-        keys = weakref.ref(caches[1].storage.keys[0])
-        del cache
-        caches[:] = [runner.new_cache(1, 9) for runner in (plain, ours)]
-        assert keys() is None  # no recording keeps memory that nobody goes on with
-        ids = read([[4, 2]], caches)
-        decode(decode(ids))
-        assert records == [3, 3, 2, 1]
-    assert Graph.replays == 2 + 1 + 2 + 2
-    assert all(torch.equal(p, before[name]) for name, p in network.named_parameters())
-
-
-def test_a_recording_follows_its_batch(interpreter):
-    interpreter(check_recording)
 
 
 def test_weights_are_joined_once_and_stay_the_networks(tmp_path):

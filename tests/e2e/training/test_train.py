@@ -121,7 +121,6 @@ def test_kept_moments_and_continued_rate_change_the_second_stage(sample, tmp_pat
         assert other[16] != base[16]
 
 
-@pytest.mark.distributed
 def test_ranks_do_not_change_a_run(sample, tmp_path):
     arguments = [STAGE1, SHORT, "model.num_padded_ids=0", *tiny(sample, tmp_path)]
     runs = []
@@ -138,7 +137,6 @@ def test_ranks_do_not_change_a_run(sample, tmp_path):
             assert result == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.distributed
 @pytest.mark.parametrize("ranks", [None, 2])
 def test_a_killed_run_continues_as_if_nothing_had_happened(sample, tmp_path, ranks):
     size = "curriculum.stages.adaptation.tokens=15360"  # 30 steps
@@ -201,7 +199,6 @@ def test_a_sweep_runs_every_point_in_one_process(sample, tmp_path):
     assert len({losses(run)[2] for run in runs}) == 3
 
 
-@pytest.mark.distributed
 def test_a_sweep_inside_torchrun_is_refused(sample, tmp_path):
     result = execute("-m", STAGE1, "seed=0,1", *tiny(sample, tmp_path), ranks=2)
     assert result.returncode != 0
