@@ -15,13 +15,12 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from omegaconf import DictConfig
 from torch.optim import Optimizer
 
 from conf.build import RunParts, build_run
 from conf.command import command
 from conf.description import describe_run
-from conf.schema import Config, load, register
+from conf.schema import Config
 from data.rows.loader import Batch
 from data.rows.seeds import derive
 from model.adapters import seed_dropout
@@ -183,16 +182,11 @@ def save_export(target: Path, parts: RunParts, world: World) -> None:
     )
 
 
-@command("train")
-def main(composed: DictConfig) -> None:
-    """Compose the configuration and train."""
-    config = load(composed)
-    try:
-        train(config)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(describe_stop(config.folder)) from None
+@command("train", Config, stopped=lambda config: describe_stop(config.folder))
+def main(config: Config) -> None:
+    """Train as configured."""
+    train(config)
 
 
 if __name__ == "__main__":
-    register()
     main()

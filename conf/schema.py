@@ -1,7 +1,6 @@
-"""The configuration of a training run: dataclasses that live beside their owners, composed here.
+"""The configuration of a training run; the dataclasses of its parts are defined at their users.
 
-`load` turns what Hydra composed into a `Config`, so that nothing behind this file knows OmegaConf.
-Field checks stand in the dataclasses, checks across them here.
+Checks of one field are in its dataclass, checks across dataclasses in `Config`.
 """
 
 import glob
@@ -18,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from conf.command import register_schema
+from conf.command import marked_fields, register_command
 from data.rows.curriculum import Plan
 from data.rows.curriculum_config import CurriculumConfig, weights_of_sources
 from evaluation.multiple_choice.in_training import TasksConfig
@@ -32,18 +31,6 @@ from training.run.metrics import LoggingConfig
 from training.run.resume import recorded_fingerprints
 from training.schedule import ScheduleConfig
 
-# Fields that say where and how a run is carried out, not what it computes: they do not enter its
-# default name, and may change when it is continued.
-LAUNCH_FIELDS = (
-    *("name", "runs_folder", "resume", "device", "logging", "evaluation.every", "tasks"),
-    *("batch.micro_batch_rows", "batch.prefetch"),
-    *("checkpoint.every", "checkpoint.keep_last", "checkpoint.keep_every"),
-    "checkpoint.asynchronous",
-    *("checkpoint.export_every", "parallel.strategy", "parallel.shard_ranks"),
-    *("parallel.attention", "parallel.checkpointing", "parallel.checkpointed_layers"),
-    *("parallel.other_layers", "parallel.compile", "parallel.deterministic"),
-)
-
 LONGEST_ROW = 2**24
 """Tokens of a row: more than any text has that a model of this kind is trained on."""
 LONGEST_NAME = 200
@@ -54,19 +41,14 @@ MOST_SCALE = 1000
 RENAMED = {"tasks.data": "tasks.benchmarks"}
 """Fields by an earlier name, under which the folders of older runs have them."""
 
-# Fields whose meaning depends on the machine. They enter the default name of a run, for when it is
-# made up nobody has looked; when a run is continued they may change, for what they come down to is
-# compared: the fingerprints of the data in environment.json, the precision in starts.jsonl.
-MOVABLE_FIELDS = ("data.root", "data.tokenizer", "parallel.dtype")
-
 
 @dataclass(kw_only=True)
 class DataConfig:
     """Prepared sources and the parts they play."""
 
-    root: str
+    root: str = field(metadata={"machine": True})
     """Folder that holds the sources."""
-    tokenizer: str
+    tokenizer: str = field(metadata={"machine": True})
     """The tokenizer that the sources were prepared with: a folder or a .model file."""
     vocab_size: int
     """Rows of the embedding of a model that starts from nothing."""
@@ -103,9 +85,9 @@ class BatchConfig:
     """Tokens per row."""
     tokens_per_step: int = 4096
     """Tokens per optimizer step over all ranks."""
-    micro_batch_rows: int = 16
+    micro_batch_rows: int = field(default=16, metadata={"launch": True})
     """Rows per forward pass of one rank; changes memory and speed, not the result."""
-    prefetch: int = 2
+    prefetch: int = field(default=2, metadata={"launch": True})
     """Steps read ahead."""
 
     def __post_init__(self) -> None:
@@ -134,17 +116,17 @@ class Config:
 
     experiment: str = "train"
     """Name of the recipe; begins the default name of the run."""
-    name: str | None = None
+    name: str | None = field(default=None, metadata={"launch": True})
     """Folder of the run; null means the experiment and a hash of what the run computes."""
-    runs_folder: str = "runs"
+    runs_folder: str = field(default="runs", metadata={"launch": True})
     seed: int = 0
     """Of initial weights, document order and replay."""
     init_from: str | None = None
     """HF folder or run folder whose weights this run starts from; null draws them."""
-    resume: str = "auto"
+    resume: str = field(default="auto", metadata={"launch": True})
     """`auto` continues this run if it has a checkpoint, `required` insists on one, `never` insists
     on none."""
-    device: str = "auto"
+    device: str = field(default="auto", metadata={"launch": True})
     """auto, cpu or cuda."""
     model: ModelConfig | None = None
     """Shape of the network; null takes that of `init_from`."""
@@ -157,9 +139,9 @@ class Config:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    tasks: TasksConfig = field(default_factory=TasksConfig)
+    tasks: TasksConfig = field(default_factory=TasksConfig, metadata={"launch": True})
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig, metadata={"launch": True})
 
     def __post_init__(self) -> None:
         for key, name in (("name", self.name), ("experiment", self.experiment)):
@@ -280,23 +262,17 @@ def _check_name(key: str, name: str) -> None:
     raise ValueError(f"{key}={name!r} is the name of the run's folder: {wrong}")
 
 
+# Launch fields neither enter the default name of a run nor have to stay when the run is resumed.
+LAUNCH_FIELDS = marked_fields(Config, "launch")
+# Machine fields enter the default name, because nothing has been opened when the name is made. They
+# may change when the run is resumed: the fingerprints of the data in environment.json and the
+# precision in starts.jsonl are compared instead.
+MACHINE_FIELDS = marked_fields(Config, "machine")
+
+
 def register() -> None:
-    """Make the schema known to Hydra under the name that conf/train.yaml asks for."""
-    register_schema("train_schema", Config, free_keys=("tasks.shots_of",))
-
-
-def load(composed: DictConfig) -> Config:
-    """The checked dataclass behind a composed configuration.
-
-    Raises:
-        ValueError: a field is missing or out of range.
-    """
-    missing = OmegaConf.missing_keys(composed)
-    if missing:
-        raise ValueError("no value for " + ", ".join(f"{key}=..." for key in sorted(missing)))
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, Config)
-    return config
+    """Make the configuration of train.py known to Hydra without importing train.py."""
+    register_command("train", Config)
 
 
 def load_run(folder: Path | str) -> Config:
@@ -343,7 +319,7 @@ def check_same_run(path: Path, config: Config) -> None:
     """
     if not path.exists():
         return
-    free = LAUNCH_FIELDS + MOVABLE_FIELDS
+    free = LAUNCH_FIELDS + MACHINE_FIELDS
     # The digest in environment.json is compared instead, where the run has noted it.
     if config.lora is not None or "init_from" in recorded_fingerprints(
         path.with_name("environment.json")

@@ -15,14 +15,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
-
 from conf.command import command
 from inference.generation.chat import ChatConfig, Conversation
 from inference.generation.load import open_speaker
 
-ConfigStore.instance().store("chat_schema", ChatConfig)
 QUOTES = '"""'
 NOTES = {
     "length": "the answer reached max_new_tokens",
@@ -116,11 +112,9 @@ def talk(conversation: Conversation) -> None:
             print(f"({error})")
 
 
-@command("chat", resumes="/save keeps a conversation")
-def main(composed: DictConfig) -> None:
+@command("chat", ChatConfig, stopped="stopped; /save keeps a conversation")
+def main(config: ChatConfig) -> None:
     """Open the model and talk."""
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, ChatConfig)
     speaker = open_speaker(config)
     if sys.stdin.isatty():
         with suppress(ImportError):

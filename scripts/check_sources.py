@@ -8,21 +8,17 @@ outcome goes to apart.json beside each manifest, and what is known already is no
 Exit code 1 if there are copies.
 """
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
-
+from conf.command import command
 from data.prepare.check_overlap import CheckSourcesConfig, Pair, check_sources, preparation_of
 from data.rows.shards import Source
 from tokenizer.tokenizer import Tokenizer
 
-ConfigStore.instance().store("check_sources_schema", CheckSourcesConfig)
 SHOWN = 3
 
 
-def main(composed: DictConfig) -> None:
-    """Compare and tell."""
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, CheckSourcesConfig)
+@command("check_sources", CheckSourcesConfig)
+def main(config: CheckSourcesConfig) -> None:
+    """Compare the sources; exit with 1 if a source trains on held-out text of another."""
     if tell(check_sources(config), config):
         raise SystemExit(1)
 
@@ -48,7 +44,4 @@ def tell(pairs: list[Pair], config: CheckSourcesConfig) -> bool:
 
 
 if __name__ == "__main__":
-    # Not at the top: it imports torch, and every worker imports this module.
-    from conf.command import command
-
-    command("check_sources")(main)()
+    main()

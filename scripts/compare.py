@@ -5,9 +5,6 @@ python -m scripts.compare a=<out of scripts.evaluate> b=<another> [out=compariso
 
 from pathlib import Path
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
-
 from conf.command import command
 from evaluation.multiple_choice.compare import (
     CompareConfig,
@@ -16,14 +13,10 @@ from evaluation.multiple_choice.compare import (
     write_comparison,
 )
 
-ConfigStore.instance().store("compare_schema", CompareConfig)
 
-
-@command("compare")
-def main(composed: DictConfig) -> None:
+@command("compare", CompareConfig)
+def main(config: CompareConfig) -> None:
     """Read both folders and print the table."""
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, CompareConfig)
     comparisons = compare_folders(config)
     print(comparison_table(comparisons))
     if config.out is not None:

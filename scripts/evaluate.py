@@ -13,9 +13,7 @@ lm-evaluation-harness (extra `harness`). `scripts.compare` compares two models.
 from collections.abc import Callable
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from conf.command import command, register_schema
+from conf.command import command, to_continue
 from evaluation.multiple_choice.accuracy import table
 from evaluation.multiple_choice.config import RESULTS, EvaluateConfig, open_tasks
 from evaluation.multiple_choice.prompts import write_prompts
@@ -23,8 +21,6 @@ from evaluation.multiple_choice.run import evaluate_tasks
 from model.device import compute_dtype
 from pretrained.load import open_model
 from training.distributed import World, start_world
-
-register_schema("evaluate_schema", EvaluateConfig, free_keys=("shots_of",))
 
 
 def find_lm_eval() -> Callable[..., str]:
@@ -55,11 +51,9 @@ def report(config: EvaluateConfig, summary: dict[str, Any], world: World) -> Non
     world.say(f"{config.out}: predictions per question, summary.json")
 
 
-@command("evaluate", resumes="run the same command again to continue")
-def main(composed: DictConfig) -> None:
+@command("evaluate", EvaluateConfig, stopped=to_continue)
+def main(config: EvaluateConfig) -> None:
     """Open tasks and model, answer, and print the table."""
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, EvaluateConfig)
     tasks = open_tasks(config.own_tasks, config.benchmarks, config.variant, config.limit)
     for task in tasks:
         write_prompts(task, config)  # refuses unusable questions before a model is loaded

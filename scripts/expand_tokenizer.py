@@ -7,21 +7,14 @@
 `model=pretrained init_from=<out> data.tokenizer=<out>`. It holds report.md and report.png too.
 """
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
-
 from conf.command import command
 from tools.vocabulary.grow import grow
 from tools.vocabulary.inputs import GrowConfig
 from tools.vocabulary.report import GrowthSummary
 
-ConfigStore.instance().store("expand_tokenizer_schema", GrowConfig)
 
-
-@command("expand_tokenizer")
-def main(composed: DictConfig) -> None:
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, GrowConfig)
+@command("expand_tokenizer", GrowConfig)
+def main(config: GrowConfig) -> None:
     summarize(grow(config), config.out)
 
 

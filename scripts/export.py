@@ -10,20 +10,13 @@ vector, task arithmetic, a blend of base and tuned model; or copy a model to ano
         root=prepared general='[general_en, general_zh]' out=blended
 """
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
-
 from conf.command import command
 from tools.merging.export import ExportConfig, export_folder
 
-ConfigStore.instance().store("export_schema", ExportConfig)
 
-
-@command("export")
-def main(composed: DictConfig) -> None:
+@command("export", ExportConfig)
+def main(config: ExportConfig) -> None:
     """Write one folder."""
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, ExportConfig)
     export_folder(config)
     print(f"written: {config.out}")
 

@@ -8,16 +8,11 @@ python -m scripts.generate folder=... questions=<xlsx | jsonl> out=answers.jsonl
 
 from pathlib import Path
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
-
-from conf.command import command
+from conf.command import command, to_continue
 from inference.generation.batch import GenerateConfig, encode_text, write_answers
 from inference.generation.generate import stream
 from inference.generation.load import open_speaker
 from inference.generation.question_files import read_open_questions
-
-ConfigStore.instance().store("generate_schema", GenerateConfig)
 
 
 def print_answer(config: GenerateConfig) -> None:
@@ -45,19 +40,13 @@ def answer_file(config: GenerateConfig) -> None:
     if config.questions is not None:
         questions = read_open_questions(Path(config.questions))
     speaker = open_speaker(config)
-    try:
-        written = write_answers(config, speaker, questions)
-    except KeyboardInterrupt:
-        stopped = f"stopped; run the same command again to continue {config.out}"
-        raise KeyboardInterrupt(stopped) from None
+    written = write_answers(config, speaker, questions)
     print(f"{config.out}: {written:,} answers written")
 
 
-@command("generate")
-def main(composed: DictConfig) -> None:
+@command("generate", GenerateConfig, stopped=to_continue)
+def main(config: GenerateConfig) -> None:
     """Print one answer, or write a file of answers."""
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, GenerateConfig)
     if config.prompt is not None:
         print_answer(config)
     else:

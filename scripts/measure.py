@@ -15,8 +15,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from conf.command import command
@@ -60,9 +58,6 @@ class MeasureConfig:
         for name, choices in (("device", ("cpu", "cuda")), ("dtype", tuple(DTYPES))):
             if getattr(self, name) not in (None, *choices):
                 raise ValueError(f"{name}={getattr(self, name)!r}: {' or '.join(choices)}, or null")
-
-
-ConfigStore.instance().store("measure_schema", MeasureConfig)
 
 
 def place_of(folder: Path, config: MeasureConfig) -> tuple[str, str]:
@@ -127,11 +122,9 @@ def measure(run: Config, folder: Path, config: MeasureConfig) -> None:
     write_atomically(folder / "measured.json", json.dumps(settings_of(folder, config)) + "\n")
 
 
-@command("measure", resumes="the same command goes on with the run that it was at")
-def main(composed: DictConfig) -> None:
+@command("measure", MeasureConfig, stopped="stopped; run the same command again to continue")
+def main(config: MeasureConfig) -> None:
     """Measure every run that is finished and not measured."""
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, MeasureConfig)
     folders = sorted(path.parent for path in Path(config.runs).glob("*/config.yaml"))
     if not folders:
         raise ValueError(f"runs={config.runs}: holds no run folder")

@@ -10,8 +10,6 @@ Formulas and assumptions: tools/planning/step_time.py and tools/planning/memory.
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
 from tabulate import tabulate
 
 from conf.command import command
@@ -192,16 +190,12 @@ def simulated_step(config: PlanConfig) -> Iterator[str]:
     yield f"  peak {found.peak_bytes / GIB:.1f} GiB ({parts})"
 
 
-@command("plan")
-def main(composed: DictConfig) -> None:
+@command("plan", PlanConfig)
+def main(config: PlanConfig) -> None:
     """Compose, compute, print."""
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, PlanConfig)
     for line in plan(config):
         print(line, flush=True)
 
-
-ConfigStore.instance().store(name="plan_schema", node=PlanConfig)
 
 if __name__ == "__main__":
     main()

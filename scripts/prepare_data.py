@@ -9,9 +9,7 @@ Documents: run again, the same command continues what was cut off. With `append=
 inputs, the source that `out` is grows by them.
 """
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
-
+from conf.command import command, to_continue
 from data.prepare.conversations import (
     PrepareConversationsConfig,
     compare_on_messages,
@@ -22,27 +20,20 @@ from data.prepare.summary import summarize_conversations
 from data.rows.shards import Source
 from tokenizer.tokenizer import Tokenizer
 
-ConfigStore.instance().store("prepare_documents_schema", PrepareConfig)
-_conversations = OmegaConf.structured(PrepareConversationsConfig)
-for _mapping in (_conversations.fields, _conversations.roles):
-    OmegaConf.set_struct(_mapping, False)  # its keys are the user's own
-ConfigStore.instance().store("prepare_conversations_schema", _conversations)
 
-
-def main(composed: DictConfig) -> None:
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, PrepareConversationsConfig | PrepareConfig)
-    try:
-        if isinstance(config, PrepareConversationsConfig):
-            say(compare_on_messages(config))
-            summarize_conversations(prepare_conversations(config), config)
-            return
+@command(
+    "prepare_data",
+    {"documents": PrepareConfig, "conversations": PrepareConversationsConfig},
+    stopped=to_continue,
+)
+def main(config: PrepareConfig | PrepareConversationsConfig) -> None:
+    """Prepare one source and print its summary."""
+    if isinstance(config, PrepareConversationsConfig):
+        say(compare_on_messages(config))
+        summarize_conversations(prepare_conversations(config), config)
+    else:
         say(compare_on_documents(config))
-        manifest = prepare(config)
-    except KeyboardInterrupt:
-        stopped = f"stopped; the same command goes on with {config.out}, or begins again"
-        raise KeyboardInterrupt(stopped) from None
-    summarize(manifest, config)
+        summarize(prepare(config), config)
 
 
 def say(line: str | None) -> None:
@@ -80,7 +71,4 @@ def summarize(manifest: dict, config: PrepareConfig) -> None:
 
 
 if __name__ == "__main__":
-    # Not at the top: it imports torch, and every worker imports this module.
-    from conf.command import command
-
-    command("prepare_data")(main)()
+    main()

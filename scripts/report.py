@@ -6,12 +6,8 @@ python -m scripts.report runs='[runs/a,runs/b]' out=report
 
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-
-from conf.command import command, register_schema
+from conf.command import command
 from evaluation.study.report import ReportConfig, build_report, read_planned
-
-register_schema("report_schema", ReportConfig, free_keys=("arm_seeds", "grown_from"))
 
 
 def report(config: ReportConfig) -> None:
@@ -25,11 +21,9 @@ def report(config: ReportConfig) -> None:
     print(f"{config.out}/report.html: {len(study.runs)} runs of {len(study.arms)} arms")
 
 
-@command("report")
-def main(composed: DictConfig) -> None:
+@command("report", ReportConfig)
+def main(config: ReportConfig) -> None:
     """Compose, then report."""
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, ReportConfig)
     report(config)
 
 

@@ -12,20 +12,13 @@ into the client's `extra_body`; those that are not implemented are refused by na
 
 from importlib.util import find_spec
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
-
 from conf.command import command
 from inference.serving.config import ServeConfig
 
-ConfigStore.instance().store("serve_schema", ServeConfig)
 
-
-@command("serve", resumes="the same command serves again")
-def main(composed: DictConfig) -> None:
+@command("serve", ServeConfig, stopped="stopped; run the same command to serve again")
+def main(config: ServeConfig) -> None:
     """Open the model and answer until Ctrl-C."""
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, ServeConfig)
     if lacking := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
         raise ValueError(f"{' and '.join(lacking)} not installed; pip install -e '.[serve]'")
     from inference.serving.server import serve

@@ -7,9 +7,6 @@ python -m scripts.trace run=runs/<name> document=geo_en:123
 
 from itertools import groupby
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
-
 from conf.command import command
 from conf.schema import load_run
 from data.rows.curriculum_config import REPLAY
@@ -19,7 +16,6 @@ from training.run.log import read_records
 from training.run.resume import check_same_data, recorded_fingerprints
 from training.sources import open_sources, open_tokenizer
 
-ConfigStore.instance().store("trace_schema", TraceConfig)
 SHOWN = 70
 """Characters shown of each end of a text, unless all are asked for."""
 
@@ -120,11 +116,9 @@ def trace(config: TraceConfig) -> None:
     print_rows(lookup, tokenizer, rows, logged, config.full)
 
 
-@command("trace")
-def main(composed: DictConfig) -> None:
+@command("trace", TraceConfig)
+def main(config: TraceConfig) -> None:
     """Look up one step, row or document."""
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, TraceConfig)
     trace(config)
 
 

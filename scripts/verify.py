@@ -11,9 +11,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
-
 from conf.build import build_run
 from conf.command import command
 from conf.description import describe_start
@@ -38,8 +35,6 @@ from training.run.folder import describe_environment
 from training.run.log import check_log, read_records
 from training.run.resume import check_same_data
 from training.step import begin_step
-
-ConfigStore.instance().store("verify_schema", VerifyConfig)
 
 
 def verify(asked: VerifyConfig) -> Verdict:
@@ -104,11 +99,9 @@ def verify(asked: VerifyConfig) -> Verdict:
         return verdict
 
 
-@command("verify")
-def main(composed: DictConfig) -> None:
+@command("verify", VerifyConfig)
+def main(config: VerifyConfig) -> None:
     """Verify one run."""
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, VerifyConfig)
     if not verify(config).passed:
         raise SystemExit(1)
 

@@ -9,7 +9,7 @@ compared.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -29,7 +29,7 @@ from training.parallelize import reshard
 class EvaluationConfig:
     """In-loop evaluation on the held-out text of every source."""
 
-    every: int = 500
+    every: int = field(default=500, metadata={"launch": True})
     """Steps between evaluations; the start and the last step are always evaluated."""
     chunk_bytes: int = 240
     """UTF-8 bytes per piece; one value per study, small enough for the shortest rows compared."""

@@ -5,7 +5,7 @@ then sharding of each block, then sharding of what remains (embedding, final nor
 """
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
@@ -28,28 +28,28 @@ from training.distributed import World
 class ParallelConfig:
     """How the work is spread over devices and computed on each."""
 
-    strategy: str = "fsdp"
+    strategy: str = field(default="fsdp", metadata={"launch": True})
     """`fsdp`: every rank keeps one part of the weights. `hsdp`: groups of `shard_ranks` ranks keep
     the parts, groups are replicas. `replicate`: every rank keeps all (plain data parallel)."""
-    shard_ranks: int | None = None
+    shard_ranks: int | None = field(default=None, metadata={"launch": True})
     """Ranks per group under hsdp."""
-    dtype: str = "auto"
+    dtype: str = field(default="auto", metadata={"machine": True})
     """What forward and backward compute in: `bfloat16`, `float32`, or `auto` (bfloat16 on CUDA).
     Weights, their reduction over ranks and the optimizer are fp32 in any case."""
-    attention: str = "auto"
+    attention: str = field(default="auto", metadata={"launch": True})
     """Attention backend: auto, flash4, flash, flex, banded, reference."""
-    checkpointing: str = "none"
+    checkpointing: str = field(default="none", metadata={"launch": True})
     """What backward recomputes: `none`; `selective`, all but matrix products and attention;
     `full`, each block from its input."""
-    checkpointed_layers: int | None = None
+    checkpointed_layers: int | None = field(default=None, metadata={"launch": True})
     """How many blocks, from the first, `checkpointing` is for: no more than memory asks for
     (`scripts.plan` knows); null: all."""
-    other_layers: str = "none"
+    other_layers: str = field(default="none", metadata={"launch": True})
     """What backward recomputes in the blocks that `checkpointed_layers` leaves out when
     `checkpointing` is full: `none` or `selective`, which costs little time."""
-    compile: bool = False
+    compile: bool = field(default=False, metadata={"launch": True})
     """Compile each block with torch.compile."""
-    deterministic: bool = False
+    deterministic: bool = field(default=False, metadata={"launch": True})
     """Add in a fixed order wherever there is a choice, so that one CUDA device gives the same bits
     again (several have not been tried), a little slower. CPUs do anyway."""
 

@@ -78,7 +78,7 @@ class PrepareConversationsConfig:
     """What is to be predicted: the answers of the `assistant`, or `all` of a conversation."""
     held_out_fraction: float = 0.02
     """Share of conversations that no training row touches, 0 <= fraction < 1."""
-    fields: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict, metadata={"free_keys": True})
     """Columns of records under other names than usual, by what they mean: messages, question,
     input, answer, system, history; or role, content, train of each message. For example
     `fields='{question: ask, answer: reply}'`; the usual names are in
@@ -86,7 +86,7 @@ class PrepareConversationsConfig:
     ignore: list[str] = field(default_factory=list)
     """Keys of records or messages to pass over although they mean something: tools,
     reasoning_content, images, ..."""
-    roles: dict[str, str] = field(default_factory=dict)
+    roles: dict[str, str] = field(default_factory=dict, metadata={"free_keys": True})
     """Further names of the roles of messages, for example
     `roles='{user: patient, assistant: doctor}'`."""
     on_bad: str = "skip"

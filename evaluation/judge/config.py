@@ -19,7 +19,7 @@ class JudgeConfig:
 
     questions: str
     """An .xlsx table or .jsonl file of open questions."""
-    answers: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, str] = field(default_factory=dict, metadata={"free_keys": True})
     """Files of answers by name of their author; the judge does not see the names."""
     endpoint: str
     """Address of an OpenAI-compatible service, up to /chat/completions: http://host:port/v1."""
@@ -37,7 +37,7 @@ class JudgeConfig:
     """Of the judge's sampling; null: the endpoint's default, which some models require."""
     max_tokens: int | None = 1024
     """Most tokens of a reply; null: the endpoint's default."""
-    body: dict[str, Any] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict, metadata={"free_keys": True})
     """Further fields of every request, as the endpoint defines them:
     `body={response_format: {type: json_object}}`."""
     workers: int = 4

@@ -27,7 +27,7 @@ class AskConfig:
 
     shots: int = 5
     """Solved questions of the same subject that precede each one."""
-    shots_of: dict[str, int] = field(default_factory=dict)
+    shots_of: dict[str, int] = field(default_factory=dict, metadata={"free_keys": True})
     """Another number of them for some tasks: `shots_of={geobench: 0}`."""
     demonstration_seed: int | None = None
     """Draws the solved questions, anew for each subject; null takes the first ones in order."""

@@ -64,9 +64,9 @@ class ReportConfig:
     """Planned arms, in the order of the report; any without a run is listed as missing."""
     seeds: list[int] = field(default_factory=list)
     """Further planned seeds; the seeds of the runs are always expected of every arm."""
-    arm_seeds: dict[str, list[int]] = field(default_factory=dict)
+    arm_seeds: dict[str, list[int]] = field(default_factory=dict, metadata={"free_keys": True})
     """Seeds of arms that were planned with other seeds than the rest."""
-    grown_from: dict[str, str] = field(default_factory=dict)
+    grown_from: dict[str, str] = field(default_factory=dict, metadata={"free_keys": True})
     """Starting models that are not runs (such as a model with a grown vocabulary), and the run that
     each was made of; changes are then against the start of that run."""
     curves: list[list[str]] = field(default_factory=list)

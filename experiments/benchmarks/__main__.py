@@ -20,9 +20,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
 
 from conf.command import command
 from experiments.benchmarks.harness.launcher import Launcher
@@ -92,11 +90,9 @@ def measure_suite(config: BenchmarkConfig) -> str:
     return markdown(content, [part.name for part in parts])
 
 
-@command("benchmark", resumes="the same command continues with what is not measured yet")
-def main(composed: DictConfig) -> None:
+@command("benchmark", BenchmarkConfig, stopped="stopped; run the same command again to continue")
+def main(config: BenchmarkConfig) -> None:
     """Compose, measure, print."""
-    config = OmegaConf.to_object(composed)
-    assert isinstance(config, BenchmarkConfig)
     if config.suite is not None:
         check_suite_overrides(list(HydraConfig.get().overrides.task))
         print(measure_suite(config), end="")
@@ -104,8 +100,6 @@ def main(composed: DictConfig) -> None:
     with start_world(config.device) as world:
         print(json.dumps(run(config, world)))
 
-
-ConfigStore.instance().store(name="benchmark_schema", node=BenchmarkConfig)
 
 if __name__ == "__main__":
     main()

@@ -9,8 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
-from conf.schema import Config, load, register
+from conf.schema import Config, register
 from conf.suggest import CONF
 from tests.helpers.sizes import SAMPLE_SCALE
 from training.run.folder import read_starts
@@ -64,7 +65,9 @@ def configure(*overrides: str, config_name: str = "train") -> Config:
     """What `train.py` would compose from a command line."""
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return load(compose(config_name, list(overrides)))
+        config = OmegaConf.to_object(compose(config_name, list(overrides)))
+    assert isinstance(config, Config)
+    return config
 
 
 def command(*arguments: str, ranks: int | None = None) -> list[str]:

@@ -5,22 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from conf.command import COMMANDS
 from conf.schema import Config
-from data.prepare.check_overlap import CheckSourcesConfig
-from data.prepare.conversations import PrepareConversationsConfig
-from data.prepare.documents import PrepareConfig
-from data.rows.trace import TraceConfig
-from evaluation.judge.config import JudgeConfig
-from evaluation.multiple_choice.compare import CompareConfig
-from evaluation.multiple_choice.config import EvaluateConfig
-from evaluation.study.report import ReportConfig
-from inference.generation.batch import GenerateConfig
-from inference.generation.chat import ChatConfig
-from inference.serving.config import ServeConfig
-from scripts.measure import MeasureConfig
-from scripts.plan import PlanConfig
-from tools.merging.export import ExportConfig
-from tools.verification.replay import VerifyConfig
+from tests.helpers.commands import NAMES, register_all
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = [
@@ -43,24 +30,8 @@ LIBRARY = [
     for path in sorted((ROOT / package).rglob("*.py"))
 ]
 
-CONFIGS = (
-    Config,
-    PrepareConfig,
-    PrepareConversationsConfig,
-    TraceConfig,
-    VerifyConfig,
-    ExportConfig,
-    GenerateConfig,
-    ChatConfig,
-    ServeConfig,
-    CheckSourcesConfig,
-    CompareConfig,
-    EvaluateConfig,
-    JudgeConfig,
-    ReportConfig,
-    MeasureConfig,
-    PlanConfig,
-)
+register_all()
+CONFIGS = sorted({one for kinds in COMMANDS.values() for one in kinds}, key=lambda x: x.__name__)
 
 
 def imported_modules(path):
@@ -129,3 +100,8 @@ def test_every_field_of_the_configuration_is_read_somewhere():
             parts = getattr(field.type, "__args__", (field.type,))
             waiting += [part for part in parts if hasattr(part, "__dataclass_fields__")]
     assert not names - attributes
+
+
+def test_every_command_is_registered_under_the_name_of_its_script():
+    assert COMMANDS.keys() == set(NAMES)
+    assert len(CONFIGS) == len(NAMES) + 1  # prepare_data has two kinds

@@ -19,7 +19,7 @@ import shutil
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -47,15 +47,15 @@ from training.parallelize import local_bytes
 class CheckpointConfig:
     """When state is saved and what is kept."""
 
-    every: int = 500
+    every: int = field(default=500, metadata={"launch": True})
     """Steps between checkpoints; the last step is always saved."""
-    keep_last: int = 2
+    keep_last: int = field(default=2, metadata={"launch": True})
     """Newest checkpoints kept."""
-    keep_every: int | None = None
+    keep_every: int | None = field(default=None, metadata={"launch": True})
     """Keep also each checkpoint whose step is a multiple of this."""
-    asynchronous: bool = True
+    asynchronous: bool = field(default=True, metadata={"launch": True})
     """Write while training goes on, from a copy of the state in host memory; false waits."""
-    export_every: int | None = None
+    export_every: int | None = field(default=None, metadata={"launch": True})
     """Steps between HF folders under `exports/`, beside the final one in `model/`."""
     export_dtype: str = "float32"
     """Dtype of exported weights: `float32` loses nothing, `bfloat16` halves the folder."""

@@ -50,5 +50,5 @@ def test_the_command_serves_until_ctrl_c(speaker, tmp_path):
         log = process.stderr.read()
         assert process.wait(120) == 130
     assert "interrupted" in log
-    assert log.endswith("stopped; the same command serves again\n")
+    assert log.endswith("stopped; run the same command to serve again\n")
     assert "Traceback" not in log

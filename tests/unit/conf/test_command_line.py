@@ -12,20 +12,17 @@ from hydra import compose, initialize_config_dir
 from conf.command import command
 from conf.grammar import field_of
 from conf.help import help_text
-from conf.schema import register
 from conf.suggest import APPENDED, CONF, check_overrides, is_group, split_flags
 from conf.words import FIELDS, NOTES
-from tests.helpers.commands import module_of
+from inference.generation.chat import ChatConfig
+from tests.helpers.commands import NAMES, register_all
 
 STAGE1 = "+experiment=tspt_stage1"
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _registered():
-    for path in CONF.glob("*.yaml"):
-        if path.stem not in ("hydra_quiet", "train"):
-            importlib.import_module(module_of(path.stem))
-    register()
+    register_all()
 
 
 def read(name, *typed):
@@ -350,7 +347,7 @@ def test_a_key_is_suggested_for_its_meaning_or_none(name, typed, answer):
 
 
 def test_every_word_leads_to_a_field_that_exists():
-    lines = [(p.stem,) for p in CONF.glob("*.yaml") if p.stem != "hydra_quiet"]
+    lines = [(name,) for name in NAMES]
     lines += [("train", "lora=r8"), ("prepare_data", "kind=conversations")]
     trees = [read(*line) for line in lines]
     wanted = {name for names in FIELDS.values() for name in names}
@@ -401,7 +398,7 @@ def test_help_composes_nothing_and_runs_nothing(flag, monkeypatch, capsys):
         raise AssertionError("it ran")
 
     monkeypatch.setattr(sys, "argv", ["x", "folder=a", flag])
-    command("chat")(main)()
+    command("chat", ChatConfig)(main)()
     printed = capsys.readouterr().out
     assert (__doc__ or "").strip() in printed
     assert "powered by Hydra" not in printed

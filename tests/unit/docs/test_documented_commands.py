@@ -10,7 +10,6 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from conf.schema import register
 from conf.suggest import CONF, check_overrides, split_flags
 from tests.helpers.commands import module_of
 from tests.helpers.runs import ROOT
@@ -108,9 +107,7 @@ def test_a_command_of_the_documentation_is_taken(shown):
         assert (ROOT / f"{shown.program.replace('.', '/')}.py").is_file()
         return
     name = name_of(shown.program)
-    if name != "train":
-        importlib.import_module(module_of(name))
-    register()
+    importlib.import_module(module_of(name))
     read = split_flags(check_overrides(name, shown.arguments))
     if read.sweeps:
         return
@@ -132,7 +129,6 @@ IN_SECONDS = [shown for shown in COMMANDS if takes_seconds(shown)]
 @pytest.mark.parametrize("shown", IN_SECONDS, ids=str)
 def test_what_takes_seconds_is_run(shown, monkeypatch, capsys):
     module = importlib.import_module(module_of(name_of(shown.program)))
-    register()
     assert len(IN_SECONDS) >= 4
     monkeypatch.setattr(sys, "argv", [shown.program, *shown.arguments])
     module.main()

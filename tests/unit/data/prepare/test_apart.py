@@ -11,7 +11,6 @@ from omegaconf import OmegaConf
 
 import scripts.check_sources
 import scripts.prepare_data  # registers what conf/prepare_data.yaml names
-from conf.command import command
 from conf.suggest import CONF
 from data.prepare.check_overlap import (
     NOTES,
@@ -75,6 +74,11 @@ THIRDS = [text.replace("w", "u") for text in TWO]
 def composed(command, *arguments):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(command, list(arguments))
+
+
+def run_command(monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["check_sources", *arguments])
+    scripts.check_sources.main()
 
 
 def check(tokenizer, *folders, workers=1):
@@ -274,7 +278,7 @@ def test_the_program_tells_and_ends_as_it_found(make, tokenizer, monkeypatch, ca
     one, two = make("one", ONE), make("two", [*OTHERS, *map(changed, held_out_of(ONE))])
     arguments = (f"sources=[{one},{two}]", f"tokenizer={tokenizer}", "workers=1")
     with pytest.raises(SystemExit) as end:
-        scripts.check_sources.main(composed("check_sources", *arguments))
+        run_command(monkeypatch, *arguments)
     assert end.value.code == 1
     out, count = capsys.readouterr().out, len(held_out_of(ONE))
     assert f"{two}: {count} of {Source(two).documents} documents copy what {one}" in out
@@ -282,10 +286,8 @@ def test_the_program_tells_and_ends_as_it_found(make, tokenizer, monkeypatch, ca
     assert f"and {count - 3} more, in {two}/apart.json" in out
     assert f"out={two}-apart" in out
     three = make("three", THIRDS)
-    scripts.check_sources.main(
-        composed("check_sources", f"sources=[{one},{three}]", *arguments[1:])
-    )
-    monkeypatch.setattr("sys.argv", ["check_sources", *arguments[1:]])
+    run_command(monkeypatch, f"sources=[{one},{three}]", *arguments[1:])
+    capsys.readouterr()
     with pytest.raises(SystemExit, match=r"^error: sources: must be given$"):
-        command("check_sources")(scripts.check_sources.main)()
+        run_command(monkeypatch, *arguments[1:])
     assert capsys.readouterr().err.endswith(f"{scripts.check_sources.__doc__.strip()}\n\n")

@@ -5,38 +5,40 @@ from contextlib import nullcontext
 
 import pytest
 
-from conf.schema import LAUNCH_FIELDS, MOVABLE_FIELDS
+from conf.schema import LAUNCH_FIELDS, MACHINE_FIELDS
 from pretrained.merged import ADAPTED
 from training.run.resume import check_same_data
 
 
 def test_the_declared_list_of_harmless_keys():
     """Whoever adds a key here has made sure that no figure of a run depends on it."""
-    assert LAUNCH_FIELDS == (
-        "name",
-        "runs_folder",
-        "resume",
-        "device",
-        "logging",
-        "evaluation.every",
-        "tasks",
-        "batch.micro_batch_rows",
-        "batch.prefetch",
-        "checkpoint.every",
-        "checkpoint.keep_last",
-        "checkpoint.keep_every",
-        "checkpoint.asynchronous",
-        "checkpoint.export_every",
-        "parallel.strategy",
-        "parallel.shard_ranks",
-        "parallel.attention",
-        "parallel.checkpointing",
-        "parallel.checkpointed_layers",
-        "parallel.other_layers",
-        "parallel.compile",
-        "parallel.deterministic",
+    assert sorted(LAUNCH_FIELDS) == sorted(
+        (
+            "name",
+            "runs_folder",
+            "resume",
+            "device",
+            "logging",
+            "evaluation.every",
+            "tasks",
+            "batch.micro_batch_rows",
+            "batch.prefetch",
+            "checkpoint.every",
+            "checkpoint.keep_last",
+            "checkpoint.keep_every",
+            "checkpoint.asynchronous",
+            "checkpoint.export_every",
+            "parallel.strategy",
+            "parallel.shard_ranks",
+            "parallel.attention",
+            "parallel.checkpointing",
+            "parallel.checkpointed_layers",
+            "parallel.other_layers",
+            "parallel.compile",
+            "parallel.deterministic",
+        )
     )
-    assert MOVABLE_FIELDS == ("data.root", "data.tokenizer", "parallel.dtype")
+    assert MACHINE_FIELDS == ("data.root", "data.tokenizer", "parallel.dtype")
 
 
 @pytest.mark.parametrize(
