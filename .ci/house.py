@@ -1,18 +1,23 @@
 """Figures about the code as a house: sizes, imports, functions, language, duplicates, import times.
 
-    python .ci/house.py [ROOT] [--out FILE.json] [--against FILE.json] [--times]
+    python .ci/house.py [ROOT] [--out FILE.json] [--against FILE.json] [--times] [--tests]
 
-ROOT is a checkout (default: this one). `--out` writes the figures, `--against` prints the figures
-of an earlier call next to those of this one, and `--times` also measures the import of every
-command with `python -X importtime` (the least of three calls).
+ROOT is a checkout (default: this one). `--out` writes the figures, and `--against` prints the
+figures of an earlier call next to those of this call. `--times` also measures the import of every
+command with `python -X importtime` (the least of three calls). `--tests` also times the fast tier.
+
+`offenders` lists what breaks a rule of size; tests/unit/test_layout.py compares it with its list of
+exceptions.
 """
 
 import argparse
 import ast
 import json
 import re
+import resource
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +26,14 @@ from language import BANNED, IGNORED, OPENINGS, docstrings, is_text, messages
 
 NOT_PRODUCT = {"tests", "docs", "experiments", ".ci"}
 SHAPE_LINES = 6
+MOST_MODULES = 20
+"""First-party modules that a file may import."""
+MOST_FILES = 15
+"""Python files of a folder, `__init__.py` included."""
+MOST_FUNCTION_LINES = {"train.py:train": 100}
+"""Lines of a function where the limit is not `MOST_LINES`."""
+MOST_LINES = 60
+MOST_FILE_LINES = 500
 
 
 def sources(root: Path) -> Iterator[Path]:
@@ -74,10 +87,46 @@ def shapes(trees: dict[str, str]) -> int:
     return sum(1 for window in windows if seen[window] > 1)
 
 
+def rooms_of(root: Path) -> set[str]:
+    """Top-level packages of a checkout, and train.py."""
+    rooms = {path.name for path in root.iterdir() if path.is_dir() and path.name not in IGNORED}
+    return rooms | {"train"}
+
+
+def offenders(root: Path) -> dict[str, list[str]]:
+    """Files, functions and folders that break a rule of size.
+
+    Imports, functions and lines are counted in all files but tests; the files of a folder
+    everywhere.
+    """
+    rooms, folders = rooms_of(root), Counter()
+    modules, long_functions, long_files = [], [], []
+    for path in sources(root):
+        name = path.relative_to(root)
+        folders[name.parent.as_posix()] += 1
+        if "tests" in name.parts:
+            continue
+        content = path.read_text(encoding="utf-8")
+        tree = ast.parse(content)
+        if len(first_party(tree, rooms)[0]) > MOST_MODULES:
+            modules.append(str(name))
+        if len(content.splitlines()) > MOST_FILE_LINES:
+            long_files.append(str(name))
+        for function, lines in functions(tree):
+            place = f"{name}:{function}"
+            if lines > MOST_FUNCTION_LINES.get(place, MOST_LINES):
+                long_functions.append(place)
+    return {
+        "files that import more than 20 first-party modules": modules,
+        "functions of more than 60 lines": long_functions,
+        "files of more than 500 lines": long_files,
+        "folders of more than 15 files": sorted(f for f, n in folders.items() if n > MOST_FILES),
+    }
+
+
 def measure(root: Path) -> dict:
     """All figures of a checkout that can be read in its text."""
-    rooms = {path.name for path in root.iterdir() if path.is_dir() and path.name not in IGNORED}
-    rooms |= {"train"}
+    rooms = rooms_of(root)
     total, text_lines, tests, others = 0, 0, 0, 0
     folders: Counter[str] = Counter()
     imports, lengths, opened, doc_count, worded, message_count = {}, [], 0, 0, 0, 0
@@ -153,6 +202,16 @@ def import_times(root: Path) -> dict[str, float]:
     return found
 
 
+def fast_tier(root: Path) -> dict[str, float]:
+    """Seconds and CPU seconds of `pytest`, and how it ended."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    call = [sys.executable, "-m", "pytest", "-q"]
+    ended = subprocess.run(call, cwd=root, capture_output=True, text=True, check=False)
+    seconds, after = time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": round(seconds), "CPU seconds": round(cpu), "exit code": ended.returncode}
+
+
 def main() -> None:
     """Measure, print, compare."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -160,10 +219,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--against", type=Path)
     parser.add_argument("--times", action="store_true")
+    parser.add_argument("--tests", action="store_true")
     options = parser.parse_args()
     figures = measure(options.root.resolve())
     if options.times:
         figures["import seconds"] = import_times(options.root.resolve())
+    if options.tests:
+        figures["fast tier"] = fast_tier(options.root.resolve())
     before = json.loads(options.against.read_text()) if options.against else {}
     for key, value in figures.items():
         print(f"{key}: {before[key]} -> {value}" if key in before else f"{key}: {value}")

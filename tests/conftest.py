@@ -16,11 +16,19 @@ os.environ.setdefault("KMP_BLOCKTIME", "0")
 
 from tests.helpers.draws import register_profiles, start_alike
 from tests.helpers.sizes import SAMPLE_SCALE
-from tests.helpers.tiers import is_long, mark_tiers
+from tests.helpers.tiers import TIERS, is_long, mark_tiers
 
 register_profiles()
 
 TESTS = Path(__file__).resolve().parent
+
+
+def pytest_configure(config):
+    """Run a file outside the fast tier if the command line names it, although no `-m` was given."""
+    arguments = config.invocation_params.args
+    named = any(tier in Path(word.partition("::")[0]).parts for word in arguments for tier in TIERS)
+    if named and not any(word.startswith("-m") for word in arguments):
+        config.option.markexpr = "not slow"
 
 
 @pytest.hookimpl(tryfirst=True)

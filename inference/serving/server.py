@@ -71,5 +71,6 @@ def serve(config: ServeConfig) -> None:
 def _log_config() -> dict[str, Any]:
     """uvicorn's, with our lines among its own."""
     config = copy.deepcopy(LOGGING_CONFIG)
-    config["loggers"]["serving"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+    ours = {"handlers": ["default"], "level": "INFO", "propagate": False}
+    config["loggers"]["inference.serving"] = ours
     return config

@@ -1,6 +1,7 @@
 """The rules of the house that no type checker knows."""
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
@@ -56,10 +57,51 @@ def test_kernels_package_stays_a_docstring():
     assert len(ast.parse((ROOT / "kernels" / "__init__.py").read_text()).body) == 1
 
 
-def test_files_stay_short():
-    """A ceiling far above the usual length: a lower one cut concepts apart."""
-    lines = {path: len(path.read_text().splitlines()) for path in LIBRARY}
-    assert not {path.name: count for path, count in lines.items() if count > 540}
+EXCEPTIONS: dict[str, dict[str, str]] = {
+    "files that import more than 20 first-party modules": {},
+    "functions of more than 60 lines": {
+        "experiments/benchmarks/saving.py:measure": "waits to be split",
+        "kernels/lora_swiglu.py:_backward": "waits to be split",
+    },
+    "files of more than 500 lines": {},
+    "folders of more than 15 files": {
+        "model": "waits for the files of LoRA to move",
+        "scripts": "waits for commands to be joined",
+    },
+}
+"""What may break a rule of size, with the reason. The lists only become shorter."""
+
+
+def test_files_functions_and_folders_keep_the_rules_of_size(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / ".ci"))
+    offenders = importlib.import_module("house").offenders(ROOT)
+    new = {rule: sorted(set(found) - set(EXCEPTIONS[rule])) for rule, found in offenders.items()}
+    assert not any(new.values()), f"split these: {new}"
+    kept = {rule: sorted(set(EXCEPTIONS[rule]) - set(found)) for rule, found in offenders.items()}
+    assert not any(kept.values()), f"remove these from EXCEPTIONS: {kept}"
+
+
+def test_each_rule_of_size_finds_what_breaks_it(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / ".ci"))
+    offenders = importlib.import_module("house").offenders
+    for name in ("many", "few"):
+        (tmp_path / name).mkdir()
+        for number in range(16 if name == "many" else 15):
+            (tmp_path / name / f"m{number}.py").write_text("x = 1\n")
+    lines = {60: "    x = 1\n" * 59, 61: "    x = 1\n" * 60}
+    (tmp_path / "few" / "m0.py").write_text("".join(f"def f{n}():\n{lines[n]}" for n in lines))
+    imports = "".join(f"import many.m{number}\n" for number in range(16))
+    (tmp_path / "few" / "m1.py").write_text(imports + "from few import m2, m3\n")
+    more = "".join(f"from few.m{number} import x\n" for number in range(5))
+    (tmp_path / "few" / "m2.py").write_text(imports + more)
+    (tmp_path / "few" / "m3.py").write_text("x = 1\n" * 501)
+    (tmp_path / "train.py").write_text("def train():\n" + "    x = 1\n" * 99)
+    assert dict(zip(EXCEPTIONS, offenders(tmp_path).values(), strict=True)) == {
+        "files that import more than 20 first-party modules": ["few/m2.py"],
+        "functions of more than 60 lines": ["few/m0.py:f61"],
+        "files of more than 500 lines": ["few/m3.py"],
+        "folders of more than 15 files": ["many"],
+    }
 
 
 @pytest.mark.parametrize(
