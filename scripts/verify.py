@@ -1,10 +1,10 @@
-"""Repeat random steps of a run: does what its log claims of them come out again?
+"""Verify a run: repeat random steps of it and compare them with its log.
 
     [torchrun --nproc-per-node N] -m scripts.verify run=runs/<name> [steps=10] [reach=50]
 
-Starts from the initial weights and every checkpoint that is kept, writes nothing to the run folder,
-and may run beside the training. Evaluations on the way are repeated too, the clock is not. Exit
-code 1 if anything does not reproduce.
+The command starts from the initial weights and from every checkpoint, writes nothing to the run
+folder, and can run during the training. Evaluations on the way are repeated too, times are not
+compared. The exit code is 1 if a figure is not reproduced.
 """
 
 from contextlib import ExitStack
@@ -17,12 +17,12 @@ from conf.description import describe_start
 from conf.schema import load_run
 from tools.verification.replay import (
     VerifyConfig,
-    check_stored,
-    describe_legs,
+    check_source_files,
     describe_reach,
-    draw_legs,
-    judged,
+    describe_replays,
+    draw_replays,
     repeat,
+    with_tolerances,
 )
 from tools.verification.verdict import Verdict
 from train import train_step
@@ -38,33 +38,33 @@ from training.step import begin_step
 
 
 def verify(asked: VerifyConfig) -> Verdict:
-    """Check data and checkpoints, say what will be executed, execute, compare."""
+    """Check data and checkpoints, print the steps to repeat, repeat them, compare."""
     run = load_run(asked.run)
     run = replace(run, device=asked.device or run.device)
     with ExitStack() as stack:
         world = stack.enter_context(start_world(run.device))
         world.check_agreement("the command line", repr(asked))
-        # A run may write meanwhile: its log is on disk before a checkpoint is, so is read after.
+        # The run may be writing: a step is in the log before its checkpoint is complete.
         kept = world.from_main([step for step, _ in finished(run.folder / "checkpoints")])
         records = world.from_main(read_records(run.folder))
         parts = build_run(run, world)
         run, plan, model, batch = parts.config, parts.plan, parts.model, run.batch
         check_same_data(run.folder / "environment.json", parts.fingerprints)
-        files = check_stored(parts.sources, world)
-        world.say(f"data: {files} files, byte for byte what {run.folder} was begun with")
+        files = check_source_files(parts.sources, world)
+        world.say(f"data: {files} files, byte for byte what {run.folder} started with")
 
         saved = stack.enter_context(Checkpointer(run.folder / "checkpoints", run.checkpoint, world))
         damage = {step: saved.damage(step) for step in saved.steps()}
         states = [0, *(step for step in damage if damage[step] is None)]
         logged = {step: row for step, row in records.logged.items() if 1 <= step <= plan.steps}
         now = describe_start(parts, world)
-        drawn = draw_legs(asked, states, list(logged))
-        legs, tolerances = judged(drawn, asked.tolerance, records.starts, now)
+        drawn = draw_replays(asked, states, list(logged))
+        replays, tolerances = with_tolerances(drawn, asked.tolerance, records.starts, now)
         then, here = records.environment, describe_environment(world, parts.fingerprints)
         world.say(f"code: commit {then['git_commit']} in the run, {here['git_commit']} here")
         world.say("\n".join(tolerances))
         world.say(describe_reach(states, logged, asked.reach))
-        world.say("\n".join(describe_legs(legs, records, batch.tokens_per_step)))
+        world.say("\n".join(describe_replays(replays, records, batch.tokens_per_step)))
 
         materialize(model, parts.weights, world.device)
         optimizer = build_optimizer(model, run.optim)
@@ -87,9 +87,9 @@ def verify(asked: VerifyConfig) -> Verdict:
             results = parts.held_out.evaluate(model, world)
             return {"stage": plan.stage_at(max(step - 1, 0)).name, "eval": results}
 
-        verdict = repeat(legs, execute, evaluate_after, records, saved, model, optimizer)
+        verdict = repeat(replays, execute, evaluate_after, records, saved, model, optimizer)
         verdict.problems += check_log(records, kept, plan.steps, run.logging.every)
-        still = saved.steps()  # what a training run prunes meanwhile is not damaged
+        still = saved.steps()  # a checkpoint that the run pruned meanwhile is not damaged
         verdict.problems += [
             f"checkpoint of step {step}: {problem}"
             for step, problem in damage.items()

@@ -1,8 +1,8 @@
-"""Does the log of a run come out again? What to repeat, from which states, and what is equal.
+"""Repetition of random steps of a run from its saved states, and comparison with its log.
 
-Row n and the learning rate of a step are pure functions of the configuration and n, so the state
-after any step can be carried on from: the initial weights, and every checkpoint that is kept.
-Nothing here writes to the run folder.
+Row n and the learning rate of a step are pure functions of the configuration and n, so training can
+be repeated from the initial weights and from every checkpoint. Nothing here writes to the run
+folder.
 """
 
 import math
@@ -25,37 +25,35 @@ from training.distributed import World
 from training.run.log import Records
 
 PROGRESS_SECONDS = 15
-LOOSE = {"float32": 1e-5, "bfloat16": 2.0**-8}
-"""Relative differences that another order of the same sums may make, by what is computed in.
+TOLERANCES = {"float32": 1e-5, "bfloat16": 2.0**-8}
+"""Largest relative differences that another order of summation may cause, by compute dtype.
 
-fp32: a hundred times what it makes of a few steps (docs/explanation/exactness.md).
-bf16 keeps 8 bits of every activation, so that a logit is known to its last bit, 2**-8, at best; a
-loss is a mean of many, and what one of them is off by, others make up for.
+float32: a hundred times the measured difference over a few steps (docs/explanation/exactness.md).
+bfloat16 keeps 8 bits of every activation, so a logit is exact to 2**-8 at best; in a loss, the mean
+of many, rounding errors partly cancel.
 """
-
-
-NO_CONDITIONS = ("step", "logging_every", "checkpoint_every")
-"""What a start tells of itself that changes no figure."""
+NOT_COMPARED = ("step", "logging_every", "checkpoint_every")
+"""Fields of a start that do not influence a figure."""
 
 
 @dataclass(kw_only=True)
 class VerifyConfig:
-    """Which steps of a run to repeat, and how close they must come."""
+    """Steps of a run to repeat, and the tolerance of the comparison."""
 
     run: str
-    """Folder of the run; it may be finished or still going on."""
+    """Folder of the run, finished or running."""
     steps: int = 10
-    """Logged steps drawn at random; all steps on the way to them are repeated and compared too."""
+    """Number of logged steps to draw; the steps before them are repeated and compared too."""
     seed: int = 0
-    """Of the draw."""
+    """Seed of the draw."""
     reach: int = 50
-    """Farthest that a drawn step may lie after a state to start from, in steps."""
+    """Largest distance of a drawn step from the saved state before it, in steps."""
     tolerance: float | None = None
-    """Largest relative difference that passes; 0 asks for equality, of later checkpoints too.
-    null: 0 for steps that were computed with the ranks, device, batches, PyTorch and so on of this
-    command (starts.jsonl tells), for others 1e-5 in float32 and 2**-8 in bfloat16."""
+    """Largest relative difference that passes; 0 requires equality, of later checkpoints too.
+    null: 0 if starts.jsonl shows that the steps were computed with the ranks, device, batches and
+    versions of this command, otherwise 1e-5 in float32 and 2**-8 in bfloat16."""
     device: str | None = None
-    """auto, cpu or cuda; null takes the run's."""
+    """auto, cpu or cuda; null: as the run."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -68,14 +66,14 @@ class VerifyConfig:
 
 
 @dataclass(frozen=True)
-class Leg:
-    """Steps to execute one after the other.
+class Replay:
+    """Consecutive steps to repeat.
 
     Attributes:
-        start: updates behind the state to start from.
-        targets: the drawn steps, in order; the last one ends the leg.
+        start: number of updates of the saved state to start from.
+        targets: drawn steps in order; the last one ends the replay.
         tolerance: largest relative difference that passes.
-        start_tolerance: the same for the evaluation of the state to start from.
+        start_tolerance: the same for the evaluation of the saved state.
     """
 
     start: int
@@ -85,17 +83,17 @@ class Leg:
 
     @property
     def stop(self) -> int:
-        """Updates behind the state at the end."""
+        """Number of updates of the state at the end."""
         return self.targets[-1]
 
 
-def check_stored(sources: dict[str, AnySource], world: World) -> int:
-    """Compare every shard with the digest in its manifest; returns how many files there are.
+def check_source_files(sources: dict[str, AnySource], world: World) -> int:
+    """Compare every shard with the checksum in its manifest; returns the number of files.
 
-    A fingerprint covers the digests, not the bytes. The processes share the reading.
+    A source's fingerprint covers the checksums, not the bytes. The processes share the reading.
 
     Raises:
-        ValueError: names the files that have changed.
+        ValueError: files have changed; the message names them.
     """
     files = [
         (source.folder / name, digest)
@@ -106,70 +104,69 @@ def check_stored(sources: dict[str, AnySource], world: World) -> int:
     found = world.gather([str(path) for path, digest in mine if sha256_of(path) != digest])
     if changed := sorted(path for part in found for path in part):
         raise ValueError(
-            f"{', '.join(changed)}: not the bytes that the manifest promises, so not what the run "
-            "read; restore them, or prepare the source again"
+            f"{', '.join(changed)}: the bytes differ from the checksum in the manifest, so the run "
+            "read other data; restore the files, or prepare the source again"
         )
     return len(files)
 
 
-def within_reach(states: list[int], logged: Collection[int], reach: int) -> dict[int, int]:
-    """Logged steps that lie near enough after a state, each with the nearest one before it."""
+def reachable_steps(states: list[int], logged: Collection[int], reach: int) -> dict[int, int]:
+    """Logged step -> nearest saved state before it, for distances of at most `reach`."""
     start_of = {step: max((s for s in states if s < step), default=step) for step in sorted(logged)}
     return {step: start for step, start in start_of.items() if 0 < step - start <= reach}
 
 
-def draw_legs(config: VerifyConfig, states: list[int], logged: Collection[int]) -> list[Leg]:
-    """Draw steps to reproduce, each from the nearest state before it.
+def draw_replays(config: VerifyConfig, states: list[int], logged: Collection[int]) -> list[Replay]:
+    """Draw logged steps to repeat, each from the nearest saved state before it.
 
     Args:
-        states: updates behind each state, in order.
-        logged: steps that metrics.jsonl has.
+        states: numbers of updates of the saved states, in order.
+        logged: steps in metrics.jsonl.
 
     Raises:
-        ValueError: no logged step lies within reach of a state.
+        ValueError: no logged step is within reach of a saved state.
     """
-    start_of = within_reach(states, logged, config.reach)
+    start_of = reachable_steps(states, logged, config.reach)
     near = list(start_of)
     if not near:
         raise ValueError(
-            f"reach={config.reach}: none of the {len(logged)} logged steps lies so near after one "
-            f"of the states {', '.join(map(str, states))}; raise reach"
+            f"reach={config.reach}: none of the {len(logged)} logged steps follows one of the "
+            f"saved states {', '.join(map(str, states))} within this distance; raise reach"
         )
     order = permutation(len(near), derive(config.seed, "verify"))
     targets = sorted(near[place] for place in order[: config.steps].tolist())
-    return [Leg(start, list(leg)) for start, leg in groupby(targets, start_of.__getitem__)]
+    return [Replay(start, list(steps)) for start, steps in groupby(targets, start_of.__getitem__)]
 
 
-def judged(
-    legs: list[Leg], asked: float | None, starts: list[dict[str, Any]], now: dict[str, Any]
-) -> tuple[list[Leg], list[str]]:
-    """The legs with the tolerance in force for each, and what to say of that.
+def with_tolerances(
+    replays: list[Replay],
+    tolerance: float | None,
+    starts: list[dict[str, Any]],
+    now: dict[str, Any],
+) -> tuple[list[Replay], list[str]]:
+    """The replays with the tolerance of each, and sentences on the reasons.
 
     Args:
-        asked: tolerance for all of them, if the user has named one.
-        starts: of the run, in their order.
-        now: what a start of the run would be here.
+        tolerance: the user's tolerance for all replays, or None.
+        starts: starts of the run in order.
+        now: the record of a start of the run with this command's settings.
     """
     found, sentences = [], dict[str, None]()
-    for leg in legs:
-        tolerance, why = choose_tolerance(
-            asked, _starts_behind(leg.start + 1, leg.stop, starts), now
-        )
-        first = max(leg.start, 1)  # the first start has also evaluated the initial weights
-        before, _ = choose_tolerance(asked, _starts_behind(first, first, starts), now)
-        found.append(replace(leg, tolerance=tolerance, start_tolerance=before))
-        sentences[f"tolerance: {f'{tolerance:g}' if tolerance else 'exact equality'} ({why})"] = (
-            None
-        )
+    for replay in replays:
+        behind = _starts_of(replay.start + 1, replay.stop, starts)
+        chosen, why = choose_tolerance(tolerance, behind, now)
+        first = max(replay.start, 1)  # the first start also evaluated the initial weights
+        before, _ = choose_tolerance(tolerance, _starts_of(first, first, starts), now)
+        found.append(replace(replay, tolerance=chosen, start_tolerance=before))
+        shown = f"{chosen:g}" if chosen else "exact equality"
+        sentences[f"tolerance: {shown} ({why})"] = None
     return found, list(sentences)
 
 
-def _starts_behind(
-    first: int, last: int, starts: list[dict[str, Any]]
-) -> list[dict[str, Any]] | None:
-    """The starts that computed some steps, in order; None if one of them is not told of.
+def _starts_of(first: int, last: int, starts: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """Starts that computed the steps `first` to `last`; None if the start of a step is unknown.
 
-    Each start has computed anew whatever earlier ones had computed after the step it began from.
+    Each start repeated the steps after its own first state, so the last start counts.
     """
     behind: list[dict[str, Any]] = []
     for step in range(first, last + 1):
@@ -182,60 +179,60 @@ def _starts_behind(
 
 
 def choose_tolerance(
-    asked: float | None, starts: list[dict[str, Any]] | None, now: dict[str, Any]
+    tolerance: float | None, starts: list[dict[str, Any]] | None, now: dict[str, Any]
 ) -> tuple[float, str]:
-    """The tolerance in force for steps that some starts have computed, and why.
+    """The tolerance for steps that these starts computed, and its reason.
 
     Args:
-        starts: None if nothing tells.
-        now: what a start of the run would be here.
+        tolerance: the user's tolerance, or None.
+        starts: None if the starts are unknown.
+        now: the record of a start of the run with this command's settings.
     """
-    if asked is not None:
-        return asked, "as asked"
+    if tolerance is not None:
+        return tolerance, "as given"
     if starts is None:
-        loose = LOOSE[now["dtype"]]
-        return loose, "no starts.jsonl tells how these steps were computed, they are older than it"
-    conditions = [name for name in now if name not in NO_CONDITIONS]
+        loose = TOLERANCES[now["dtype"]]
+        return loose, "no starts.jsonl for these steps: they are older than that file"
+    conditions = [name for name in now if name not in NOT_COMPARED]
     different = []
     for name in conditions:
         values = [value for value, _ in groupby(start.get(name) for start in [*starts, now])]
         if len(values) > 1:
             different.append(f"{name} {' -> '.join(map(str, values))}")
     if different:
-        loose = max(LOOSE[start["dtype"]] for start in [*starts, now])
-        return loose, f"{', '.join(different)} from the steps' own starts to this command"
-    return 0.0, ", ".join(f"{name} {now[name]}" for name in conditions) + " as at their starts"
+        loose = max(TOLERANCES[start["dtype"]] for start in [*starts, now])
+        return loose, f"{', '.join(different)} from the run's starts to this command"
+    return 0.0, ", ".join(f"{name} {now[name]}" for name in conditions) + " as in the run"
 
 
 def describe_reach(states: list[int], logged: Collection[int], reach: int) -> str:
-    """How much of the log can be drawn at all."""
-    near = len(within_reach(states, logged, reach))
+    """Share of the log that can be drawn."""
+    near = len(reachable_steps(states, logged, reach))
     sentence = f"drawn from {near} of {len(logged)} logged steps"
     if near == len(logged):
         return sentence
-    return f"{sentence}; the others lie more than {reach} steps behind a kept checkpoint"
+    return f"{sentence}; the others are more than {reach} steps after a kept checkpoint"
 
 
-def describe_legs(legs: list[Leg], records: Records, tokens_per_step: int) -> list[str]:
-    """What will be executed, before it is."""
-    count = sum(leg.stop - leg.start for leg in legs)
-    evaluations = {step for leg in legs for step in range(leg.start, leg.stop + 1)}
+def describe_replays(replays: list[Replay], records: Records, tokens_per_step: int) -> list[str]:
+    """Lines on the steps to repeat and the expected time."""
+    count = sum(replay.stop - replay.start for replay in replays)
+    evaluations = {step for replay in replays for step in range(replay.start, replay.stop + 1)}
     evaluations &= records.evaluations.keys()
-    seconds = [tokens_per_step / row["tokens_per_second"] for row in records.steps]
-    return [
-        f"to execute: {count} steps, {count * median(seconds) / 60:.1f} min at the run's own "
-        f"speed, and {len(evaluations)} evaluations",
-        *(
-            f"  steps {leg.start + 1} to {leg.stop} from "
-            f"{f'the checkpoint of step {leg.start}' if leg.start else 'the initial weights'}; "
-            f"drawn were {', '.join(map(str, leg.targets))}"
-            for leg in legs
-        ),
+    seconds = median(tokens_per_step / row["tokens_per_second"] for row in records.steps)
+    lines = [
+        f"to execute: {count} steps, {count * seconds / 60:.1f} min at the run's speed, and "
+        f"{len(evaluations)} evaluations"
     ]
+    for replay in replays:
+        state = f"the checkpoint of step {replay.start}" if replay.start else "the initial weights"
+        drawn = ", ".join(map(str, replay.targets))
+        lines.append(f"  steps {replay.start + 1} to {replay.stop} from {state}; drawn: {drawn}")
+    return lines
 
 
 def repeat(
-    legs: list[Leg],
+    replays: list[Replay],
     execute: Callable[[int], dict[str, Any]],
     evaluate: Callable[[int], dict[str, Any]],
     records: Records,
@@ -243,53 +240,52 @@ def repeat(
     model: Mistral,
     optimizer: torch.optim.Optimizer,
 ) -> Verdict:
-    """Carry out the legs and compare; every process must call it, and all get the same verdict.
+    """Repeat the steps and compare with the log; all processes call it and get the same verdict.
 
     Args:
-        legs: in order; a first one from step 0 finds the initial weights in the model.
-        execute: carries out one update, given the number of those before it; gives the row that the
-            run would log.
-        evaluate: the same for the evaluation of the state, given the number of updates behind it.
+        replays: in order; for a first one from step 0 the model has the initial weights.
+        execute: number of updates before a step -> the row that the run would log for the step.
+        evaluate: number of updates -> the row that the run would log for the evaluation.
     """
     verdict, world, logged = Verdict(), checkpointer.world, records.logged
-    progress = _Progress(world, sum(leg.stop - leg.start for leg in legs))
+    progress = _Progress(world, sum(replay.stop - replay.start for replay in replays))
 
     def compare_evaluation(step: int, tolerance: float) -> None:
-        # The end of a leg may be where the next one starts.
+        # A replay may start at the end of the previous replay.
         if step in records.evaluations and step not in verdict.evaluated:
             verdict.add(step, records.evaluations[step], evaluate(step), tolerance)
 
-    for leg in legs:
+    for replay in replays:
         problems, there = len(verdict.problems), checkpointer.steps()
-        if leg.start and leg.start not in there:
+        if replay.start and replay.start not in there:
             world.say(
-                f"checkpoint of step {leg.start} was pruned meanwhile; its steps are left out"
+                f"checkpoint of step {replay.start} was pruned meanwhile; its steps are skipped"
             )
             continue
-        optimizer.zero_grad(set_to_none=True)  # of a leg that broke off
+        optimizer.zero_grad(set_to_none=True)  # of a replay that stopped early
         try:
-            if leg.start:
-                checkpointer.load(leg.start, model, optimizer)
-            compare_evaluation(leg.start, leg.start_tolerance)
-            for step in range(leg.start + 1, leg.stop + 1):
+            if replay.start:
+                checkpointer.load(replay.start, model, optimizer)
+            compare_evaluation(replay.start, replay.start_tolerance)
+            for step in range(replay.start + 1, replay.stop + 1):
                 found = execute(step - 1)
                 progress.advance(step)
                 if step in logged:
-                    verdict.add(step, logged[step], found, leg.tolerance)
-                compare_evaluation(step, leg.tolerance)
-            if leg.tolerance == 0 and leg.stop in checkpointer.steps():
-                different = checkpointer.differences(leg.stop, model, optimizer)
-                verdict.add_checkpoint(leg.stop, different)
+                    verdict.add(step, logged[step], found, replay.tolerance)
+                compare_evaluation(step, replay.tolerance)
+            if replay.tolerance == 0 and replay.stop in checkpointer.steps():
+                different = checkpointer.differences(replay.stop, model, optimizer)
+                verdict.add_checkpoint(replay.stop, different)
         except (ValueError, FloatingPointError) as error:
-            verdict.problems.append(f"steps {leg.start + 1} to {leg.stop}: broke off, {error}")
+            verdict.problems.append(f"steps {replay.start + 1} to {replay.stop}: stopped, {error}")
         new = len(verdict.problems) - problems
         outcome = f"NOT reproduced ({new})" if new else "reproduced"
-        world.say(f"steps {leg.start + 1} to {leg.stop}: {outcome}")
+        world.say(f"steps {replay.start + 1} to {replay.stop}: {outcome}")
     return verdict
 
 
 class _Progress:
-    """A line now and then."""
+    """Prints the progress every `PROGRESS_SECONDS`."""
 
     def __init__(self, world: World, total: int) -> None:
         self._world, self._total, self._done = world, total, 0
@@ -299,4 +295,4 @@ class _Progress:
         self._done += 1
         if time.monotonic() - self._shown > PROGRESS_SECONDS:
             self._shown = time.monotonic()
-            self._world.say(f"  {self._done} of {self._total} executed, step {step} was the last")
+            self._world.say(f"  {self._done} of {self._total} executed, the last was step {step}")

@@ -1,4 +1,4 @@
-"""What repeating a run has found: figures that came out again, and those that did not."""
+"""Result of repeating steps of a run: figures that were reproduced and figures that were not."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ FIGURES = ("loss_nats", "grad_norm", "sources", "eval")
 
 @dataclass(kw_only=True)
 class Verdict:
-    """What came out.
+    """Result of a verification.
 
     Attributes:
-        problems: everything that did not reproduce, one sentence each.
-        compared: logged steps that were executed again.
-        evaluated: steps whose logged evaluation was carried out again.
+        problems: one sentence per figure or checkpoint that was not reproduced.
+        compared: number of repeated logged steps.
+        evaluated: steps whose logged evaluation was repeated.
         largest: largest relative difference of each figure.
-        equal: checkpoints that were reached with every bit the same.
+        equal: steps of the checkpoints that were reproduced bit for bit.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -36,22 +36,22 @@ class Verdict:
         if self.problems:
             return "\n".join(["NOT REPRODUCED", *(f"  {p}" for p in self.problems), figures])
         if not self.compared:
-            return "NOT VERIFIED: no logged step could be repeated; try again"
+            return "NOT VERIFIED: no logged step could be repeated; run the command again"
         equal = "".join(
-            f"\ncheckpoint of step {step} was reached with every bit of weights and moments equal"
+            f"\ncheckpoint of step {step}: weights and moments are equal bit for bit"
             for step in self.equal
         )
         return f"REPRODUCED: {figures}{equal}"
 
     @property
     def passed(self) -> bool:
-        """Whether something was repeated and all of it came out again."""
+        """True if at least one step was repeated and everything was reproduced."""
         return bool(self.compared) and not self.problems
 
     def add(
         self, step: int, logged: dict[str, Any], found: dict[str, Any], tolerance: float
     ) -> None:
-        """Compare a row of the log, of a step or of an evaluation, with what was found now."""
+        """Compare a logged row of a step or an evaluation with the repeated one."""
         if "eval" in found:
             self.evaluated.append(step)
         else:
@@ -67,13 +67,13 @@ class Verdict:
             self.problems.append(f"step {step}: {len(failed) - SHOWN} more figures differ")
 
     def add_checkpoint(self, step: int, different: Iterable[str]) -> None:
-        """Note that a checkpoint was reached, but for some tensors."""
+        """Record a checkpoint that was reached, with the names of tensors that differ."""
         names = list(different)
         if not names:
             self.equal.append(step)
             return
         more = f" and {len(names) - SHOWN} more tensors" if names[SHOWN:] else ""
         self.problems.append(
-            f"checkpoint of step {step}: its steps lead to other bits of "
+            f"checkpoint of step {step}: the repeated steps give other bits of "
             f"{', '.join(names[:SHOWN])}{more}"
         )

@@ -20,7 +20,7 @@ from tests.helpers.runs import ROOT, TWO_STAGES, configure, tiny, two_stages
 from tools.verification.replay import (
     VerifyConfig,
     choose_tolerance,
-    draw_legs,
+    draw_replays,
 )
 from train import train
 from training.checkpoint.manifest import MARKER
@@ -73,7 +73,7 @@ def test_a_run_of_two_stages_reproduces_exactly_and_is_not_touched(finished, cap
     assert verdict.equal == [4, 8, 10]
     out = capsys.readouterr().out
     assert "tolerance: exact equality (ranks 1, threads " in out
-    assert "as at their starts" in out
+    assert "as in the run" in out
     assert "drawn from 10 of 10 logged steps\n" in out
     assert "to execute: 10 steps, " in out
     assert "speed, and 3 evaluations\n" in out
@@ -87,7 +87,7 @@ def test_the_border_is_crossed_from_the_initial_weights(copy, capsys):
     verdict = verified(copy, steps=100, reach=7)
     assert verdict.passed
     assert verdict.compared == 7
-    sentence = "drawn from 7 of 10 logged steps; the others lie more than 7 steps behind"
+    sentence = "drawn from 7 of 10 logged steps; the others are more than 7 steps after"
     assert sentence in capsys.readouterr().out
 
 
@@ -258,7 +258,7 @@ def test_one_changed_token_of_the_data_is_found(sample, copy, tmp_path):
     content = bytearray(tokens.read_bytes())
     content[-3] ^= 1
     tokens.write_bytes(content)
-    with pytest.raises(ValueError, match=r"geo_en/shard-00000\.tokens: not the bytes"):
+    with pytest.raises(ValueError, match=r"geo_en/shard-00000\.tokens: the bytes differ"):
         verified(copy)
 
 
@@ -307,20 +307,20 @@ def test_a_checkpoint_changed_together_with_its_marker_is_found(copy):
     }
     (folder / MARKER).write_text(json.dumps({"files": files}))
     verdict = verified(copy, steps=100)
-    assert f"checkpoint of step 4: its steps lead to other bits of {name}" in verdict.problems
+    assert f"checkpoint of step 4: the repeated steps give other bits of {name}" in verdict.problems
     assert any(problem.startswith("step 5: ") for problem in verdict.problems)
     assert verdict.equal == [10]
 
 
 def test_a_run_that_goes_on_may_prune_a_state_before_it_is_loaded(copy, capsys, monkeypatch):
-    chosen = draw_legs
+    chosen = draw_replays
 
     def draw_and_prune(*arguments):
-        legs = chosen(*arguments)
+        replays = chosen(*arguments)
         shutil.rmtree(copy / "checkpoints" / "step-00000004")
-        return legs
+        return replays
 
-    monkeypatch.setattr("scripts.verify.draw_legs", draw_and_prune)
+    monkeypatch.setattr("scripts.verify.draw_replays", draw_and_prune)
     with (copy / "metrics.jsonl").open("a") as log:
         log.write('{"step": 11, "loss_na')  # in the middle of a write
     verdict = verified(copy, steps=100)
@@ -332,7 +332,7 @@ def test_a_run_that_goes_on_may_prune_a_state_before_it_is_loaded(copy, capsys, 
 def test_a_run_without_steps_within_reach_is_refused(copy):
     shutil.rmtree(copy / "checkpoints")
     (copy / "metrics.jsonl").write_text("")
-    with pytest.raises(ValueError, match="none of the 0 logged steps lies so near"):
+    with pytest.raises(ValueError, match="none of the 0 logged steps follows"):
         verified(copy)
     (copy / "environment.json").unlink()
     with pytest.raises(ValueError, match=r"no environment\.json"):
@@ -374,7 +374,7 @@ def test_two_processes_reproduce_each_other_exactly_and_one_process_nearly(sampl
     wait_for_all(start_ranks(verify_rank, 2, run, tmp_path / "verdict", {"steps": 100}))
     text = (tmp_path / "verdictTrue").read_text()
     assert "loss_nats 0.0e+00, grad_norm 0.0e+00" in text
-    assert text.count("every bit") == 3
+    assert text.count("bit for bit") == 3
     # Alone: another order of summation.
     verdict = verified(run, steps=100)
     print(verdict)
@@ -419,7 +419,7 @@ def test_a_run_that_does_not_tell_of_its_starts_is_held_to_the_tolerance(copy, c
     verdict = verified(copy, steps=1)
     assert verdict.passed
     assert verdict.equal == []
-    assert "tolerance: 1e-05 (no starts.jsonl tells how these steps" in capsys.readouterr().out
+    assert "tolerance: 1e-05 (no starts.jsonl for these steps" in capsys.readouterr().out
 
 
 def test_a_start_names_the_processor_and_what_its_libraries_are_told(copy, monkeypatch):
