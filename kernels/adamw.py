@@ -1,7 +1,7 @@
 """AdamW of one tensor whose moments are kept in 16 bits, rounded up or down by chance.
 
 Rounding to the nearest would lose what changes a moment by less than half a unit in its last place:
-with beta2 = 0.95 nothing is lost, with 0.999 the second moment would stand still. Rounded up with
+with beta2 = 0.95 nothing is lost, with 0.999 the second moment would stop changing. Rounded up with
 the probability of its share of the unit, each moment is right on average. The chance is a hash of
 (seed, element), so that a resumed run, or one over other ranks, rounds the same way. Loshchilov and
 Hutter 2019, algorithm 2; stochastic rounding: Gupta et al. 2015, section 3.

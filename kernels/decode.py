@@ -17,7 +17,7 @@ from torch import Tensor
 from kernels.launch import check_launch, jit, power_of_two, tl
 
 PIECE = 64
-"""Keys that a program looks at in one go; a piece is no shorter."""
+"""Keys that a program reads at once, the smallest length of a piece."""
 PROGRAMS = 512
 """Programs of a launch to aim at: a few for each of a large device's multiprocessors."""
 FEWEST_ROWS = 16

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 installed = find_spec("triton") is not None
-"""Whether kernels can be launched at all."""
+"""True if triton is installed, so that kernels can be launched."""
 tl: Any = import_module("triton.language") if installed else SimpleNamespace(constexpr=int)
 """The language that kernels are written in; without triton just enough to define them."""
 
@@ -41,15 +41,15 @@ def power_of_two(n: int) -> int:
 
 
 def check_launch(*tensors: Tensor) -> None:
-    """What every kernel asks for: triton, and dense tensors on one device.
+    """Check the requirements of every kernel: triton, and dense tensors on one device.
 
     Raises:
         ValueError: triton is not installed.
     """
     if not installed:
         raise ValueError(
-            "Triton kernels were asked for and triton is not installed; pip install 'triton>=3.6', "
-            "or use the torch reference beside each kernel"
+            "a Triton kernel was called, but triton is not installed; pip install "
+            "'triton>=3.6', or call the kernel's torch reference"
         )
     assert all(tensor.is_contiguous() for tensor in tensors)
     assert len({tensor.device for tensor in tensors}) == 1

@@ -28,7 +28,7 @@ PROGRAMS = 4096
 
 
 class Tile(NamedTuple):
-    """What a program has at hand at a time.
+    """Sizes of the tile that a program processes at a time.
 
     Attributes:
         stages: tiles under way, where a program has several.
@@ -46,7 +46,7 @@ BACKWARD = Tile(16, 64, 4, 3)
 
 
 class Gradients(NamedTuple):
-    """What the backward pass yields.
+    """Gradients of the backward pass.
 
     Attributes:
         gate, up: (N, F), of the updated projections and so of the products with frozen weights.
@@ -109,7 +109,7 @@ def _updated(
 
 
 def lora_swiglu(gate: Tensor, up: Tensor, low: Tensor, b_gate: Tensor, b_up: Tensor) -> Tensor:
-    """What `reference` returns, computed in fp32 and rounded once. No gradients."""
+    """Result of `reference`, computed in fp32 and rounded once. Not differentiable."""
     tokens, width = gate.shape
     rank = _check(gate, up, low, b_gate, b_up)
     out = torch.empty_like(gate)
@@ -137,7 +137,7 @@ def lora_swiglu_backward(
     b_gate: Tensor,
     b_up: Tensor,
 ) -> Gradients:
-    """What `reference_backward` returns, computed in fp32; what the sums add is rounded first."""
+    """Result of `reference_backward`, computed in fp32; summands are rounded before the sums."""
     tokens, width = gate.shape
     rank = _check(gate, up, low, b_gate, b_up)
     check_launch(gate, grad, low_down, a_down)

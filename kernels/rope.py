@@ -18,8 +18,8 @@ def reference(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Ten
     """Rotated query (B, T, H, E) and key (B, T, K, E) by torch.
 
     Args:
-        cos, sin: (B, T, 1, E) in fp32 as in `model.rotary.Rotary`: the second half of E equal to
-            the first, but for the sign of the sines, which is turned round in the first.
+        cos, sin: (B, T, 1, E) in fp32 as in `model.rotary.Rotary`: the second half of E equals
+            the first, except that the sines of the first half have the opposite sign.
     """
 
     def rotate(x: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def reference(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Ten
 
 
 def rope(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """What `reference` returns; differentiable in query and key."""
+    """Result of `reference`; differentiable in query and key."""
     assert query.shape[-1] % 2 == 0
     assert query.shape[:2] == key.shape[:2] == cos.shape[:2] == sin.shape[:2]
     assert cos.shape[2:] == sin.shape[2:] == (1, query.shape[-1])

@@ -23,7 +23,7 @@ def reference(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
-    """What `reference` returns, computed in fp32 and rounded once; keeps only its two inputs."""
+    """Result of `reference`, computed in fp32 and rounded once; keeps only its two inputs."""
     assert gate.shape == up.shape
     return _SwiGLU.apply(gate, up)  # pyright: ignore[reportReturnType]
 

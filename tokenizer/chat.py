@@ -17,8 +17,8 @@ A tokenizer without a template gets Mistral's `[INST]` format, in one of two for
   that was first published with Mistral-7B-Instruct-v0.1 differs from it in two spaces.
 - `CONTROL_TEMPLATE`, where the tokenizer has control ids for `[INST]` and `[/INST]` (Mistral v0.3,
   Nemo and later): the ids of mistral-common's v3 and v3-tekken tokenizers. They put a system prompt
-  before the last question of several, which no training on several turns can follow; here the
-  system prompt stands before the first question.
+  before the last question of several, which training on several turns cannot reproduce; here the
+  system prompt is before the first question.
 """
 
 from collections.abc import Sequence
@@ -85,11 +85,11 @@ class Encoded(NamedTuple):
 
     ids: list[int]
     supervised: list[bool]
-    """Whether each id is to be predicted."""
+    """True for each id that the model is trained to predict."""
 
 
 def find_problem(messages: Sequence[Message]) -> tuple[int, str] | None:
-    """What keeps messages from being a conversation: the place in the list, and why."""
+    """(index of the message, reason) of the first fault of a conversation; None if it is valid."""
     if not messages:
         return 0, "no messages"
     turns = messages[1:] if messages[0].role == "system" else messages

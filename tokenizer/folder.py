@@ -1,4 +1,4 @@
-"""The HF files beside a tokenizer's pieces: special tokens, added tokens, chat templates.
+"""HF files of a tokenizer other than its pieces: special tokens, added tokens, chat templates.
 
 `FolderFiles.read` takes all of a folder at once and compares them: names and ids on which two files
 disagree are refused. Which file counts follows `transformers` 5.24: special_tokens_map.json before
@@ -180,7 +180,7 @@ def as_json(value: Any) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, empty if there is no file; ValueError if the file holds something else."""
+    """A JSON object, empty without the file; ValueError if the file contains something else."""
     raw = {path.name: path.read_bytes()} if path.is_file() else {}
     return _object(path, raw)
 

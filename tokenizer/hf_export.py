@@ -1,10 +1,10 @@
-"""The HF tokenizer files of a sentencepiece BPE model, made so that both encode alike, id for id.
+"""HF tokenizer files of a sentencepiece BPE model that give the same ids as the model.
 
 `fast_files(model)` gives tokenizer.json, tokenizer_config.json and special_tokens_map.json for
 `transformers.PreTrainedTokenizerFast`. They agree with sentencepiece on every text that is free of
 control and unknown literals, and on every text under `split_special_tokens=True`; so does decoding
 what was encoded (but where a text starts with U+2581 and extra whitespace is removed, and where
-byte ids are no whole UTF-8). What `tokenizers` cannot express is refused by name.
+byte ids are not complete UTF-8). What `tokenizers` cannot express is refused by name.
 
 Why one merge per piece: sentencepiece joins the neighbours whose joint piece scores highest, the
 leftmost of equals; HF ranks pairs. What happens inside a span before a merge crosses its borders
@@ -111,7 +111,7 @@ def _check_expressible(model: ModelProto) -> None:
             raise ValueError(f"no tokenizer.json can follow this sentencepiece model: {problem}")
     twice = [piece for piece, n in Counter(p.piece for p in model.pieces).items() if n > 1]
     if twice:
-        raise ValueError(f"piece {twice[0]!r} stands twice in the model; tokenizer.json needs one")
+        raise ValueError(f"piece {twice[0]!r} is in the model twice; tokenizer.json needs one")
 
 
 def _merges(model: ModelProto) -> list[Merge]:
@@ -126,13 +126,13 @@ def _merges(model: ModelProto) -> list[Merge]:
         missing = [part for part in merge if part not in scores]
         if missing:
             raise ValueError(
-                f"piece {piece!r} is joined from {missing[0]!r}, which is no piece; "
-                "add it, or drop the longer one"
+                f"piece {piece!r} is joined from {missing[0]!r}, which is not a piece; "
+                f"add {missing[0]!r}, or remove {piece!r}"
             )
         if piece in unused:
             raise ValueError(
                 f"piece {piece!r} is unused but sentencepiece merges through it; "
-                "make it normal, or drop it"
+                "make it normal, or remove it"
             )
         merges[piece] = merge
     # Among equals the longest run first: it grows from the left, as sentencepiece does it.
@@ -163,9 +163,9 @@ def _check_ties(merges: dict[str, Merge], groups: Iterable[list[str]]) -> None:
             if rivals:
                 raise ValueError(
                     f"piece {piece!r} ties in score and competes with {rivals[0]!r}, which no "
-                    "tokenizer.json can follow; name a folder that has the tokenizer.json "
-                    "published with these pieces beside tokenizer.model (it is kept as it is), or "
-                    "give every piece a score of its own, which changes ids"
+                    "tokenizer.json can reproduce; name a folder with tokenizer.model and the "
+                    "tokenizer.json published with it (which is kept unchanged), or give every "
+                    "piece a different score, which changes ids"
                 )
 
 
@@ -201,8 +201,8 @@ def _pre_tokenizer(model: ModelProto) -> dict | None:
     """Cut out user-defined symbols; `ignore_merges` then looks them up whole.
 
     As added tokens they would lose the dummy prefix before them, or gain one behind them. But
-    `ignore_merges` also finds what merging never gives (`</s>`, `<0x0A>`) where it is all that
-    stands between two symbols: such a text is cut once more, where its own tokens meet.
+    `ignore_merges` also finds what merging never gives (`</s>`, `<0x0A>`) where it is all the
+    text between two symbols: such a text is cut once more, between its tokens.
     """
     isolated = _isolated_symbols(model)
     if not isolated:

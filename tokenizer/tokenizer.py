@@ -49,7 +49,7 @@ from tokenizer.text import Span, check_text, matches_outside
 
 
 class Tokenizer(ABC):
-    """What every kind of tokenizer offers.
+    """Interface of all tokenizers.
 
     Attributes:
         vocab_size: ids are 0 .. vocab_size - 1.
@@ -79,7 +79,7 @@ class Tokenizer(ABC):
         """Open a `.model` file, or a folder with tokenizer.model, tokenizer.json or both.
 
         Raises:
-            ValueError: there is no tokenizer, a file is damaged, or two files disagree.
+            ValueError: the path has no tokenizer, a file is damaged, or two files disagree.
             MoreIdsThanRows: the model in the folder has fewer rows than the tokenizer has ids.
         """
         path = Path(path)
@@ -102,7 +102,7 @@ class Tokenizer(ABC):
             return _TokenizerJson(files, None)
         hint = "; tekken.json is not read: add the tokenizer.json of the model"
         raise ValueError(
-            f"{path} is no tokenizer: give a sentencepiece .model file, or a folder that has "
+            f"{path} is not a tokenizer: give a sentencepiece .model file, or a folder with "
             f"{MODEL} or {JSON}{hint if 'tekken.json' in files.raw else ''}"
         )
 
@@ -148,7 +148,7 @@ class Tokenizer(ABC):
             if not set(self._encode(literal)).isdisjoint(control.values()):
                 raise ValueError(
                     f"{source}: plain text {literal!r} would become a control id; use a tokenizer "
-                    "that keeps them apart"
+                    "that encodes this text otherwise"
                 )
         self._control = control
         longest_first = "|".join(map(re.escape, sorted(control, key=len, reverse=True)))
@@ -205,7 +205,7 @@ class Tokenizer(ABC):
         return self._decode(ids)
 
     def piece(self, id: int) -> str:
-        """What an id stands for, as the vocabulary spells it. ValueError for an id out of range."""
+        """Piece of an id, as spelled in the vocabulary. ValueError for an id out of range."""
         if not 0 <= id < self.vocab_size:
             raise ValueError(f"id {id} is outside the vocabulary of {self.vocab_size}")
         return self._piece(id)

@@ -17,7 +17,7 @@ LINE_CHARACTERS = 1 << 14
 
 
 def train_bpe(texts: Iterable[str], *, vocab_size: int) -> bytes:
-    """The serialized ModelProto of a BPE model learnt from texts.
+    """The serialized ModelProto of a BPE model learned from texts.
 
     `vocab_size` counts everything: 3 special ids, 256 bytes, merged pieces, characters. ValueError
     if the characters alone are more, or the texts do not yield that many.

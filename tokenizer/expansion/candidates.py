@@ -1,8 +1,8 @@
-"""Candidate pieces for a larger vocabulary: learnt from text, or taken from elsewhere.
+"""Candidate pieces for a larger vocabulary: learned from text, or read from files.
 
-A sample of the corpora (`sample_texts`) is what pieces are learnt from (`learn_pieces`) and what
-`expand` counts usefulness on. Pieces of another sentencepiece model (`model_pieces`) and word lists
-(`word_pieces`) are candidates like any other: what none of the sample needs is not taken.
+Pieces are learned (`learn_pieces`) from a sample of the corpora (`sample_texts`), and `expand`
+counts usefulness on the same sample. Pieces of another sentencepiece model (`model_pieces`) and
+word lists (`word_pieces`) are further candidates; `expand` adds only pieces that save tokens there.
 """
 
 import hashlib
@@ -38,7 +38,8 @@ def sample_texts(
 
     Which texts are drawn depends on the seed and on the texts, not on their order; each source is
     read once, keeping no more than its share. A source smaller than its share gives all it has.
-    ValueError: no source, one without text, a text that is no str, a weight or budget below 0.
+    ValueError: no source, a source without text, a text of another type than str, a weight or
+    budget that is not positive.
     """
     if byte_budget <= 0:
         raise ValueError(f"byte_budget={byte_budget}: give the bytes of text to sample, say 100e6")
@@ -80,12 +81,12 @@ def _draw(texts: Iterable[str], share: int, seed: int) -> list[str]:
 
 
 def learn_pieces(texts: Iterable[str], base: ModelProto, *, vocab_size: int) -> list[str]:
-    """The pieces of a sentencepiece BPE model learnt from texts, the most frequent merges first.
+    """Pieces of a sentencepiece BPE model learned from texts, the most frequent merges first.
 
     It cuts text where the base does. `vocab_size` counts bytes and characters too, all of which it
     takes; fewer pieces come back if the texts yield no more. One thread and no path, so that the
-    same texts give the same pieces. ValueError: no text, a text that is no str, `vocab_size` below
-    the number of characters, or a base that `check_base` refuses.
+    same texts give the same pieces. ValueError: no text, a text of another type than str,
+    `vocab_size` below the number of characters, or a base that `check_base` refuses.
     """
     check_base(base)
     trainer, normalizer = base.trainer_spec, base.normalizer_spec
@@ -114,13 +115,13 @@ def learn_pieces(texts: Iterable[str], base: ModelProto, *, vocab_size: int) -> 
         )
     except RuntimeError as error:
         raise ValueError(f"vocab_size={vocab_size} does not suit these texts: {error}") from None
-    learnt = ModelProto()
-    learnt.ParseFromString(model.getvalue())
-    return _pieces(learnt)
+    learned = ModelProto()
+    learned.ParseFromString(model.getvalue())
+    return _pieces(learned)
 
 
-def learnt_size(texts: Iterable[str], *, merges: int) -> int:
-    """The `vocab_size` with which `learn_pieces` finds about so many merges.
+def learned_size(texts: Iterable[str], *, merges: int) -> int:
+    """The `vocab_size` with which `learn_pieces` finds about `merges` merges.
 
     Characters, bytes and special pieces come first in a sentencepiece model.
     """

@@ -8,10 +8,10 @@ and why all of them are reachable: `tokenizer/expansion/merges.py`. PreparedLLM 
 Chinese-Mistral grew their vocabularies so (method.md, sections 2 and 3); the widespread recipe,
 score 0 for every piece of another model, puts new merges before the base's and breaks up English.
 
-Reserved rows `<|sym1|>`, `<|sym2|>`, ... stand at the end, typed UNUSED: no text is ever encoded to
-one, not even its own literal, and sentencepiece, this project's `Tokenizer` and the exported HF
-files agree on that. As user-defined symbols they would be cut out of plain text; as control
-symbols HF would turn the literal into the id. Who needs one later renames and retypes its row.
+Reserved rows `<|sym1|>`, `<|sym2|>`, ... are at the end, with the type UNUSED: no text is encoded
+to one, not even the literal, and sentencepiece, this project's `Tokenizer` and the exported HF
+files agree on that. User-defined symbols would be cut out of plain text; control symbols would make
+HF encode the literal as the id. To use a reserved row later, rename it and change its type.
 """
 
 import itertools
@@ -79,8 +79,8 @@ def expand(
     `candidates` maps an origin (a name for the report) to pieces, spaces in them written U+2581;
     usefulness is counted on `texts`. `protected` texts keep their ids: nothing is added that could
     be merged in them. The same arguments give the same bytes. ValueError: a base
-    that has no BPE or no HF form, no room between base and target, no texts, a text or piece that
-    is no str, a target larger than the candidates allow.
+    that has no BPE or no HF form, no room between base and target, no texts, a text or piece of
+    another type than str, a target larger than the candidates allow.
     """
     room = check_room(base, target_vocab_size, reserved)
     texts, protected = _check_texts(texts), list(protected)
@@ -196,9 +196,9 @@ def _reserved_names(base: ModelProto, count: int) -> list[str]:
 
 
 def _reviving(base: ModelProto, reserved: Iterable[str]) -> set[str]:
-    """What no new piece may be: a part of a base piece, or reserved one, that no text reaches.
+    """Parts of unreachable pieces of the base and of reserved pieces, which no new piece may equal.
 
-    With the part, merging would reach it, and at the base's own high score.
+    With such a part, merging would reach the piece, and at the base's high score.
     """
     bare = bare_processor(base)
     unreached = [

@@ -1,4 +1,4 @@
-"""Which pieces to add, and in which order: BPE training, continued from the base.
+"""Choice and order of new pieces: BPE training, continued from the base.
 
 BPE builds a piece only by joining two neighbours, so a piece needs parts that are pieces, and these
 must win inside it. Appending a ready list of pieces therefore leaves rows that no text reaches
@@ -15,12 +15,12 @@ What follows from it:
   is encoded by itself, and later pieces, scored lower, cannot prevent it.
 - A piece's count is what it saves: every merge leaves one token fewer. A character that the base
   spells in b bytes saves b - 1 tokens each time; this is its count (or 1, for b = 1).
-- Counts never rise as merging goes on, and a part is counted at least as often as the piece made of
+- Counts never rise during merging, and a part is counted at least as often as the piece made of
   it. So order of merging, order of usefulness and order of dependency are one order, and taking
   its first N is the greedy choice of N that keeps dependencies.
-- A part that is no candidate arises where it earns its row by itself, which it does whenever its
-  piece would. If no candidate came to be built on it, it is struck out for good and merging starts
-  again, since what it had joined can now join otherwise; until there is none.
+- A part that is not a candidate arises if its own count is sufficient, which it is whenever the
+  count of its piece is. If no candidate was built from it, the part is excluded and merging starts
+  again, because its symbols can now join otherwise. This repeats until no such part is left.
 - A piece by itself is built from its own parts, their parts, and nothing else. So any choice that
   keeps dependencies leaves its pieces reachable, in the order in which they were merged.
 """
@@ -79,7 +79,7 @@ def choose_merges(
 
 
 def possible_parts(cut: Sequence[str]) -> set[str]:
-    """What a piece may be joined from: the runs of neighbours among the symbols it begins as."""
+    """Possible parts of a piece: runs of neighbours among the symbols of its first cut."""
     return {
         "".join(cut[start:stop])
         for start in range(len(cut))
@@ -167,7 +167,7 @@ def _missing_characters(
 
 
 class _Sample:
-    """The spans while they are merged, and how often each pair that may merge stands in them."""
+    """The spans during merging, and the count of each pair in them that may merge."""
 
     def __init__(self, spans: Counter[Span], symbols: Symbols, admissible: set[str]) -> None:
         self._texts = list(symbols.texts)

@@ -1,7 +1,7 @@
-"""Which candidate pieces may enter the vocabulary: one rule per reason to refuse.
+"""Rules for candidate pieces: one rule per reason to refuse.
 
-A new piece is merged wherever its characters meet, in any text. What it must not disturb is kept
-apart here: with `scripts=("Han",)` every new piece has a Chinese character, so text without one is
+A new piece is merged wherever its characters meet, in any text. The rules protect text that must
+not change: with `scripts=("Han",)` every new piece has a Chinese character, so text without one is
 encoded as before.
 """
 
@@ -26,7 +26,7 @@ SCRIPTS = (
 
 @dataclass
 class Rules:
-    """What a new piece may look like, and how often the sample must need it."""
+    """Form of a new piece, and its smallest frequency in the sample."""
 
     scripts: tuple[str, ...] | None = ("Han",)
     """Every letter is of one of these, and there is one; empty: any script, letters or not. null:
@@ -34,13 +34,13 @@ class Rules:
     max_characters: int = 16
     """At most this long, a leading space not counted."""
     leading_space: bool = True
-    """It may begin with a space, as words do. A space elsewhere is always refused."""
+    """A piece may begin with a space, as words do. A space elsewhere is always refused."""
     digits: bool = False
-    """It may hold decimal digits beside others, which undoes a base's `split_digits`."""
+    """A piece may contain decimal digits with other characters, against a base's `split_digits`."""
     punctuation: bool = False
-    """It may hold punctuation, symbols and other characters that are no letters."""
+    """A piece may contain punctuation, symbols and other characters that are not letters."""
     min_frequency: int = 2
-    """The sample holds it, and merges it, at least this often."""
+    """Smallest number of occurrences, and of merges, in the sample."""
 
     def __post_init__(self) -> None:
         for script in self.scripts or ():

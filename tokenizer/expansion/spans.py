@@ -21,10 +21,10 @@ Span = tuple[int, ...]
 
 
 class Symbols:
-    """What new pieces are merged from: the base's pieces, and the characters that it lacks.
+    """Symbols from which new pieces are merged: the base's pieces, and characters that it lacks.
 
-    Runs of spaces that score below all other pieces (-1e9 in Mistral) are no symbols: they merge
-    after the new pieces, whose scores lie in between.
+    Runs of spaces that score below all other pieces (-1e9 in Mistral) are excluded: they merge
+    after the new pieces, whose scores are between the two.
 
     Attributes:
         texts: symbol -> its text; None where nothing can merge with it (control, bytes, ...).
@@ -81,7 +81,7 @@ class Symbols:
         return Counter({tuple(np.frombuffer(s, np.int32).tolist()): n for s, n in counts.items()})
 
     def occurrences(self, spans: Counter[Span], pieces: Collection[str]) -> Counter[str]:
-        """How often each piece stands in the spans, overlaps counted."""
+        """Number of occurrences of each piece in the spans, overlaps counted."""
         lengths: dict[str, set[int]] = defaultdict(set)
         for piece in pieces:
             lengths[piece[0]].add(len(piece))

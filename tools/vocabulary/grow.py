@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pretrained.safetensors_folder import write_folder
-from tokenizer.expansion.candidates import learn_pieces, learnt_size, read_model
+from tokenizer.expansion.candidates import learn_pieces, learned_size, read_model
 from tokenizer.expansion.expand import Expansion, check_room, expand, padded_rows
 from tokenizer.expansion.rules import main_script
 from tokenizer.folder import CONFIG, MAP, MODEL, read_templates
@@ -134,7 +134,7 @@ def choose_pieces(
         say(f"learning pieces from {sum(len(text.encode()) for text in texts):,} bytes")
         # Twice the room: a later candidate may save more tokens than an earlier one.
         room = check_room(base.model, config.target_vocab_size, config.reserved)
-        size = learnt_size(texts, merges=2 * room)
+        size = learned_size(texts, merges=2 * room)
         candidates = {LEARNED: learn_pieces(texts, base.model, vocab_size=size), **candidates}
     say(f"choosing from {sum(map(len, candidates.values())):,} candidates")
     expansion = expand(

@@ -195,7 +195,7 @@ def test_threads_must_be_positive(small):
 
 def test_nothing_to_open(tmp_path):
     for path in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(ValueError, match="is no tokenizer: give"):
+        with pytest.raises(ValueError, match="is not a tokenizer: give"):
             Tokenizer.open(path)
 
 
@@ -443,8 +443,11 @@ def tied_parts(model: ModelProto) -> None:
         (suffix, "treat_whitespace_as_suffix is on"),
         (symbol_with_space, "a user-defined symbol holds a space"),
         (control_letter, "a control symbol is a single character"),
-        (twice, "piece '</s>' stands twice in the model"),
-        (part_is_no_piece, "piece 'eξ' is joined from 'ξ', which is no piece; add it"),
+        (twice, "piece '</s>' is in the model twice"),
+        (
+            part_is_no_piece,
+            "piece 'eξ' is joined from 'ξ', which is not a piece; add 'ξ', or remove 'eξ'",
+        ),
         (unused_but_reached, "piece 'zz' is unused but sentencepiece merges through it"),
         (tied_overlap, "'zq' ties in score and competes with 'qz'"),
         (tied_chain, "'zqz' ties in score and competes with 'zq'"),

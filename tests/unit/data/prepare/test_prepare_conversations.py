@@ -398,7 +398,7 @@ BAD = [
     (b"a,b\n", "a.csv", {}, r"write the rows as \.jsonl"),
     (many(4), "a.json", {"inputs": ["nothing-*.json"]}, "matches no file"),
     (many(4), "a.json", {"held_out_fraction": 0.999999}, "4 held out"),
-    (many(4), "a.json", {"tokenizer": "nowhere"}, "nowhere is no tokenizer"),
+    (many(4), "a.json", {"tokenizer": "nowhere"}, "nowhere is not a tokenizer"),
     (many(4), "a.json", {"max_tokens": 5}, f"4 x {TOO_LONG}"),
 ]
 

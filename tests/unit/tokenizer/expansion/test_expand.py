@@ -651,7 +651,7 @@ def test_a_base_must_be_bpe_without_a_character_map(base):
         refuse_arguments(other)
     other.CopyFrom(base)
     add(other, base.pieces[300].piece, NORMAL)
-    with pytest.raises(ValueError, match="stands twice"):
+    with pytest.raises(ValueError, match="is in the model twice"):
         refuse_arguments(other)
 
 
