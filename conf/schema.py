@@ -38,7 +38,7 @@ LONGEST_NAME = 200
 MOST_SCALE = 1000
 """Of the embedded sample, which is to be a corpus of minutes."""
 
-RENAMED = {"tasks.data": "tasks.benchmarks"}
+RENAMED = {"tasks.data": "tasks.benchmarks", "tasks.shots_of": "tasks.shots_per_task"}
 """Fields by an earlier name, under which the folders of older runs have them."""
 
 

@@ -77,6 +77,7 @@ FIELDS = {
     "save_total_limit": ("checkpoint.keep_last",),
     "scheduler": ("schedule.kind",),
     "seed": ("demonstration_seed",),
+    "shots_of": ("shots_per_task",),
     "seq_len": ("batch.row_length", "max_tokens"),
     "sequence_len": ("batch.row_length", "max_tokens"),
     "sequence_length": ("batch.row_length", "max_tokens"),

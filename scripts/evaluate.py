@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from conf.command import command, to_continue
+from evaluation.benchmarks.registry import open_tasks
 from evaluation.multiple_choice.accuracy import table
-from evaluation.multiple_choice.config import RESULTS, EvaluateConfig, open_tasks
+from evaluation.multiple_choice.config import RESULTS, EvaluateConfig
 from evaluation.multiple_choice.prompts import write_prompts
 from evaluation.multiple_choice.run import evaluate_tasks
 from model.device import compute_dtype

@@ -1,8 +1,8 @@
-"""Two variants of a benchmark: the one that was published about, and one without its faults.
+"""Two variants of a benchmark: as released, and without faulty rows.
 
-`released` counts every row, so that a score compares with published ones. `cleaned` leaves out, in
-this order, rows that repeat an earlier one (question, options in order, and answer alike), rows
-that are broken, and the option `Null` where the reader names it as a placeholder.
+`released` counts every row, so that a score compares with published ones. `cleaned` omits, in this
+order, rows that repeat an earlier row (same question, options in order and answer), broken rows,
+and the option `Null` where the registry names it as a placeholder.
 """
 
 from dataclasses import replace
@@ -12,33 +12,33 @@ from evaluation.benchmarks.items import Item, Problem, Task
 VARIANTS = ("released", "cleaned")
 
 
-def as_released(task: Task) -> Task:
-    """Every row; `problems` lists those that count as wrong, and those that are doubtful."""
+def released(task: Task) -> Task:
+    """Every row; `problems` lists rows that are scored incorrect and doubtful rows."""
     broken = [
-        Problem(item.place, f"counts as wrong: {item.tags['broken']}")
+        Problem(item.place, f"scored incorrect: {item.tags['broken']}")
         for item in task.items
         if "broken" in item.tags
     ]
     return replace(task, problems=(*task.problems, *broken, *_doubts(task.items)))
 
 
-def as_cleaned(task: Task, placeholder: str | None = None) -> Task:
-    """What can be asked, once each; `problems` lists what was left out, and what is doubtful.
+def cleaned(task: Task, placeholder: str | None = None) -> Task:
+    """Every distinct row that can be asked; `problems` lists omitted and doubtful rows.
 
     Args:
-        placeholder: text of an option that stands for none. It stays where it is the answer, for
-            `none of these` is then what the examiners say.
+        placeholder: text of an option that means "no option". Such an option stays where it is the
+            right answer ("none of these").
     """
     kept, problems = [], []
     first: dict[tuple[str, ...], str] = {}
     for item in task.items:
         key = (item.question, *item.options, str(item.answer))
         if key in first:
-            problems.append(Problem(item.place, f"left out: the same as {first[key]}"))
+            problems.append(Problem(item.place, f"omitted: the same as {first[key]}"))
             continue
         first[key] = item.place
         if "broken" in item.tags:
-            problems.append(Problem(item.place, f"left out: {item.tags['broken']}"))
+            problems.append(Problem(item.place, f"omitted: {item.tags['broken']}"))
         else:
             kept.append(_without(item, placeholder))
     problems += [
@@ -60,7 +60,7 @@ def _without(item: Item, placeholder: str | None) -> Item:
 
 
 def _doubts(items: tuple[Item, ...]) -> list[Problem]:
-    """Rows that are asked although no answer to them, or not only one, can be right."""
+    """Rows that are asked although no answer, or more than one answer, is right."""
     problems = []
     first: dict[tuple[str, frozenset[str]], Item] = {}
     for item in items:
@@ -70,10 +70,8 @@ def _doubts(items: tuple[Item, ...]) -> list[Problem]:
         if not item.question:
             problems.append(Problem(item.place, "doubtful: options without a question"))
         if item.options.count(right) > 1:
-            problems.append(Problem(item.place, "doubtful: the right option is there twice"))
+            problems.append(Problem(item.place, "doubtful: two options have the right text"))
         twin = first.setdefault((item.question, frozenset(item.options)), item)
         if twin.options[twin.answer] != right:
-            problems.append(
-                Problem(item.place, f"doubtful: {twin.place} gives another answer to the same")
-            )
+            problems.append(Problem(item.place, f"doubtful: {twin.place} has another answer to it"))
     return problems

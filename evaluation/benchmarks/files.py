@@ -1,7 +1,7 @@
-"""Released files: found in a folder, read whole as UTF-8, fingerprinted, cut into rows.
+"""Released files: search in a folder, reading as UTF-8, fingerprints, rows of tables.
 
-A file is named in reports by its path below the folder that it was found in, so that a report
-reads the same on every machine.
+Reports name a file by its path relative to the benchmark's folder, so that they are equal on every
+machine.
 """
 
 import csv
@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 Root = Path | zipfile.Path
-"""A folder, or one inside a zip."""
+"""A folder, or a folder inside a zip."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Reads files below one folder and remembers what they were.
+    """Reader of the files of one folder that records their digests.
 
     Attributes:
-        base: file names in reports are relative to it.
+        base: folder to which file names in reports are relative.
         digests: sha256 by file name; a zip is one file.
     """
 
@@ -31,22 +31,22 @@ class Reading:
     digests: dict[str, str] = field(default_factory=dict)
 
     def label(self, path: Root) -> str:
-        """How reports name a file."""
+        """Name of a file in reports."""
         return str(path).removeprefix(f"{self.base}/")
 
     def open_zip(self, path: Path) -> zipfile.Path:
-        """The top of a zip; ValueError if it is none."""
+        """Top folder of a zip; ValueError if the file is not a zip."""
         content = self._bytes(path)
         self._remember(path, content)
         try:
             archive = zipfile.ZipFile(io.BytesIO(content))
         except (zipfile.BadZipFile, NotImplementedError) as error:
             raise ValueError(f"{path} is not a zip ({error}); fetch it again") from None
-        archive.filename = str(path)  # a name for its members, as if it had been opened by name
+        archive.filename = str(path)  # gives its members a path
         return zipfile.Path(archive)
 
     def text(self, path: Root) -> str:
-        """A whole file without its byte order mark; ValueError names the line not in UTF-8."""
+        """Text of a file without byte order mark; ValueError names a line that is not UTF-8."""
         content = self._bytes(path)
         if isinstance(path, Path):
             self._remember(path, content)
@@ -63,25 +63,28 @@ class Reading:
         return text
 
     def json(self, path: Root) -> Any:
-        """What a JSON file holds; ValueError names the line where it is none."""
+        """Content of a JSON file; ValueError names the invalid line."""
         text, label = self.text(path), self.label(path)
         try:
             content = json.loads(text)
             json.dumps(content, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:  # half of an escaped pair could not be tokenized
+        except UnicodeEncodeError as error:  # a lone surrogate cannot be tokenized
             raise ValueError(f"{label}: lone surrogate {error.object[error.start]!a}") from None
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{label}, line {error.lineno}: not JSON ({error.msg}); fetch it again"
             ) from None
-        except (ValueError, RecursionError) as error:  # a number too long for int, nested too deep
-            raise ValueError(f"{label}: not JSON of a release ({error}); fetch it again") from None
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # number too long, or deep nesting
+            raise ValueError(f"{label}: not valid JSON ({error}); fetch it again") from None
         return content
 
     def _bytes(self, path: Root) -> bytes:
         try:
             return path.read_bytes()
-        # RuntimeError: a password is asked for; NotImplementedError: an unknown compression.
+        # RuntimeError: password needed; NotImplementedError (its subclass): unknown compression.
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
             raise ValueError(f"{path} cannot be read ({error}); fetch it again") from None
 
@@ -92,8 +95,8 @@ class Reading:
 class Row(NamedTuple):
     """A row of a table.
 
-    Spaces and line ends around a cell are not part of it: in prompts they would change the tokens
-    beside them. Nothing else is changed.
+    Spaces and line ends around a cell are removed, because in prompts they would change the
+    neighbouring tokens. Nothing else is changed.
     """
 
     cells: list[str]
@@ -101,13 +104,13 @@ class Row(NamedTuple):
 
 
 def find(task: str, data: Path, folder: str, names: tuple[str, ...], origin: str) -> Path:
-    """The first of `names` in `data`, or in the folder `folder` of it or of one of its folders.
+    """First of `names` in `data`, in its folder `folder`, or in that folder of a subfolder.
 
-    A `data` that is a file is the answer itself.
+    If `data` is a file, it is the result.
 
     Raises:
-        ValueError: there is none (says what was looked for, where, and where to get it), or they
-            are in more than one folder.
+        ValueError: nothing was found (the message names the files, the folders searched and the
+            origin), or several folders have them.
     """
     if data.is_file():
         kinds = {Path(name).suffix for name in names} - {""}
@@ -115,7 +118,7 @@ def find(task: str, data: Path, folder: str, names: tuple[str, ...], origin: str
             raise ValueError(f"benchmarks={data}: {task} is read from {' or '.join(sorted(kinds))}")
         return data
     if not data.is_dir():
-        raise ValueError(f"benchmarks={data}: no such folder; give the one that holds {folder}/")
+        raise ValueError(f"benchmarks={data}: no such folder; give the parent of {folder}/")
     places = [data, data / folder, *sorted(data.glob(f"*/{folder}"))]
     hits = [
         found
@@ -125,26 +128,26 @@ def find(task: str, data: Path, folder: str, names: tuple[str, ...], origin: str
     if not hits:
         looked = ", ".join(str(place) for place in (data, data / folder, data / "*" / folder))
         raise ValueError(
-            f"benchmarks={data}: nothing of {task} there; looked for {' or '.join(names)} in "
+            f"benchmarks={data}: contains no files of {task}; looked for {' or '.join(names)} in "
             f"{looked}; put {origin} there"
         )
     if len(hits) > 1:
         raise ValueError(
-            f"benchmarks={data}: {task} is there twice ({hits[0]} and {hits[1]}); name one of them"
+            f"benchmarks={data}: {task} occurs twice ({hits[0]} and {hits[1]}); name one of the two"
         )
     return hits[0]
 
 
 def read_rows(reading: Reading, path: Root, columns: int) -> list[Row]:
-    """The rows of a comma-separated file; a cell may hold line breaks, empty lines are passed over.
+    """Rows of a comma-separated file; cells may contain line breaks, empty lines are skipped.
 
-    A row's place is the line it starts in.
+    The place of a row is its first line.
 
     Raises:
-        ValueError: names the line whose quotes or number of cells are wrong.
+        ValueError: quotes or number of cells of a line are wrong; the message names the line.
     """
     text, label = reading.text(path), reading.label(path)
-    # A quotation mark that is never closed is an error, not a cell that swallows the file.
+    # strict: an unclosed quotation mark is an error; otherwise the cell would contain the rest.
     table = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[Row] = []
     line = 1
@@ -161,5 +164,5 @@ def read_rows(reading: Reading, path: Root, columns: int) -> list[Row]:
                 )
             rows.append(Row([cell.strip() for cell in cells], place))
     except csv.Error as error:
-        raise ValueError(f"{label}, line {line}: {error}; mend its quotation marks") from None
+        raise ValueError(f"{label}, line {line}: {error}; correct its quotation marks") from None
     return rows

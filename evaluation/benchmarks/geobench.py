@@ -1,9 +1,8 @@
 """GeoBench as JiuZhou scored it: two tables without a header row.
 
-`geobench_npee`: questions of China's entrance examination for graduate studies, four options, of
-which the last is the word `Null` where there were three. It is asked as it is (a model that is
-told of four options may choose it); the cleaned variant drops it. `geobench_aptest`: AP study
-questions, five options.
+`geobench_npee`: questions of China's entrance examination for graduate studies, four options; the
+last option is the word `Null` in questions with three options. The released variant keeps this
+option, the cleaned variant omits it. `geobench_aptest`: AP study questions, five options.
 """
 
 from pathlib import Path
@@ -31,7 +30,7 @@ ORIGIN = "GeoBench/ of github.com/THU-ESIS/JiuZhou, folder evaluation"
 
 
 def read_geobench(name: str, data: Path) -> Task:
-    """One of `TABLES`, every row of it; ValueError names the file and line that is malformed."""
+    """Every row of one of `TABLES`; ValueError names the malformed file and line."""
     table = TABLES[name]
     path = find(name, data, "GeoBench", (table.file,), ORIGIN)
     reading = Reading(path.parent)

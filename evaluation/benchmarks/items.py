@@ -1,9 +1,9 @@
-"""Multiple-choice questions as every reader gives them and every scorer takes them."""
+"""Multiple-choice questions: the result of every reader and the input of every scoring."""
 
 from dataclasses import dataclass, field
 
 LETTERS = "ABCDEFGHIJ"
-"""Names of the options, in order."""
+"""Letters of the options, in order."""
 
 
 @dataclass(frozen=True)
@@ -11,17 +11,16 @@ class Item:
     """One question.
 
     Attributes:
-        id: unique within its task and the same whenever it is read.
-        subject: of the task's `categories`.
-        options: texts, the first of which is A.
-        answer: the place of the right one.
-        place: file and line (or row) it was read from, for reports.
-        cloze: a sentence start that the right option completes; None: there is none, and the
-            question itself is completed.
+        id: unique within its task, and stable between readings.
+        subject: one of the task's `categories`.
+        options: texts, in the order of `LETTERS`.
+        answer: index of the right option.
+        place: file and line (or row), for messages.
+        cloze: start of a sentence that the right option completes; None: the question is completed.
         distractors: wrong completions of the cloze; empty: the other options.
-        tags: what else is known of it, to report by (for instance how often a fact was shown).
-            `broken`, where it is there, says why the question cannot be asked: such an item is
-            never sent to a model and counts as wrong, and its `answer` may lie beyond `options`.
+        tags: further properties to report by (for instance `exposures`). `broken` is the reason
+            that a question cannot be asked: such an item is never sent to a model and is scored
+            incorrect, and its `answer` may exceed `options`.
     """
 
     id: str
@@ -36,17 +35,17 @@ class Item:
 
     @property
     def letters(self) -> str:
-        """The letters that the options go by."""
+        """Letters of the options."""
         return LETTERS[: len(self.options)]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A row that cannot be asked as it was released, or that no answer may do justice to.
+    """A faulty or doubtful row of a release.
 
     Attributes:
         place: file and line.
-        reason: what is wrong with it.
+        reason: fault and consequence.
     """
 
     place: str
@@ -58,16 +57,15 @@ class Task:
     """A benchmark.
 
     Attributes:
-        name: what it is asked for by; `variant` belongs to it.
-        variant: `released` (every row that was counted in published figures) or `cleaned`.
-        language: of the questions, `en` or `zh`; prompts follow it unless told otherwise.
-        items: the questions, in the order of the files.
-        demonstrations: solved questions of each subject, in the order of the files, to precede the
-            others; empty where none were released.
-        categories: of each subject, in the order of reports.
-        titles: how a prompt names each subject.
-        problems: rows that were left out, that count as wrong whatever is answered (those tagged
-            `broken`), or that are asked although doubtful; the reason says which.
+        name: name in the registry.
+        variant: `released` (every row that published figures count) or `cleaned`.
+        language: of the questions, `en` or `zh`; the default of the prompt's language.
+        items: questions, in the order of the files.
+        demonstrations: solved questions of each subject, in the order of the files; empty where
+            none were released.
+        categories: category of each subject, in the order of reports.
+        titles: name of each subject in prompts.
+        problems: rows that were omitted, are scored incorrect (tag `broken`), or are doubtful.
         files: sha256 of each file that was read, by name.
     """
 

@@ -1,9 +1,9 @@
 """The multiple-choice parts of K2's GeoBench, in the JSON files of its repository.
 
 `k2_npee_choice` and `k2_npee_tf` (true or false) come from geobench_npee.json, `k2_apstudy` from
-geobench_apstudy.json. These are close relatives of JiuZhou's tables, but not the same rows, and K2
-asked them by another protocol: figures of the two are not comparable. Its other parts (terms,
-completions, essays) have no options and are not read.
+geobench_apstudy.json. The rows differ from those of JiuZhou's tables, and K2 used another protocol,
+so the figures of the two are not comparable. K2's other parts (terms, completions, essays) have no
+options and are not read.
 """
 
 import re
@@ -27,12 +27,12 @@ _OPTION = re.compile(rf"^([{LETTERS}])\. ", re.MULTILINE)
 
 
 def read_k2(name: str, data: Path) -> Task:
-    """One of `FILES`, every question of it.
+    """Every question of one of `FILES`.
 
-    Options are put in the order of their letters, which a few questions print otherwise.
+    Options are sorted by letter; a few questions list them in another order.
 
     Raises:
-        ValueError: names the file and the number of the question that is malformed.
+        ValueError: a question is malformed; the message names file and number.
     """
     path = find(name, data, "k2", (FILES[name],), ORIGIN)
     reading = Reading(path.parent)
@@ -64,18 +64,18 @@ def read_k2(name: str, data: Path) -> Task:
 
 def _list(content: Any, label: str) -> list[Any]:
     if not isinstance(content, list) or not content:
-        raise ValueError(f"{label}: must hold a list of questions; fetch the file again")
+        raise ValueError(f"{label}: must be a list of questions; fetch the file again")
     return content
 
 
 def _pairs(content: Any, part: str, label: str) -> list[tuple[str, str]]:
-    """Questions and answers of a part, which the file keeps in two lists."""
+    """Pairs of question and answer, which are two lists in the file."""
     held = content.get(part) if isinstance(content, dict) else None
     fields = held if isinstance(held, dict) else {}
     questions, answers = fields.get("question"), fields.get("answer")
     if not _are_texts(questions) or not _are_texts(answers) or len(questions) != len(answers):
         raise ValueError(
-            f"{label}: `{part}` must hold `question` and `answer`, two lists of texts of the same "
+            f"{label}: `{part}` must have `question` and `answer`, two lists of texts of the same "
             "length; fetch the file again"
         )
     return list(zip(questions, answers, strict=True))
@@ -91,7 +91,7 @@ def _choice_item(id: str, text: str, answer: str, place: str) -> Item:
     if not choose or len(pieces) < 5 or pieces[0].strip():
         raise ValueError(
             f"{place}: must be a question, the line 'Choose from:', and options, each on a line "
-            "that begins with its letter as in 'A. '"
+            "that begins with its letter, as in 'A. '"
         )
     labelled = list(zip(pieces[1::2], pieces[2::2], strict=True))
     return _labelled_item(id, question, labelled, answer, place)
@@ -114,7 +114,7 @@ def _statement_item(id: str, text: str, answer: str, place: str) -> Item:
 def _ap_item(id: str, row: Any, place: str) -> Item:
     """An item of {"question": {"stem", "choices": [{"text", "label"}]}, "answerKey"}.
 
-    The `id` of the file is not used: it is the same in every row.
+    The file's `id` is not used, because it is equal in every row.
     """
     try:
         stem, answer = row["question"]["stem"], row["answerKey"]
@@ -133,7 +133,7 @@ def _ap_item(id: str, row: Any, place: str) -> Item:
 def _labelled_item(
     id: str, question: str, labelled: list[tuple[str, str]], answer: str, place: str
 ) -> Item:
-    """An item of options that carry their letters; broken if the key names none, or two of them."""
+    """An item whose options have letters; broken if the key names none or two of them."""
     answer = answer.strip()
     key = letter_index(answer, len(LETTERS), place)
     for letter, _ in labelled:
@@ -145,7 +145,7 @@ def _labelled_item(
         key = letters.index(answer)
         broken = missing_texts(options, key)
     else:
-        broken = f"{letters.count(answer)} options are lettered {answer}, the right one"
+        broken = f"{letters.count(answer)} options have the letter {answer}, the right one"
     return Item(
         id=id,
         subject=id.partition("/")[0],

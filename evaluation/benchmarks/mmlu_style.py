@@ -1,8 +1,8 @@
 """MMLU, C-Eval and CMMLU: a table per subject and split, in a zip or a folder, and mapping.json.
 
-`mapping.json` gives each subject a name for prompts and one of four categories:
-{"astronomy": {"name": "astronomy", "category": "STEM"}, ...}. C-Eval's test answers were never
-published, so that its validation split is what is scored.
+`mapping.json` maps each subject to a name for prompts and one of four categories:
+{"astronomy": {"name": "astronomy", "category": "STEM"}, ...}. C-Eval's test answers are not
+published, so its validation split is scored.
 """
 
 from collections.abc import Iterable
@@ -17,19 +17,19 @@ CATEGORIES = ("STEM", "Social Sciences", "Humanities", "Other")
 
 
 class Exam(NamedTuple):
-    """How a benchmark was released."""
+    """Files of a release."""
 
     language: str
     split: str
-    """The one that is scored; demonstrations are those of `dev`."""
+    """Scored split; demonstrations are from `dev`."""
     file: str
-    """Name of a table."""
+    """Name of a table file."""
     columns: str
-    """First row of a table; empty: there is none."""
+    """First row of a table; empty: tables have no header."""
     more: str
-    """Columns that follow in `dev`."""
+    """Additional columns in `dev`."""
     zips: tuple[str, ...]
-    """Names of the archive: JiuZhou's, then the one of the benchmark's authors."""
+    """Names of the archive: JiuZhou's, then that of the benchmark's authors."""
 
 
 EXAMS = {
@@ -54,10 +54,10 @@ EXAMS = {
 
 
 def read_exam(name: str, data: Path) -> Task:
-    """One of `EXAMS`, every row of the scored split, with the solved questions of `dev`.
+    """Every row of the scored split of one of `EXAMS`, with the solved questions of `dev`.
 
     Raises:
-        ValueError: a file is missing or unexpected, or names the file and line that is malformed.
+        ValueError: a file is missing or unexpected, or a line is malformed; the message names it.
     """
     exam = EXAMS[name]
     origin = f"{exam.zips[0]} and mapping.json of github.com/THU-ESIS/JiuZhou, evaluation/{name},"
@@ -82,7 +82,7 @@ def read_exam(name: str, data: Path) -> Task:
         categories={subject: mapping[subject]["category"] for subject in order},
         titles={subject: mapping[subject]["name"] for subject in order},
         problems=tuple(
-            Problem(item.place, f"left out of the demonstrations: {item.tags['broken']}")
+            Problem(item.place, f"omitted from the demonstrations: {item.tags['broken']}")
             for table in dev.values()
             for item in table
             if "broken" in item.tags
@@ -92,11 +92,11 @@ def read_exam(name: str, data: Path) -> Task:
 
 
 def _top(root: Root, name: str) -> Root:
-    """The folder of a zip that holds the splits."""
+    """Folder of the splits inside a zip."""
     for top in (root, root / "data", root / name):
         if (top / "dev").is_dir():
             return top
-    raise ValueError(f"{root}: no folder dev/ in it; it is not a released {name}")
+    raise ValueError(f"{root}: no folder dev/ in it; fetch the release of {name} again")
 
 
 def _read_mapping(reading: Reading, origin: str) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _read_mapping(reading: Reading, origin: str) -> dict[str, Any]:
         raise ValueError(f"{path}: no such file; put {origin} into {reading.base}")
     mapping = reading.json(path)
     if not isinstance(mapping, dict) or not mapping:
-        raise ValueError(f"{path}: must hold an object of subjects, each with name and category")
+        raise ValueError(f"{path}: must be an object of subjects, each with name and category")
     for subject, said in mapping.items():
         if not isinstance(said, dict) or not isinstance(said.get("name"), str):
             raise ValueError(f"{path}: subject {subject!r} has no name; fetch the file again")
@@ -122,7 +122,7 @@ def _file(exam: Exam, subject: str, split: str) -> str:
 
 
 def _check_files(reading: Reading, folder: Root, names: list[str]) -> None:
-    """Refuse tables that mapping.json does not know, and subjects without a table."""
+    """ValueError for tables that mapping.json does not name, and for subjects without a table."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; fetch all of the release")
     there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
@@ -148,7 +148,7 @@ def _read_table(reading: Reading, root: Root, exam: Exam, subject: str, split: s
     path = root / split / _file(exam, subject, split)
     if not exam.columns:
         rows = read_rows(reading, path, 6)
-        # Numbered from 0, as the tables of the other two number theirs.
+        # Numbered from 0, like the ids in the tables of C-Eval and CMMLU.
         return [
             row_item(f"{subject}/{split}/{n}", subject, row.cells, row.place)
             for n, row in enumerate(rows)
@@ -161,8 +161,8 @@ def _read_table(reading: Reading, root: Root, exam: Exam, subject: str, split: s
     for row in rows:
         number, *cells = row.cells[:7]
         if number in items:
-            raise ValueError(f"{row.place}: id {number!r} is there twice; give each row its own")
+            raise ValueError(f"{row.place}: id {number!r} occurs twice; give each row its own id")
         items[number] = row_item(f"{subject}/{split}/{number}", subject, cells, row.place)
     if not items:
-        raise ValueError(f"{header.place}: no question follows; fetch the file again")
+        raise ValueError(f"{header.place}: the table has no question; fetch the file again")
     return list(items.values())

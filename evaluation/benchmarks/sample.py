@@ -1,6 +1,7 @@
-"""The questions about the facts of the embedded sample, as tasks `sample_en` and `sample_zh`."""
+"""Questions about the facts of the embedded sample: tasks `sample_en` and `sample_zh`."""
 
 from functools import cache
+from pathlib import Path
 
 from data.sample.probes import Question, questions
 from evaluation.benchmarks.items import Item, Task
@@ -11,16 +12,17 @@ TITLES = {
 }
 
 
-def read_sample(language: str) -> Task:
+def read_sample(name: str, data: Path) -> Task:
     """One question per fact, general ones first; subjects are the two domains.
 
-    The tags say whether a fact is `invented` (true, false), in how many documents of each source it
-    is stated (`exposures`, 0 for controls), its `domain`, `relation` and `fact_id`. There are no
-    demonstrations: every question asks for a fact that some model is trained on, so that a solved
-    one would tell it.
+    Tags of a question: `invented` (true, false), `exposures` (number of documents of each source
+    that state the fact, 0 for controls), `domain`, `relation` and `fact_id`. There are no
+    demonstrations, because a solved question would reveal a fact that models are trained on.
     """
+    del data  # the questions are generated
+    language = name.removeprefix("sample_")
     return Task(
-        name=f"sample_{language}",
+        name=name,
         variant="released",
         language=language,
         items=tuple(_item(q) for q in _questions() if q.language == language),
@@ -32,7 +34,7 @@ def read_sample(language: str) -> Task:
 
 @cache
 def _questions() -> tuple[Question, ...]:
-    """Of both languages: drawing them takes longer than all the rest."""
+    """Questions in both languages; generating them takes most of the time."""
     return tuple(questions())
 
 

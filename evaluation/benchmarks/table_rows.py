@@ -1,21 +1,21 @@
-"""Rows of released files -> items, with a judgement whether they can be asked."""
+"""Items from rows of released files; rows that cannot be asked are tagged `broken`."""
 
 from evaluation.benchmarks.items import LETTERS, Item
 
 
 def letter_index(letter: str, options: int, place: str) -> int:
-    """Which option a letter names; ValueError if it names none of so many."""
+    """Index of the option that a letter names; ValueError if there is none."""
     letters = LETTERS[:options]
     if len(letter) != 1 or letter not in letters:
         raise ValueError(
-            f"{place}: the answer is {letter[:40]!r}, none of {letters}; correct it, or remove the "
-            "row if it is a header"
+            f"{place}: the answer is {letter[:40]!r}, but must be one of {letters}; correct it, or "
+            "remove the row if it is a header"
         )
     return letters.index(letter)
 
 
 def missing_texts(options: list[str], answer: int) -> str:
-    """Why a question cannot be asked: which options have no text; empty if all have one."""
+    """Reason that a question cannot be asked (options without text); empty: none."""
     empty = [LETTERS[n] for n, option in enumerate(options) if not option]
     if len(empty) == len(options):
         return "no option has a text"
@@ -24,12 +24,12 @@ def missing_texts(options: list[str], answer: int) -> str:
 
 
 def row_item(id: str, subject: str, cells: list[str], place: str) -> Item:
-    """An item of a row of question, options, and letter of the right one.
+    """Item from a row of question, options and letter of the right option.
 
     A row with an empty option is kept under the tag `broken`.
 
     Raises:
-        ValueError: the letter names no column of options.
+        ValueError: the letter does not name an option.
     """
     question, *options, letter = cells
     answer = letter_index(letter, len(options), place)

@@ -1,7 +1,7 @@
-"""Questions put to a model in memory: prepared once, asked as often as one likes.
+"""Answers of a model in memory to the questions of a task: prepare them once, ask repeatedly.
 
-Questions go to all processes together, and every process learns all answers; which one computes
-which does not matter.
+All processes get all questions and return all predictions; the assignment of questions to
+processes does not change them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from tqdm import tqdm
 from evaluation.benchmarks.items import Item, Task
 from evaluation.multiple_choice.accuracy import accuracy
 from evaluation.multiple_choice.config import AskConfig
-from evaluation.multiple_choice.encode import Encoded, check_lengths, encode_prompts
+from evaluation.multiple_choice.encode import check_lengths, encode_prompts
 from evaluation.multiple_choice.predictions import Prediction, predict
 from evaluation.multiple_choice.prompts import Prompt, write_prompts
 from evaluation.scoring.loglikelihood import BATCH_TOKENS, score
@@ -24,35 +24,41 @@ from training.distributed import World
 
 
 @dataclass(frozen=True)
-class Question:
-    """One question, ready to be asked; what cannot be asked has no prompt."""
+class PreparedItem:
+    """An item with its prompt as text and as ids.
+
+    Attributes:
+        prompt, request: None for a broken item, which is not asked.
+        boundary_shift: ids of the context that are scored with the answers; see `encode`.
+    """
 
     item: Item
-    prompt: Prompt | None
-    encoded: Encoded | None
+    prompt: Prompt | None = None
+    request: Request | None = None
+    boundary_shift: int = 0
 
 
 def prepare(
     task: Task, config: AskConfig, tokenizer: Tokenizer, shape: ModelConfig
-) -> list[Question]:
-    """The questions of a task as this model reads them.
+) -> list[PreparedItem]:
+    """Prompts and ids of all questions of a task.
 
     Raises:
-        ValueError: they cannot be asked as the configuration says.
+        ValueError: a question cannot be asked with this configuration.
     """
     prompts = write_prompts(task, config)
     asked = [prompt for prompt in prompts if prompt is not None]
     encoded = encode_prompts(asked, tokenizer)
-    check_lengths(asked, encoded, shape)
+    check_lengths(asked, [request for request, _ in encoded], shape)
     following = iter(encoded)
     return [
-        Question(item, prompt, None if prompt is None else next(following))
+        PreparedItem(item) if prompt is None else PreparedItem(item, prompt, *next(following))
         for item, prompt in zip(task.items, prompts, strict=True)
     ]
 
 
 def accuracies(
-    tasks: Mapping[str, Sequence[Question]],
+    tasks: Mapping[str, Sequence[PreparedItem]],
     model: Mistral,
     config: AskConfig,
     world: World,
@@ -61,18 +67,17 @@ def accuracies(
 ) -> dict[str, dict[str, float | None]]:
     """Accuracy and mean margin of prepared tasks, in memory: {task: {micro, macro, margin}}.
 
-    All processes call it, and all get the same. The model may be sharded and in training.
+    All processes call it and get the same result. The model may be sharded and in training.
     """
     found = {}
-    for name, questions in tasks.items():
-        nats = answer(questions, model, config.scoring, world, batch_tokens)
-        whole = accuracy([conclude(q, n) for q, n in zip(questions, nats, strict=True)])
+    for name, items in tasks.items():
+        whole = accuracy(answer(items, model, config.scoring, world, batch_tokens))
         found[name] = {"micro": whole.micro, "macro": whole.macro, "margin": whole.margin}
     return found
 
 
 def answer(
-    questions: Sequence[Question],
+    items: Sequence[PreparedItem],
     model: Mistral,
     scoring: str,
     world: World,
@@ -80,48 +85,54 @@ def answer(
     *,
     known: Mapping[Request, tuple[float, ...]] | None = None,
     bar: tqdm | None = None,
-) -> list[tuple[float, ...]]:
-    """Nats of every choice of every question, on every process; () for what cannot be asked."""
+) -> list[Prediction]:
+    """Predictions for all items, on every process.
+
+    Args:
+        known: `Prediction.nats` of requests that need no scoring.
+        bar: progress in questions.
+
+    Raises:
+        ValueError: a log-likelihood is not finite.
+    """
     known = known or {}
-    found: dict[int, tuple[float, ...]] = {}
-    asked = []
-    for n, question in enumerate(questions):
-        if question.encoded is None:
-            found[n] = ()
-        elif question.encoded.request in known:
-            found[n] = known[question.encoded.request]
-        else:
-            asked.append(n)
-    requests = [e.request for n in asked if (e := questions[n].encoded) is not None]
-    mine = {}
+    asked = [n for n, i in enumerate(items) if i.request is not None and i.request not in known]
+    mine: dict[int, tuple[float, ...]] = {}
+    requests = [request for n in asked if (request := items[n].request) is not None]
     if requests:
-        options = {"batch_tokens": batch_tokens, "world": world, "context": scoring == "perplexity"}
-        for index, scored in score(model, requests, **options):
-            mine[asked[index]] = _nats(questions[asked[index]], scored, scoring)
+        scores = score(
+            model,
+            requests,
+            batch_tokens=batch_tokens,
+            world=world,
+            context=scoring == "perplexity",
+        )
+        for index, scored in scores:
+            mine[asked[index]] = _per_choice(items[asked[index]], scored, scoring)
             if bar is not None and bar.n < (bar.total or 0):
                 bar.update(min(world.size, bar.total - bar.n))
+    found: dict[int, tuple[float, ...]] = {}
     for part in world.gather(mine):
         found |= part
-    return [found[n] for n in range(len(questions))]
+    predictions = []
+    for n, one in enumerate(items):
+        nats = () if one.request is None else known.get(one.request) or found[n]
+        predictions.append(predict(one.item, one.prompt, nats))
+    return predictions
 
 
-def _nats(question: Question, scored: Scored, scoring: str) -> tuple[float, ...]:
-    """What the choices are compared by; see `Prediction`."""
-    assert question.encoded is not None
-    assert question.prompt is not None
-    request, endings = question.encoded.request, scored.endings
+def _per_choice(one: PreparedItem, scored: Scored, scoring: str) -> tuple[float, ...]:
+    """Negative log-likelihoods of the choices in the unit of `Prediction.nats`."""
+    assert one.request is not None
+    assert one.prompt is not None
+    request, endings = one.request, scored.endings
     if scoring == "letters":
         return endings
     if scoring == "cloze":
-        sizes = [len(choice.encode()) for choice in question.prompt.choices]
+        sizes = [len(choice.encode()) for choice in one.prompt.choices]
         return tuple(nats / size for nats, size in zip(endings, sizes, strict=True))
-    context = len(request.prefix) + len(request.body) - 1  # BOS is given
+    context = len(request.prefix) + len(request.body) - 1  # BOS is not predicted
     return tuple(
         (scored.context + nats) / (context + len(ids))
         for nats, ids in zip(endings, request.endings, strict=True)
     )
-
-
-def conclude(question: Question, nats: Sequence[float]) -> Prediction:
-    """The prediction that follows from the nats of the choices."""
-    return predict(question.item, question.prompt, nats)

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from evaluation.multiple_choice.answer import Question, accuracies, prepare
-from evaluation.multiple_choice.config import AskConfig, check_tasks, open_tasks
+from evaluation.benchmarks.registry import check_tasks, open_tasks
+from evaluation.multiple_choice.answer import PreparedItem, accuracies, prepare
+from evaluation.multiple_choice.config import AskConfig
 from evaluation.scoring.loglikelihood import BATCH_TOKENS
 from model.config import ModelConfig
 from model.transformer import Mistral
@@ -14,23 +15,23 @@ from training.distributed import World
 
 @dataclass(kw_only=True)
 class TasksConfig(AskConfig):
-    """Which questions are asked during training, and how often."""
+    """Benchmarks during training, and their frequency."""
 
     names: list[str] = field(default_factory=list)
-    """Tasks, or groups of them; none: nothing is asked."""
+    """Tasks, or groups of tasks; empty: no benchmarks."""
     benchmarks: str | None = None
-    """Folder of the benchmarks' files; the tasks of the embedded sample need none."""
+    """Folder of the benchmarks' files; not needed for the embedded sample."""
     variant: str = "cleaned"
     """`released` or `cleaned` rows, or `both`."""
     every: int = 1000
-    """Steps between two rounds; the start and the last step are always asked."""
+    """Steps between evaluations; the start and the last step are always evaluated."""
     batch_tokens: int = BATCH_TOKENS
     """Tokens of a forward pass."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.names:
-            check_tasks(self.names, self.variant, self.shots_of)
+            check_tasks(self.names, self.variant, self.shots_per_task)
         for name in ("every", "batch_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"tasks.{name}={getattr(self, name)}: must be at least 1")
@@ -40,7 +41,7 @@ class TasksConfig(AskConfig):
 class TrainingTasks:
     """Prepared questions of every task; false without tasks."""
 
-    questions: Mapping[str, Sequence[Question]]
+    questions: Mapping[str, Sequence[PreparedItem]]
     config: TasksConfig
 
     def __bool__(self) -> bool:

@@ -55,7 +55,7 @@ class ModelAdapter(LM):
             place = f"{requests[members[0]].task_name}: {context[-40:]!r}"
             prompts.append(Prompt("", context, "", endings, 0, place))
         encoded = encode_prompts(prompts, self.tokenizer)
-        scores = self._score([one.request for one in encoded])
+        scores = self._score([request for request, _ in encoded])
         found = {
             n: (-nats, greedy)
             for members, scored in zip(groups.values(), scores, strict=True)

@@ -1,9 +1,8 @@
-"""What a model answered, question by question, in files that survive interruption.
+"""Predictions of a model, one per question, in files that the same command continues.
 
 `<task>.jsonl` has a line per question in the order of the task, appended and forced to disk in
-blocks; `<task>.settings.json` beside it says what they were made from. The same command goes on
-behind the last whole block, another one is refused, so that a file is the same however often it was
-interrupted.
+blocks; `<task>.settings.json` next to it has the settings. The same command continues after the
+last complete block, a different command is refused, so that interruptions do not change a file.
 """
 
 import json
@@ -20,19 +19,19 @@ from storage.journal import cut_lines, open_journal, settings_file
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer.
+    """Answer of a model to one question.
 
     Attributes:
         id: of the question.
-        answer: letter of the right choice; in a cloze with distractors that is A, they follow.
-        prediction: letter of the likeliest choice, or letters if several are exactly as likely;
-            empty if the question is broken.
-        correct: 1 or 0, or 1/n if n choices are likeliest and the right one is among them: what
-            drawing one of them scores on average.
-        nats: negative log-likelihood of each choice: `letters` as it is, `perplexity` per id of the
-            whole prompt, `cloze` per UTF-8 byte of the choice.
-        margin: nats by which the right choice is likelier than the likeliest wrong one; None if the
-            question is broken or has no other choice.
+        answer: letter of the right choice; A in a cloze with distractors, which follow it.
+        prediction: letter of the likeliest choice, or letters of equally likely ones; empty if the
+            question is broken.
+        correct: 1 or 0, or 1/n if n choices are likeliest and the right choice is one of them: the
+            mean score of drawing one of them.
+        nats: negative log-likelihood of each choice, in nats: `letters` unscaled, `perplexity` per
+            id of the whole prompt, `cloze` per UTF-8 byte of the choice.
+        margin: difference in log-likelihood between the right choice and the likeliest wrong one;
+            None if the question is broken or has one choice.
         tags: of the question.
     """
 
@@ -47,18 +46,21 @@ class Prediction:
 
 
 def predict(item: Item, prompt: Prompt | None, nats: Sequence[float]) -> Prediction:
-    """The answer that follows from the likelihoods of the choices.
+    """Prediction from the negative log-likelihoods of the choices.
+
+    Args:
+        prompt: None for a broken question.
 
     Raises:
-        ValueError: a likelihood is not a number.
+        ValueError: a log-likelihood is not finite.
     """
     if prompt is None:
         right = item.letters[item.answer] if item.answer < len(item.letters) else ""
         return Prediction(item.id, item.subject, right, "", 0.0, (), None, item.tags)
     if not all(map(math.isfinite, nats)):
         raise ValueError(
-            f"{item.place}: the model gives an answer {list(nats)} nats; its weights are damaged, "
-            "or dtype is too narrow for them"
+            f"{item.place}: the log-likelihoods {list(nats)} are not finite; the weights are "
+            "damaged, or dtype= is too narrow for them"
         )
     likeliest = [n for n, x in enumerate(nats) if x == min(nats)]
     wrong = [x for n, x in enumerate(nats) if n != prompt.answer]
@@ -90,7 +92,7 @@ def read_predictions(file: Path) -> list[Prediction]:
     """All predictions of a file.
 
     Raises:
-        ValueError: a line is not one; names it.
+        ValueError: a line is not a prediction; the message names it.
     """
     predictions = []
     for number, line in enumerate(file.read_text(encoding="utf-8").split("\n")[:-1], start=1):
@@ -103,8 +105,8 @@ def read_predictions(file: Path) -> list[Prediction]:
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """What a file of predictions was made from; ValueError if that is not there."""
+    """Settings of a file of predictions; ValueError if they are missing."""
     note = settings_file(file)
     if not note.is_file():
-        raise ValueError(f"{note}: no such file; give a folder that scripts.evaluate has written")
+        raise ValueError(f"{note}: no such file; give a folder that scripts.evaluate wrote")
     return json.loads(note.read_text(encoding="utf-8"))

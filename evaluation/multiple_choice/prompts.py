@@ -1,9 +1,9 @@
-"""Questions as the text that a model reads.
+"""Prompts: questions as the text that a model reads.
 
 With letters, a prompt is a headline that names the subject, solved questions, and the question with
-its options, in the words that are customary for MMLU (Hendrycks et al. 2021) and for C-Eval and
-CMMLU. In a cloze the options are not shown: solved questions are completed sentences, and each
-option completes the last one.
+its options, in the usual words of MMLU (Hendrycks et al. 2021), C-Eval and CMMLU. In a cloze the
+options are not shown: solved questions are completed sentences, and each option completes the last
+sentence.
 """
 
 import random
@@ -13,17 +13,17 @@ from evaluation.benchmarks.items import LETTERS, Item, Task
 from evaluation.multiple_choice.config import AskConfig
 
 BROKEN = "broken"
-"""Tag of a question that no model is asked, and that counts as answered wrongly."""
+"""Tag of a question that is not asked and is scored incorrect."""
 
 
 @dataclass(frozen=True)
 class Wording:
-    """The words of one language around a question.
+    """Words of one language around a question.
 
     Attributes:
-        headline: two blanks before the subject, as MMLU's own code has it.
-        lead: what an answer follows.
-        blank: what stands between that, or the start of a sentence, and an answer.
+        headline: with two spaces before the subject, like MMLU's code.
+        lead: text before an answer.
+        blank: space between an answer and the lead, or the start of a sentence.
     """
 
     headline: str
@@ -47,15 +47,15 @@ WORDINGS = {
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question as text: `shared + body + blank + choices[i]` is it with one answer.
+    """One question as text; `shared + body + blank + choices[i]` is the text with answer i.
 
     Attributes:
-        shared: headline and solved questions, the same for all questions of a subject.
-        body: the question itself; ends in no white space.
+        shared: headline and solved questions, equal for all questions of a subject.
+        body: the question, without white space at its end.
         blank: empty, or the space before an answer.
-        choices: the answers: letters, or texts.
-        answer: the place of the right one among them.
-        place: of the question, for errors.
+        choices: answers: letters, or texts.
+        answer: index of the right choice.
+        place: of the question, for messages.
     """
 
     shared: str
@@ -67,20 +67,21 @@ class Prompt:
 
     @property
     def context(self) -> str:
-        """All text before the answer."""
+        """Text before the answer."""
         return self.shared + self.body
 
     @property
     def endings(self) -> tuple[str, ...]:
-        """What may follow the context."""
+        """Texts that may follow the context."""
         return tuple(self.blank + choice for choice in self.choices)
 
 
 def write_prompts(task: Task, config: AskConfig) -> list[Prompt | None]:
-    """The prompt of each question of a task, in order; None where it is broken.
+    """Prompt of each question of a task, in order; None for broken questions.
 
     Raises:
-        ValueError: a subject has too few solved questions; a question cannot be asked this way.
+        ValueError: a subject has too few solved questions, or a question cannot be asked with this
+            configuration.
     """
     shots = config.shots_for(task.name)
     demonstrations = {
@@ -95,16 +96,16 @@ def write_prompts(task: Task, config: AskConfig) -> list[Prompt | None]:
 
 
 def choose_demonstrations(task: Task, subject: str, shots: int, seed: int | None) -> list[Item]:
-    """The first sound solved questions of a subject, or some drawn from all of its.
+    """Solved questions of a subject without the broken ones: the first, or a random choice.
 
     Raises:
-        ValueError: there are too few.
+        ValueError: the subject has too few.
     """
     known = [item for item in task.demonstrations.get(subject, ()) if BROKEN not in item.tags]
     if shots > len(known):
         raise ValueError(
-            f"shots={shots}: {task.name} has {len(known)} solved questions of {subject}; ask for "
-            f"no more, in this task alone with shots_of={{{task.name}: {len(known)}}}"
+            f"shots={shots}: {task.name} has {len(known)} solved questions of {subject}; reduce "
+            f"shots, or set shots_per_task={{{task.name}: {len(known)}}} for this task"
         )
     if seed is None:
         return known[:shots]
@@ -129,7 +130,7 @@ def _with_options(item: Item, wording: Wording) -> str:
 
 
 def _cloze_prompt(task: Task, item: Item, solved: list[Item], config: AskConfig) -> Prompt:
-    del config  # the words are those of the question, whatever its language
+    del config  # a cloze has no words around the question
     blank = WORDINGS[task.language].blank
     shared = "".join(
         _sentence_start(other) + blank + other.options[other.answer] + "\n\n" for other in solved
@@ -140,12 +141,12 @@ def _cloze_prompt(task: Task, item: Item, solved: list[Item], config: AskConfig)
     for letter, choice in zip(LETTERS, choices, strict=False):
         if not choice.strip():
             raise ValueError(
-                f"{item.place}: option {letter} is empty, so that scoring=cloze has nothing to "
-                "compare; choose scoring=letters or variant=cleaned"
+                f"{item.place}: option {letter} is empty, so scoring=cloze cannot compare it; "
+                "choose scoring=letters or variant=cleaned"
             )
     return Prompt(shared, start, blank if start else "", choices, answer, item.place)
 
 
 def _sentence_start(item: Item) -> str:
-    """Empty where options were released without a question; they are then compared alone."""
+    """Start of the sentence; empty where options were released without a question."""
     return (item.question if item.cloze is None else item.cloze).rstrip()

@@ -1,8 +1,7 @@
-"""Tasks + a model -> predictions on disk, and what they amount to.
+"""Evaluation of a model on tasks: predictions on disk, and their summary.
 
-Everything that can be wrong with the questions is found before the first is asked. They are asked
-in blocks, whose answers process 0 writes. With `variant=both` a question that is the same in both
-is asked once.
+All questions are checked before the first is asked. They are asked in blocks, and process 0 writes
+the predictions. With `variant=both` a question that is equal in both variants is asked once.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from evaluation.benchmarks.items import Task
 from evaluation.multiple_choice.accuracy import summarize
-from evaluation.multiple_choice.answer import Question, answer, conclude, prepare
+from evaluation.multiple_choice.answer import PreparedItem, answer, prepare
 from evaluation.multiple_choice.config import AskConfig, EvaluateConfig
 from evaluation.multiple_choice.predictions import (
     open_predictions,
@@ -40,10 +39,10 @@ def evaluate_tasks(
     tokenizer: Tokenizer,
     world: World,
 ) -> dict[str, Any]:
-    """Answer what has no answer yet, and write `summary.json`, which is returned; all call it.
+    """Answer every unanswered question; write and return `summary.json`; all processes call it.
 
     Raises:
-        ValueError: a task cannot be asked; `out` belongs to another command.
+        ValueError: a question cannot be asked, or `out` belongs to another command.
     """
     prepared = [prepare(task, config, tokenizer, model.config) for task in tasks]
     out = Path(config.out)
@@ -71,14 +70,13 @@ def evaluate_tasks(
             _write(file, own, questions, known, config, model, world)
             predictions = read_predictions(file)
             known = {
-                q.encoded.request: p.nats
+                q.request: p.nats
                 for q, p in zip(questions, predictions, strict=True)
-                if q.encoded is not None
+                if q.request is not None
             }
-            moved = sum(q.encoded is not None and q.encoded.moved > 0 for q in questions)
             summary[file_stem(task)] = {
                 **{name: own[name] for name in ("task", "variant", "shots", "scoring", "limit")},
-                "moved_borders": moved,
+                "moved_borders": sum(q.boundary_shift > 0 for q in questions),
                 "problems": len(task.problems),
                 **summarize(predictions, task.categories),
             }
@@ -87,16 +85,18 @@ def evaluate_tasks(
 
 
 def file_stem(task: Task) -> str:
-    """What the files of a task are called."""
+    """Name of the files of a task, without extension."""
     return task.name if task.variant == "released" else f"{task.name}.{task.variant}"
 
 
-def task_settings(task: Task, questions: Sequence[Question], config: AskConfig) -> dict[str, Any]:
-    """What decides the answers to a task, but for the model."""
+def task_settings(
+    task: Task, questions: Sequence[PreparedItem], config: AskConfig
+) -> dict[str, Any]:
+    """Settings that decide the answers to a task, without the model."""
     prompts = [None if q.prompt is None else asdict(q.prompt) for q in questions]
     for prompt in prompts:
         if prompt is not None:
-            del prompt["place"]  # says where the files lie
+            del prompt["place"]  # depends on the path of the files
     spelled = json.dumps([[q.item.id for q in questions], prompts], ensure_ascii=False)
     return {
         "task": task.name,
@@ -118,13 +118,13 @@ def task_settings(task: Task, questions: Sequence[Question], config: AskConfig) 
 def _write(
     file: Path,
     settings: dict[str, Any],
-    questions: Sequence[Question],
+    questions: Sequence[PreparedItem],
     known: Mapping[Request, tuple[float, ...]],
     config: EvaluateConfig,
     model: Mistral,
     world: World,
 ) -> None:
-    """Answer the questions that a file lacks, block by block."""
+    """Answer the questions that are missing in a file, block by block."""
     done = [0]
 
     def open_file() -> None:
@@ -138,13 +138,20 @@ def _write(
     ) as bar:
         while first < total:
             block = questions[first : first + config.save_every]
-            options = (model, config.scoring, world, config.batch_tokens)
-            nats = answer(block, *options, known=known, bar=bar)
-            answered = [asdict(conclude(q, n)) for q, n in zip(block, nats, strict=True)]
-            world.on_main(lambda answered=answered: append_lines(file, answered))
+            predictions = answer(
+                block,
+                model,
+                config.scoring,
+                world,
+                config.batch_tokens,
+                known=known,
+                bar=bar,
+            )
+            lines = [asdict(prediction) for prediction in predictions]
+            world.on_main(lambda lines=lines: append_lines(file, lines))
             first += len(block)
             bar.update(first - bar.n)
-    world.barrier()  # the others read what process 0 has written
+    world.barrier()  # the other processes read the file
 
 
 @contextmanager

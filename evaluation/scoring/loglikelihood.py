@@ -1,14 +1,13 @@
-"""How likely endings are after contexts, with what contexts share computed once.
+"""Log-likelihoods of endings after contexts, with shared prefixes computed once.
 
-Requests with one prefix (the demonstrations of a subject) run it once and go on from its keys and
-values. The rests of many contexts lie side by side in one pass, without padding; endings branch
-from theirs, and the first id of each is read off the context's own last logits, so that endings of
-one id, letters, cost nothing. Logits exist for one chunk of positions at a time.
+A prefix (the demonstrations of a subject) is computed once for all its requests, whose passes then
+attend to its keys and values. The bodies of many requests are in one pass, without padding; endings
+branch from their body, and the first id of an ending is scored with the last logits of the body, so
+that endings of one id (letters) need no further token. Logits exist for one chunk of positions.
 
-Memory beyond the weights: the activations of one pass, which has at most `batch_tokens` tokens (and
-the endings of one request on top, where that request alone is larger), with its attention mask
-against the stored keys; the keys and values of the longest context, its window at most; one chunk
-of logits, and as many logarithms of probability.
+Memory beyond the weights: the activations of one pass of at most `batch_tokens` tokens (one request
+with its endings may exceed it), its attention mask against the stored keys, the keys and values of
+the longest context (its window at most), one chunk of logits and their log-probabilities.
 """
 
 import math
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from evaluation.scoring.requests import Request, Scored
-from evaluation.scoring.target_logits import Reader, run_idly, run_pass
+from evaluation.scoring.target_logits import TargetLogits, run_dummy_pass, run_pass
 from inference.generation.cache.prefix import Prefix, Tree
 from inference.generation.generate import context_limit
 from model.transformer import Mistral
@@ -29,7 +28,7 @@ from training.distributed import World
 from training.parallelize import reshard
 
 BATCH_TOKENS = 4096
-"""Tokens of one pass, unless told otherwise."""
+"""Default number of tokens of a pass."""
 
 
 def score(
@@ -40,35 +39,36 @@ def score(
     context: bool = True,
     world: World | None = None,
 ) -> Iterator[tuple[int, Scored]]:
-    """Score requests; yields the index of a request and its scores, those of one prefix together.
+    """Score requests; yields the index of a request and its scores, grouped by prefix.
 
-    Padded ids of the vocabulary get no probability. Results depend on neither the order of the
-    requests nor `batch_tokens`, but for rounding. Endings of a request with the same ids are
-    computed once, so that their scores have the same bits.
+    Padded ids of the vocabulary get no probability. Results depend on the order of the requests and
+    on `batch_tokens` only by rounding. Endings of a request with equal ids are computed once, so
+    that their scores are equal bit for bit.
 
     Args:
-        batch_tokens: the most that are computed at once.
-        context: score contexts, too. Without, `Scored.context` is NaN, and logits are computed
-            only where an id of an ending is predicted.
-        world: the processes that share the requests: each calls with the same ones, yields its
-            own part, and must exhaust the iterator, because sharded weights are gathered in each
-            pass and all run equally many. No collective may be called on the way. Batches are
-            formed before they are dealt, so that results do not depend on the number of processes.
+        batch_tokens: most tokens of a pass.
+        context: score contexts too. Otherwise `Scored.context` is NaN, and logits are computed only
+            at ids of endings.
+        world: processes that share the requests: each calls with all requests, yields its part, and
+            must exhaust the iterator, because sharded weights are gathered in each pass and all
+            processes run the same number of passes. No collective may be called in between.
+            Batches are formed before they are distributed, so that results do not depend on the
+            number of processes.
 
     Raises:
-        ValueError: `batch_tokens` is not positive, an id is none of the model's, or a text is
-            longer than a model without a window takes.
+        ValueError: `batch_tokens` is not positive, an id is not in the model's vocabulary, or a
+            text is longer than the context of a model without a sliding window.
     """
     if batch_tokens < 1:
         raise ValueError(f"batch_tokens={batch_tokens}: must be at least 1")
     for index, request in enumerate(requests):
         _check(index, request, model)
-    rooted = [_rooted(_distinct(request), batch_tokens) for request in requests]
-    shares = _deal(_batches(rooted, batch_tokens), batch_tokens, world.size if world else 1)
+    rooted = [_split_long_body(_distinct(request), batch_tokens) for request in requests]
+    shares = _partition(_batches(rooted, batch_tokens), batch_tokens, world.size if world else 1)
     mine = shares[world.rank if world else 0]
     passes = [sum(_passes(share, batch_tokens)) for share in shares]
     idle = max(passes) - sum(_passes(mine, batch_tokens))
-    scores = _score(_Plan(model, batch_tokens, context), rooted, mine, idle)
+    scores = _score(ScoringPasses(model, batch_tokens, context), rooted, mine, idle)
     return ((index, _for_each(requests[index], scored)) for index, scored in scores)
 
 
@@ -80,33 +80,33 @@ def _check(index: int, request: Request, model: Mistral) -> None:
         if ids and (min(ids) < 0 or max(ids) >= known):
             wrong = min(ids) if min(ids) < 0 else max(ids)
             raise ValueError(
-                f"request {index} has the id {wrong}; the model has tokens 0 to {known - 1}: was "
-                "it encoded with another tokenizer?"
+                f"request {index} has the id {wrong}, but the model has ids 0 to {known - 1}; "
+                "encode it with the model's tokenizer"
             )
     longest = max(map(len, request.endings), default=0)
     length = len(request.prefix) + len(request.body) + longest
     if limit is not None and length > limit:
         raise ValueError(
-            f"request {index} has {length:,} tokens; a model without a sliding window takes "
-            f"max_position_embeddings={limit:,}: give fewer demonstrations, or shorten the text"
+            f"request {index} has {length:,} tokens, but a model without a sliding window takes "
+            f"max_position_embeddings={limit:,}; use fewer shots, or shorten the text"
         )
 
 
 def _distinct(request: Request) -> Request:
-    """The same request, each ending once."""
+    """The request with each ending once."""
     return replace(request, endings=tuple(dict.fromkeys(request.endings)))
 
 
 def _for_each(request: Request, scored: Scored) -> Scored:
-    """The scores of all endings of a request, given those of each ending once."""
+    """Scores of all endings of a request from those of its distinct endings."""
     places = {ending: n for n, ending in enumerate(dict.fromkeys(request.endings))}
     found = [places[ending] for ending in request.endings]
     endings = tuple(scored.endings[n] for n in found)
     return Scored(scored.context, endings, tuple(scored.greedy[n] for n in found))
 
 
-def _rooted(request: Request, batch_tokens: int) -> Request:
-    """The same request; a body that no pass can hold goes to the prefix, which comes in pieces."""
+def _split_long_body(request: Request, batch_tokens: int) -> Request:
+    """The request, with a body longer than a pass moved to the prefix, which runs in pieces."""
     if len(request.body) <= batch_tokens:
         return request
     body = request.body
@@ -118,8 +118,8 @@ class _Batch:
     """Requests of one pass.
 
     Attributes:
-        prefix: what they share.
-        members: their indices.
+        prefix: common prefix.
+        members: indices of the requests.
     """
 
     prefix: tuple[int, ...]
@@ -127,7 +127,7 @@ class _Batch:
 
 
 def _batches(requests: Sequence[Request], batch_tokens: int) -> list[_Batch]:
-    """Prefix by prefix, as many requests in a pass as fit, in their order."""
+    """Requests grouped by prefix, as many per pass as fit, in their order."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for index, request in enumerate(requests):
         groups.setdefault(request.prefix, []).append(index)
@@ -147,13 +147,13 @@ def _batches(requests: Sequence[Request], batch_tokens: int) -> list[_Batch]:
 
 
 def _tree(request: Request) -> Tree:
-    """What a request runs after its prefix: nothing follows the last id of an ending."""
+    """Tokens of a request after its prefix; the last id of an ending is only a target."""
     return Tree(len(request.body), tuple(len(ending) - 1 for ending in request.endings))
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """The network and how it is asked; see `score`."""
+class ScoringPasses:
+    """The network and the settings of its passes; see `score`."""
 
     model: Mistral
     batch_tokens: int
@@ -161,7 +161,7 @@ class _Plan:
 
 
 def _passes(batches: Sequence[_Batch], batch_tokens: int) -> list[int]:
-    """Forward passes that `_score` makes for each batch, where they come in this order."""
+    """Number of forward passes of `_score` for each batch, in this order of batches."""
     before = [(), *(batch.prefix for batch in batches)]
     return [
         1 + (-(-len(batch.prefix) // batch_tokens) if batch.prefix != prefix else 0)
@@ -169,9 +169,9 @@ def _passes(batches: Sequence[_Batch], batch_tokens: int) -> list[int]:
     ]
 
 
-def _deal(batches: Sequence[_Batch], batch_tokens: int, ranks: int) -> list[list[_Batch]]:
-    """Each rank's batches: stretches of about equally many passes, so that few prefixes are run
-    on several ranks."""
+def _partition(batches: Sequence[_Batch], batch_tokens: int, ranks: int) -> list[list[_Batch]]:
+    """Batches of each rank: consecutive ones with about equal numbers of passes, so that few
+    prefixes are computed on several ranks."""
     shares: list[list[_Batch]] = [[] for _ in range(ranks)]
     passes = _passes(batches, batch_tokens)
     ends = list(accumulate(passes))
@@ -181,7 +181,7 @@ def _deal(batches: Sequence[_Batch], batch_tokens: int, ranks: int) -> list[list
 
 
 def _score(
-    plan: _Plan, requests: Sequence[Request], batches: Sequence[_Batch], idle: int
+    plan: ScoringPasses, requests: Sequence[Request], batches: Sequence[_Batch], idle: int
 ) -> Iterator[tuple[int, Scored]]:
     training = plan.model.training
     plan.model.eval()
@@ -193,20 +193,20 @@ def _score(
             scores = _score_batch(plan, start, [requests[index] for index in batch.members])
             yield from zip(batch.members, scores, strict=True)
         for _ in range(idle):
-            run_idly(plan.model)
+            run_dummy_pass(plan.model)
     finally:
         plan.model.train(training)
         reshard(plan.model)
 
 
 @dataclass(frozen=True)
-class _Start:
-    """The end of a prefix.
+class _PrefixState:
+    """State after a prefix.
 
     Attributes:
-        prefix: what the layers kept of it.
-        hidden: (1, D), from which its next id is predicted; None: it is empty.
-        nats: of all its ids but the first.
+        prefix: keys and values of its layers.
+        hidden: (1, D), hidden state that predicts the next id; None: the prefix is empty.
+        nats: negative log-likelihood of all its ids except the first.
     """
 
     prefix: Prefix
@@ -214,33 +214,33 @@ class _Start:
     nats: float
 
 
-def _nothing(plan: _Plan) -> _Start:
-    return _Start(Prefix(), None, 0.0 if plan.context else math.nan)
+def _nothing(plan: ScoringPasses) -> _PrefixState:
+    return _PrefixState(Prefix(), None, 0.0 if plan.context else math.nan)
 
 
-def _read_prefix(plan: _Plan, ids: tuple[int, ...]) -> _Start:
-    """Run a prefix, in pieces."""
+def _read_prefix(plan: ScoringPasses, ids: tuple[int, ...]) -> _PrefixState:
+    """Compute a prefix, in pieces."""
     start, count = _nothing(plan), plan.batch_tokens
     for first in range(0, len(ids), count):
         piece = ids[first : first + count]
         following = list(ids[first + 1 : first + 1 + count]) if plan.context else []
         rows = list(range(1, len(following) + 1))
-        reader = Reader(None, rows, following, plan.model.config.num_tokens)
+        reader = TargetLogits(None, rows, following, plan.model.config.num_tokens)
         trunk = [Tree(len(piece))]
         prefix = run_pass(plan.model, piece, start.prefix, trunk, reader, extend=True)
-        start = _Start(prefix, reader.last, start.nats + float(reader.nats.double().sum()))
+        start = _PrefixState(prefix, reader.last, start.nats + float(reader.nats.double().sum()))
     return start
 
 
 class _Layout(NamedTuple):
-    """The tokens of a pass, and the targets that are predicted in it.
+    """Tokens of a pass and the targets that it predicts.
 
     Attributes:
-        tokens: of each request the body, then every ending but for its last id.
-        rows: where each target is predicted: 0 is the prefix's end, n + 1 token n.
-        targets: ids, as many.
-        parts: what each target counts for: a request's context, its endings, the next request's
-            context, and so on.
+        tokens: of each request the body, then every ending without its last id.
+        rows: position that predicts each target: 0 is the end of the prefix, n + 1 is token n.
+        targets: predicted ids.
+        parts: part to which each target belongs: the context of a request, each of its endings, the
+            context of the next request, and so on.
     """
 
     tokens: list[int]
@@ -249,11 +249,11 @@ class _Layout(NamedTuple):
     parts: list[int]
 
 
-def _lay_out(requests: Sequence[Request], given: int | None) -> _Layout:
-    """Lay requests out as `Branches` takes them.
+def _layout(requests: Sequence[Request], given: int | None) -> _Layout:
+    """Layout of requests as `Branches` takes them.
 
     Args:
-        given: how many ids of each body are not predicted; None: all.
+        given: number of ids of each body that are not predicted; None: all.
     """
     tokens, rows, targets, parts = layout = _Layout([], [], [], [])
     part = 0
@@ -274,10 +274,12 @@ def _lay_out(requests: Sequence[Request], given: int | None) -> _Layout:
     return layout
 
 
-def _score_batch(plan: _Plan, start: _Start, requests: Sequence[Request]) -> list[Scored]:
-    # Nothing predicts the first id of all.
-    layout = _lay_out(requests, int(start.hidden is None) if plan.context else None)
-    reader = Reader(start.hidden, layout.rows, layout.targets, plan.model.config.num_tokens)
+def _score_batch(
+    plan: ScoringPasses, start: _PrefixState, requests: Sequence[Request]
+) -> list[Scored]:
+    # The first id of a context is not predicted.
+    layout = _layout(requests, int(start.hidden is None) if plan.context else None)
+    reader = TargetLogits(start.hidden, layout.rows, layout.targets, plan.model.config.num_tokens)
     run_pass(
         plan.model, layout.tokens, start.prefix, [_tree(request) for request in requests], reader
     )

@@ -1,4 +1,4 @@
-"""What a network is asked for: how likely some endings are after a context."""
+"""Requests for log-likelihoods of endings after a context, and their scores."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,8 +10,8 @@ class Request:
 
     Attributes:
         prefix: ids, BOS first, that many requests share (the demonstrations); computed once.
-        body: ids of this question; not empty.
-        endings: ids of each ending, none of them empty.
+        body: ids of the question; not empty.
+        endings: ids of each ending; no ending is empty.
     """
 
     prefix: tuple[int, ...]
@@ -23,9 +23,9 @@ class Scored(NamedTuple):
     """Negative log-likelihoods in nats: logits in the network's dtype, the rest in fp32 or better.
 
     Attributes:
-        context: of all ids of the context but the first, given those before them.
-        endings: of each ending given the context; a sum over its ids.
-        greedy: whether each ending is what greedy decoding would give.
+        context: of all ids of the context except the first.
+        endings: of each ending given the context, summed over its ids.
+        greedy: greedy decoding gives this ending.
     """
 
     context: float

@@ -1,4 +1,4 @@
-"""One forward pass that is read where it is asked, in place of logits of all its positions."""
+"""Forward pass that computes logits only at the positions of its targets."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -11,21 +11,21 @@ from model.loss import CHUNK_LOGITS
 from model.transformer import Mistral
 
 
-class Reader:
-    """Reads off negative log-likelihoods where the head would have made logits of all positions.
+class TargetLogits:
+    """Negative log-likelihoods of targets, computed in place of the logits of all positions.
 
-    That is inside the forward pass, for only there sharded weights are whole.
+    A forward pre-hook of the head, because sharded weights are complete only inside the forward.
 
     Args:
-        before: (1, D), the hidden state before the pass's first token.
-        rows: where each target is predicted: 0 is `before`, n + 1 the pass's token n.
-        targets: ids, as many.
-        num_tokens: ids from here on get no probability.
+        before: (1, D), hidden state before the first token of the pass.
+        rows: position that predicts each target: 0 is `before`, n + 1 is token n of the pass.
+        targets: predicted ids.
+        num_tokens: ids from this one on get no probability.
 
     Attributes:
         nats: of each target, in fp32 or better.
-        greedy: whether each target is the most likely id.
-        last: (1, D), the hidden state of the pass's last token.
+        greedy: each target is the most likely id.
+        last: (1, D), hidden state of the last token of the pass.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Reader:
         self.rows, self.targets = torch.tensor([rows, targets], dtype=torch.int64)
 
     def __call__(self, head: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-        """A forward pre-hook of the head: leaves it one position to compute."""
+        """Score the targets; the head then computes one position."""
         hidden = inputs[0].flatten(0, 1)
         self.last = hidden[-1:].clone()
         before = torch.zeros_like(self.last) if self.before is None else self.before
@@ -47,13 +47,13 @@ class Reader:
         self.greedy = torch.empty(len(targets), dtype=torch.bool, device=hidden.device)
         size = max(1, CHUNK_LOGITS // self.num_tokens)
         for first in range(0, len(rows), size):
-            # Not `head(...)`, which would call this hook again.
+            # `head(...)` would call this hook again.
             logits = head.forward(hidden[rows[first : first + size]])[:, : self.num_tokens]
             logits = logits.to(exact)
             chosen = ((place >= first) & (place < first + size)).nonzero().squeeze(1)
             at, ids = place[chosen] - first, targets[chosen]
             self.greedy[chosen] = logits.argmax(1)[at] == ids
-            self.nats[chosen] = -logits.log_softmax(1)[at, ids]  # on CPU far faster than logsumexp
+            self.nats[chosen] = -logits.log_softmax(1)[at, ids]  # far faster than logsumexp on CPU
         return (inputs[0][:, :1],)
 
 
@@ -63,11 +63,11 @@ def run_pass(
     tokens: Sequence[int],
     prefix: Prefix,
     trees: Sequence[Tree],
-    reader: Reader,
+    reader: TargetLogits,
     *,
     extend: bool = False,
 ) -> Prefix:
-    """One forward pass; returns the prefix, longer by the pass if asked to extend it."""
+    """Run one forward pass; returns the prefix, extended by the pass with `extend`."""
     device = model.lm_head.weight.device
     branches = Branches(model.config, prefix, trees, device, extend=extend)
     hook = model.lm_head.register_forward_pre_hook(reader)
@@ -80,16 +80,15 @@ def run_pass(
 
 
 @torch.no_grad()
-def run_idly(model: Mistral) -> None:
-    """A pass for the sake of the other ranks, which wait for this one's part of the weights."""
+def run_dummy_pass(model: Mistral) -> None:
+    """Run a pass without result: other ranks need this rank's part of the sharded weights."""
     with _eager(model):
         model(torch.zeros(1, 1, dtype=torch.int64, device=model.lm_head.weight.device))
 
 
 def _eager(model: Mistral) -> AbstractContextManager[object]:
-    """Let compiled layers run as they were: each pass has another shape, and `Branches` is not for
-    a compiler."""
-    # Asked first, for the compiler takes seconds to import.
+    """Run compiled layers uncompiled: shapes differ per pass, and `Branches` cannot compile."""
+    # The check comes first because importing the compiler takes seconds.
     if any(layer._compiled_call_impl is not None for layer in model.model.layers):
         return torch.compiler.set_stance("force_eager")
     return nullcontext()

@@ -141,7 +141,7 @@ def test_values_of_a_mapping_are_taken_as_typed():
     typed = "answers={a: 数据/a b.jsonl, b: 'x, y.jsonl', c: C:\\z}"
     found = read("judge", typed, "answers.d=数据(2)")
     assert found.answers == {"a": "数据/a b.jsonl", "b": "x, y.jsonl", "c": "C:\\z", "d": "数据(2)"}
-    assert read("evaluate", "shots_of={geobench: 0}").shots_of == {"geobench": 0}
+    assert read("evaluate", "shots_per_task={geobench: 0}").shots_per_task == {"geobench": 0}
     assert read("judge", "body={stop: [你好], top_p: 0.5}").body == {"stop": ["你好"], "top_p": 0.5}
     assert read("train", "+data.sources.mine=我的 源").data.sources.mine == "我的 源"
 
@@ -238,7 +238,7 @@ def test_a_sweep_whose_runs_have_folders_of_their_own_passes(name, typed):
             "type curriculum.stages.adaptation.weights='{general: .9, geo_en: 1e-1}'",
         ),
         ("train", ["data.general=geo_en:1"], "type data.general='{geo_en: 1}'"),
-        ("evaluate", ["shots_of=mmlu:0"], "type shots_of='{mmlu: 0}'"),
+        ("evaluate", ["shots_per_task=mmlu:0"], "type shots_per_task='{mmlu: 0}'"),
         ("train", ["optim.lr="], "optim.lr=: must be a number"),
         ("train", ["seed=1e3"], "must be a whole number; write 1000"),
         ("train", ["seed=1;2"], "seed=1;2: must be a whole number"),

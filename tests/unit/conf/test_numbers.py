@@ -21,7 +21,7 @@ GIVEN = {
     "chat": [["folder=x"]],
     "check_sources": [["sources=[a,b]", "tokenizer=t"]],
     "compare": [["a=x", "b=y"]],
-    "evaluate": [["folder=x", "tasks=[sample_en]", "out=o", "shots_of={sample_en: 0}"]],
+    "evaluate": [["folder=x", "tasks=[sample_en]", "out=o", "shots_per_task={sample_en: 0}"]],
     "expand_tokenizer": [["base=b", "corpus=[c]", "target_vocab_size=5000", "out=o"]],
     "export": [
         ["folder=x", "out=o", "blend=b", "blend_weight=0.5"],

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from data.sample.knowledge import facts
-from evaluation.benchmarks.registry import GROUPS, TASKS, expand_names, open_task
+from evaluation.benchmarks.registry import BENCHMARKS, GROUPS, expand_names, open_task
 from inference.generation.question_files import read_open_questions
 
 EXAM_NAMES = ("mmlu", "ceval", "cmmlu")
@@ -223,8 +223,8 @@ def test_released_counts_every_row_and_says_which_are_wrong_anyway(tmp_path):
     wrong, doubtful = task.problems[:2], task.problems[2:]
     assert [problem.place for problem in wrong] == [item.place for item in task.items[1:3]]
     assert [problem.reason for problem in wrong] == [
-        "counts as wrong: no option has a text",
-        "counts as wrong: no text in option E, which is the right one",
+        "scored incorrect: no option has a text",
+        "scored incorrect: no text in option E, which is the right one",
     ]
     assert [problem.place for problem in doubtful] == [task.items[3].place]
 
@@ -246,7 +246,7 @@ def test_cleaned_leaves_out_repetitions_broken_rows_and_null(tmp_path):
     assert all(item.options[item.answer] == before[item.id] for item in cleaned.items)
     reasons = {problem.place.rpartition(" ")[2]: problem.reason for problem in cleaned.problems}
     assert sorted(reasons) == ["2", "3", "4"]
-    assert reasons["3"] == "left out: the same as objective_task_npee.csv, line 1"
+    assert reasons["3"] == "omitted: the same as objective_task_npee.csv, line 1"
     assert "another answer" in reasons["4"]
     aptest = open_task("geobench_aptest", tmp_path, variant="cleaned")
     assert [item.id for item in aptest.items] == ["aptest/1", "aptest/4"]
@@ -288,9 +288,9 @@ def test_a_broken_demonstration_is_not_shown(tmp_path):
 # Refusals
 
 
-@pytest.mark.parametrize("name", sorted(set(TASKS) - set(GROUPS["sample"])))
+@pytest.mark.parametrize("name", sorted(set(BENCHMARKS) - set(GROUPS["sample"])))
 def test_a_missing_file_is_named_with_where_to_get_it(tmp_path, name):
-    with pytest.raises(ValueError, match=r"nothing of .*looked for .*(csv|json|zip).*github"):
+    with pytest.raises(ValueError, match=r"no files of .*looked for .*(csv|json|zip).*github"):
         open_task(name, tmp_path)
     with pytest.raises(ValueError, match="no such folder"):
         open_task(name, tmp_path / "absent")
@@ -309,7 +309,7 @@ ROW = ",a,b,c,d,A\n"
         (f"q{ROW}q,a,b,c,A\n".encode(), "line 2: 5 cells instead of 6"),
         (f"q{ROW}q{ROW}q, or q{ROW}".encode(), "line 3: 7 cells instead of 6"),
         (b"q\ta\tb\tc\td\tA\n", "line 1: 1 cells instead of 6; it seems to be tab-separated"),
-        (f"q{ROW}q,a,b,c,d,E\n".encode(), "line 2: the answer is 'E', none of ABCD"),
+        (f"q{ROW}q,a,b,c,d,E\n".encode(), "line 2: the answer is 'E', but must be one of ABCD"),
         (f"q{ROW}q,a,b,c,d,b\n".encode(), "line 2: the answer is 'b'"),
         (f"q{ROW}q,a,b,c,d,AB\n".encode(), "line 2: the answer is 'AB'"),
         (f"q{ROW}q,a,b,c,d,\n".encode(), "line 2: the answer is ''"),
@@ -336,10 +336,10 @@ def test_a_malformed_table_is_refused_by_line(tmp_path, content, message):
         ({"val/tides_val.csv": "x"}, "does not name the subjects of tides_val.csv"),
         ({"val/law_val.csv": "id,question,A,B,C,D\n0,q,a,b,c,d\n"}, "line 1: 6 cells instead of 7"),
         ({"val/law_val.csv": "0,q,a,b,c,d,A\n"}, "line 1: the columns are not id,"),
-        ({"val/law_val.csv": "id,question,A,B,C,D,answer\n"}, "line 1: no question follows"),
+        ({"val/law_val.csv": "id,question,A,B,C,D,answer\n"}, "line 1: the table has no question"),
         (
             {"val/law_val.csv": "id,question,A,B,C,D,answer\n0,q,a,b,c,d,A\n0,r,a,b,c,d,A\n"},
-            "law_val.csv, line 3: id '0' is there twice",
+            "law_val.csv, line 3: id '0' occurs twice",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -356,13 +356,13 @@ def test_a_malformed_exam_is_refused(tmp_path, layout, changes, message):
     ("mapping", "message"),
     [
         ("{", "mapping.json, line 1: not JSON"),
-        ("[]", "must hold an object of subjects"),
-        ("{}", "must hold an object of subjects"),
+        ("[]", "must be an object of subjects"),
+        ("{}", "must be an object of subjects"),
         ('{"law": "STEM"}', "subject 'law' has no name"),
         ('{"law": {"name": "law", "category": "Arts"}}', "category of 'law' is 'Arts'"),
         ('{"law": {"name": "law"}}', "category of 'law' is None"),
         ('{"law": {"name": "\\ud800", "category": "STEM"}}', "lone surrogate"),
-        ("[" * 100_000, "not JSON of a release"),
+        ("[" * 100_000, "not valid JSON"),
         (None, "mapping.json: no such file; put cmmlu.zip and mapping.json"),
     ],
     ids=lambda value: str(value)[:50],
@@ -417,10 +417,10 @@ def test_a_file_that_is_cut_off_is_refused_or_has_fewer_rows(tmp_path, name):
 @pytest.mark.parametrize(
     ("npee", "message"),
     [
-        ([], "`choice` must hold `question`"),
-        ({"tf": K2_NPEE["tf"]}, "`choice` must hold `question`"),
-        ({"choice": {"question": ["q"]}}, "`choice` must hold `question`"),
-        ({"choice": {"question": [1], "answer": ["A"]}}, "`choice` must hold `question`"),
+        ([], "`choice` must have `question`"),
+        ({"tf": K2_NPEE["tf"]}, "`choice` must have `question`"),
+        ({"choice": {"question": ["q"]}}, "`choice` must have `question`"),
+        ({"choice": {"question": [1], "answer": ["A"]}}, "`choice` must have `question`"),
         ({"choice": {"question": [CHOICE], "answer": []}}, "two lists of texts of the same length"),
         ({"choice": {"question": [], "answer": []}}, "two lists of texts of the same length"),
         ({"choice": {"question": [CHOICE, "q"], "answer": ["A", "A"]}}, "choice 2: must be a"),
@@ -441,8 +441,8 @@ def test_k2_files_of_another_shape_are_refused(tmp_path, npee, message):
 @pytest.mark.parametrize(
     ("apstudy", "message"),
     [
-        ({}, "must hold a list of questions"),
-        ([], "must hold a list of questions"),
+        ({}, "must be a list of questions"),
+        ([], "must be a list of questions"),
         ([ap_row(), {"id": "x"}], "question 2: must be an object"),
         ([ap_row(), "x"], "question 2: must be an object"),
         ([ap_row(stem=None)], "question 1: must be an object"),
@@ -467,7 +467,7 @@ def test_true_or_false_is_the_only_answer_to_a_statement(tmp_path):
 def test_two_places_are_one_too_many(tmp_path):
     write_npee(tmp_path / "GeoBench", NPEE)
     write_npee(tmp_path / "old" / "GeoBench", NPEE)
-    with pytest.raises(ValueError, match=r"is there twice .*name one of them"):
+    with pytest.raises(ValueError, match=r"occurs twice .*name one of the two"):
         open_task("geobench_npee", tmp_path)
     assert open_task("geobench_npee", tmp_path / "old").items
 
@@ -481,12 +481,12 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
 
 def test_names_are_checked():
     assert expand_names(["geobench", "mmlu", "geobench_npee"]) == [*GROUPS["geobench"], "mmlu"]
-    assert set(expand_names(["sample", "geobench", "k2", *EXAM_NAMES])) == set(TASKS)
-    with pytest.raises(ValueError, match="there is no 'cmlu'; did you mean cmmlu"):
+    assert set(expand_names(["sample", "geobench", "k2", *EXAM_NAMES])) == set(BENCHMARKS)
+    with pytest.raises(ValueError, match="'cmlu' does not exist; did you mean cmmlu"):
         expand_names(["cmlu"])
-    with pytest.raises(ValueError, match="choose of sample_en,"):
+    with pytest.raises(ValueError, match="choose from sample_en,"):
         open_task("zzz", None)
-    with pytest.raises(ValueError, match="geobench stands for geobench_npee, geobench_aptest"):
+    with pytest.raises(ValueError, match="geobench is a group"):
         open_task("geobench", None)
     with pytest.raises(ValueError, match="variant='clean': must be one of released, cleaned"):
         open_task("sample_en", None, variant="clean")
@@ -609,7 +609,7 @@ def test_counts_are_those_of_the_released_files(
     assert sum("broken" in item.tags for item in task.items) == broken
     clean = open_task(name, shared / "eval", variant="cleaned")
     assert len(clean.items) == cleaned
-    left_out = [problem for problem in clean.problems if problem.reason.startswith("left out")]
+    left_out = [problem for problem in clean.problems if problem.reason.startswith("omitted")]
     assert len(left_out) == released - cleaned
     for item in clean.items:
         assert "broken" not in item.tags
@@ -629,11 +629,11 @@ def test_the_faults_of_geobench_are_found(shared):
     assert len({item.question for item in npee.items}) == 106
     clean = open_task("geobench_npee", folder, variant="cleaned")
     assert sum("Null" in item.options for item in clean.items) == 1
-    assert sum("gives another answer" in problem.reason for problem in clean.problems) == 7
+    assert sum("has another answer" in problem.reason for problem in clean.problems) == 7
     aptest = open_task("geobench_aptest", folder)
     assert len({item.question for item in aptest.items}) == 1385
     assert [len(item.options) for item in aptest.items] == [5] * 1390
-    wrong = [p.place for p in aptest.problems if p.reason.startswith("counts as wrong")]
+    wrong = [p.place for p in aptest.problems if p.reason.startswith("scored incorrect")]
     assert [place.rpartition(" ")[2] for place in wrong] == ["195", "384", "787"]
     assert sum("without a question" in problem.reason for problem in aptest.problems) == 3
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from evaluation.benchmarks.items import Item, Task
 from evaluation.multiple_choice.config import AskConfig, EvaluateConfig
-from evaluation.multiple_choice.encode import check_lengths, encode_prompts, keeps_lines_apart
+from evaluation.multiple_choice.encode import check_lengths, encode_prompts, newline_is_boundary
 from evaluation.multiple_choice.prompts import Prompt, write_prompts
 from tests.helpers.draws import examples
 from tests.helpers.toy import toy_config
@@ -161,7 +161,7 @@ def test_broken_questions_are_neither_asked_nor_shown():
 
 
 def test_shots_of_one_task():
-    config = AskConfig(shots=5, shots_of={"geobench": 0, "geobench_npee": 2})
+    config = AskConfig(shots=5, shots_per_task={"geobench": 0, "geobench_npee": 2})
     names = ("mmlu", "geobench_npee", "geobench_aptest")
     assert [config.shots_for(name) for name in names] == [5, 2, 0]
 
@@ -214,7 +214,7 @@ def test_ids_are_those_of_the_whole_text(tokenizer, language, scoring, shots):
             ids = whole_ids(tokenizer, prompt.context + text)
             assert (*request.prefix, *request.body, *ending) == ids
             # What is scored begins where the answer does.
-            assert one.moved or tokenizer.decode(ending) in (text, text.lstrip())
+            assert one.boundary_shift or tokenizer.decode(ending) in (text, text.lstrip())
     prefixes = {one.request.prefix for one in encoded}
     if scoring != "cloze" or shots:
         assert len(prefixes) == 2, "one per subject"
@@ -227,7 +227,7 @@ def test_a_letter_is_one_id_where_the_tokenizer_has_it(tokenizer):
     for language, piece in (("en", "▁A"), ("zh", "A")):
         one = encode_prompts(prompts_of(language), tokenizer)[0]
         assert [len(ending) for ending in one.request.endings] == [1, 1, 1, 1]
-        assert one.moved == 0
+        assert one.boundary_shift == 0
         assert tokenizer.piece(one.request.endings[0][0]) == piece
 
 
@@ -240,7 +240,7 @@ def test_a_piece_that_swallows_the_letter_is_found(tmp_path, tokenizer, piece):
     assert grown.piece(grown.encode(prompts[0].context + "A")[-1]) == piece
     plain, found = encode_prompts(prompts, tokenizer), encode_prompts(prompts, grown)
     for prompt, before, now in zip(prompts, plain, found, strict=True):
-        assert (before.moved, now.moved > 0) == (0, True)
+        assert (before.boundary_shift, now.boundary_shift > 0) == (0, True)
         request = now.request
         assert len(set(request.endings)) == 4
         for text, ending in zip(prompt.endings, request.endings, strict=True):
@@ -264,7 +264,7 @@ def test_letters_that_are_no_ids_are_refused(tmp_path, tokenizer):
             piece.type = 5
     path.write_bytes(model.SerializeToString())
     crippled = Tokenizer.open(path)
-    with pytest.raises(ValueError, match=r"line 1: the tokenizer spells two of the letters A, B"):
+    with pytest.raises(ValueError, match=r"line 1: two of the letters A, B"):
         encode_prompts(prompts_of("en"), crippled)
 
 
@@ -274,7 +274,9 @@ def test_equal_options_of_a_cloze_are_spelled_alike(tokenizer, options):
     tasks = make_task(items=(item(0, options=options, answer=1),))
     (prompt,) = write_prompts(tasks, AskConfig(shots=0, scoring="cloze"))
     assert prompt.choices == options
-    ((request, _),) = [(one.request, one.moved) for one in encode_prompts([prompt], tokenizer)]
+    ((request, _),) = [
+        (one.request, one.boundary_shift) for one in encode_prompts([prompt], tokenizer)
+    ]
     assert len(set(request.endings)) == len(set(options))
     for option, ending in zip(options, request.endings, strict=True):
         ids = (*request.prefix, *request.body, *ending)
@@ -286,16 +288,18 @@ def test_prompts_that_are_too_long_are_refused(tokenizer):
     encoded = encode_prompts(prompts, tokenizer)
     longest = max(len(e.request.prefix) + len(e.request.body) + 1 for e in encoded)
     fits = toy_config(vocab_size=700, sliding_window=None, max_position_embeddings=longest)
-    check_lengths(prompts, encoded, fits)
+    check_lengths(prompts, [e.request for e in encoded], fits)
     short = toy_config(vocab_size=700, sliding_window=None, max_position_embeddings=longest - 1)
     with pytest.raises(ValueError, match=rf"questions.csv, line .*{longest:,} tokens.*fewer shots"):
-        check_lengths(prompts, encoded, short)
-    check_lengths(prompts, encoded, toy_config(vocab_size=700, max_position_embeddings=2))
+        check_lengths(prompts, [e.request for e in encoded], short)
+    check_lengths(
+        prompts, [e.request for e in encoded], toy_config(vocab_size=700, max_position_embeddings=2)
+    )
 
 
 def test_lines_are_apart_only_where_no_piece_has_a_break(tmp_path, tokenizer):
-    assert keeps_lines_apart(tokenizer)
-    assert not keeps_lines_apart(write_tokenizer(tmp_path, "\n\n"))
+    assert newline_is_boundary(tokenizer)
+    assert not newline_is_boundary(write_tokenizer(tmp_path, "\n\n"))
 
 
 texts = st.text(alphabet="Answer:. \n答案：ABC岩石 ", min_size=1, max_size=12)
@@ -329,13 +333,16 @@ def _small(tokenizer):
     ("options", "message"),
     [
         ({"shots": -1}, "shots=-1: must be at least 0"),
-        ({"shots_of": {"mmlu": -2}}, "shots_of.mmlu=-2: must be at least 0"),
-        ({"shots_of": {"mlu": 0}}, "shots_of: tasks: there is no 'mlu'; did you mean mmlu"),
-        ({"shots_of": {"ceval": 0}}, "shots_of.ceval: it is not among tasks=mmlu"),
+        ({"shots_per_task": {"mmlu": -2}}, "shots_per_task.mmlu=-2: must be at least 0"),
+        (
+            {"shots_per_task": {"mlu": 0}},
+            "shots_per_task: tasks: 'mlu' does not exist; did you mean mmlu",
+        ),
+        ({"shots_per_task": {"ceval": 0}}, "shots_per_task.ceval: not one of tasks=mmlu"),
         ({"scoring": "letter"}, "scoring='letter': one of letters, perplexity, cloze"),
         ({"prompt_language": "de"}, "prompt_language='de': one of auto, en, zh"),
         ({"tasks": []}, "tasks: name at least one"),
-        ({"tasks": ["mmul"]}, "there is no 'mmul'; did you mean mmlu"),
+        ({"tasks": ["mmul"]}, "'mmul' does not exist; did you mean mmlu"),
         ({"variant": "clean"}, "variant='clean': one of released, cleaned, both"),
         ({"dtype": "float16"}, "dtype='float16': one of auto"),
         ({"batch_tokens": 0}, "batch_tokens=0: must be at least 1"),

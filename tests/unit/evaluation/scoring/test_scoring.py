@@ -339,11 +339,11 @@ def test_nothing_to_score():
         (
             Request((1,), (2,), ((58,),)),
             {},
-            "request 1 has the id 58; the model has tokens 0 to 57",
+            "request 1 has the id 58, but the model has ids 0 to 57",
         ),
         (Request((1,), (2, -1), ()), {}, "request 1 has the id -1"),
         (Request((99,), (2,), ()), {}, "request 1 has the id 99"),
-        (Request((1,) * 9, (2,) * 9, ((3,) * 3,)), {}, "request 1 has 21 tokens; .* takes "),
+        (Request((1,) * 9, (2,) * 9, ((3,) * 3,)), {}, "request 1 has 21 tokens, .* takes "),
     ],
 )
 def test_bad_requests_are_refused_before_any_work(request_, options, message):
