@@ -5,7 +5,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from dataclasses import is_dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -31,13 +31,28 @@ def help_text(config_name: str, usage: str) -> str:
             lines += _entry(f"{group}={choice}", f"one of {', '.join(choices(group))}")
         lines.append("")
     lines.append("Options, with what they are unless set (... must be given):")
-    lines += _fields(tree, "", set())
+    for field in documented_fields(tree):
+        lines += _entry(f"{field.name}={field.default}", field.meaning)
     lines += ["", "-m sweeps over values (seed=0,1,2), --cfg job prints the configuration."]
     return "\n".join(lines)
 
 
-def _fields(tree: DictConfig, prefix: str, seen: set[type]) -> Iterator[str]:
-    """A line or more per field, those of a part behind it; a kind of part is explained once."""
+class Field(NamedTuple):
+    """A field of a configuration, as a command line names it."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+def documented_fields(
+    tree: DictConfig, prefix: str = "", seen: frozenset[type] = frozenset()
+) -> Iterator[Field]:
+    """Fields of a composed configuration, with the docstrings of their dataclasses.
+
+    Args:
+        seen: dataclasses that enclose `tree`; their fields are not explained again.
+    """
     owner: Any = OmegaConf.get_type(tree)
     part = isinstance(owner, type) and is_dataclass(owner)
     documented = _docstrings(owner) if part and owner not in seen else {}
@@ -47,9 +62,9 @@ def _fields(tree: DictConfig, prefix: str, seen: set[type]) -> Iterator[str]:
         missing = OmegaConf.is_missing(tree, key)
         node = None if missing else tree._get_node(key)
         if isinstance(node, DictConfig) and _is_part(node):
-            yield from _fields(node, f"{name}.", seen)
+            yield from documented_fields(node, f"{name}.", seen)
             continue
-        yield from _entry(f"{name}={_shown(node, missing)}", documented.get(str(key), ""))
+        yield Field(name, _shown(node, missing), documented.get(str(key), ""))
 
 
 def _is_part(node: DictConfig) -> bool:
