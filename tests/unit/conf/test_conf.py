@@ -207,8 +207,9 @@ def test_no_field_has_the_name_of_a_group_that_its_command_does_not_use(name):
     assert not (set(GROUPS) - used) & set(composed)
 
 
-def test_the_readme_names_only_what_exists():
-    text = (ROOT / "README.md").read_text()
+def test_readme_and_training_page_name_only_what_exists():
+    pages = (ROOT / "README.md", ROOT / "docs" / "howto" / "train.md")
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     for line in text.splitlines():
         for word in line.replace("`", " ").split():
             if word.startswith("+experiment="):
