@@ -24,7 +24,6 @@ GENERATED = (
 STAGE = re.compile(r"curriculum\.stages\.(\w+)\.")
 ENTRY = re.compile(r"^(?:def main|main =)", re.M)
 MODULES = {"train": "train", "benchmark": "experiments.benchmarks.__main__"}
-SHOWN = {"train": "python train.py", "benchmark": "python -m experiments.benchmarks"}
 VARIANTS = {"prepare_data": ("kind=documents", "kind=conversations")}
 """Groups that give a command different fields; the page has a table for each choice."""
 
