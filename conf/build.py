@@ -11,7 +11,7 @@ import torch
 
 from conf.initial import Initial, open_initial
 from conf.schema import Config, check_same_run, to_yaml, under_former_name
-from data.rows.curriculum import Plan
+from data.rows.curriculum import Curriculum
 from data.rows.loader import Loader
 from data.rows.sources import AnySource
 from data.sample.build import build_sample
@@ -50,7 +50,7 @@ class RunParts:
     config: Config
     tokenizer: Tokenizer
     sources: dict[str, AnySource]
-    plan: Plan
+    plan: Curriculum
     held_out: HeldOut
     loader: Loader
     tasks: TrainingTasks

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from conf.command import marked_fields, register_command
-from data.rows.curriculum import Plan
+from data.rows.curriculum import Curriculum
 from data.rows.curriculum_config import CurriculumConfig, weights_of_sources
 from evaluation.multiple_choice.in_training import TasksConfig
 from model.config import ModelConfig
@@ -194,9 +194,9 @@ class Config:
         """Name of the run where none is given."""
         return f"{self.experiment}-{self.digest[:8]}"
 
-    def plan(self) -> Plan:
+    def plan(self) -> Curriculum:
         """The rows of the run."""
-        return Plan(
+        return Curriculum(
             self.curriculum,
             row_length=self.batch.row_length,
             rows_per_step=self.batch.rows_per_step,

@@ -32,7 +32,11 @@ def print_rows(lookup: Trace, tokenizer: Tokenizer, rows: range, logged: dict, f
         print("losses of rows were not logged; start a run with logging.row_losses=true for them")
     for row in rows:
         address = lookup.plan.row(row)
-        again = f", replayed from stage {stage.config.replay.of}" if address.arm == REPLAY else ""
+        again = (
+            f", replayed from stage {stage.config.replay.of}"
+            if address.counted_as == REPLAY
+            else ""
+        )
         loss = f", loss {losses[row]:.4f}" if row in losses else ""
         place = f"row {address.index} of {address.source}"
         print(f"\nrow {row}: {place}{again}, {row_length} tokens{loss}")

@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from data.prepare.check_overlap import refuse_copies
+from data.prepare.check_overlap import require_decontaminated
 from data.prepare.tokenizer_files import open_exportable
 from data.rows.conversations import Conversations
 from data.rows.shards import Source
@@ -48,7 +48,7 @@ def open_sources(
         check_prepared_with(name, source, tokenizer)
     if not recorded:  # one that was begun goes on: it is too late to say what it trains on
         documents = [source for source in sources.values() if isinstance(source, Source)]
-        refuse_copies(documents, "<data.tokenizer>")
+        require_decontaminated(documents, "<data.tokenizer>")
     return sources
 
 

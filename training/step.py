@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 import torch.profiler
 
-from data.rows.curriculum import Plan
+from data.rows.curriculum import Curriculum
 from data.rows.curriculum_config import REPLAY
 from data.rows.loader import Batch
 from model.transformer import Mistral
@@ -21,7 +21,7 @@ from training.schedule import ScheduleConfig, Span, learning_rate
 
 def begin_step(
     step: int,
-    plan: Plan,
+    plan: Curriculum,
     model: Mistral,
     optimizer: torch.optim.Optimizer,
     spans: Sequence[Span],

@@ -1,18 +1,16 @@
-"""Are sources apart: does no training document of one copy what another holds out?
+"""Overlap between sources: training documents of one that copy held-out documents of another.
 
-Preparation sees to that within a source (`data.prepare.overlap_index`), and between sources where
-it was told
-to `avoid` the other's held-out text, whose digest the manifest then has. `check_sources` finds out
-afterwards, and notes the outcome beside the manifest:
+Preparation removes copies within a source (`data.prepare.overlap_index`) and against the files in
+`decontaminate_against`, whose digests are in the manifest. `check_sources` compares prepared
+sources and notes the copies that it finds next to the manifest:
 
-    <source>/apart.json   {fingerprint of the training documents: {sha256 of a held-out text:
-                          [numbers of the documents that copy a document in it]}}
+    <source>/overlap.json   {fingerprint of the training documents: {sha256 of a held-out text:
+                            [numbers of the documents that copy a document in that text]}}
 
-Both are digests of content, so that what is known never goes out of date, and looking it up reads
-no text.
-A copy is what preparation takes for one: equal after folding (`data.prepare.held_out.fold`), or
-sharing
-more than half of the 13-grams of either. Sources of conversations are not compared.
+Both keys are digests of content, so a note is never out of date, and reading the notes reads no
+text. Notes of earlier versions are in apart.json. Two documents are copies if they are equal after
+folding (`data.prepare.held_out.fold`) or share more than half of the 13-grams of either. Sources of
+conversations are not compared.
 """
 
 import json
@@ -29,8 +27,8 @@ from tqdm import tqdm
 
 from data.prepare.chunks import in_chunks
 from data.prepare.held_out import normalize, side_hash
-from data.prepare.ngrams import gram_hashes
-from data.prepare.overlap_index import NearCopies, Protect, write_index
+from data.prepare.ngrams import ngram_hashes
+from data.prepare.overlap_index import OverlapIndex, ProtectedFinder, write_index
 from data.prepare.workers import map_in_order
 from data.records.readers import Position, read_records
 from data.rows.shards import Source
@@ -38,26 +36,28 @@ from storage.atomic import write_json
 from storage.checksum import sha256_of
 from tokenizer.tokenizer import Tokenizer
 
-NOTES = "apart.json"
+NOTES = "overlap.json"
+OLD_NOTES = "apart.json"
+"""File of the notes in earlier versions, read in the same way."""
 DOCUMENTS_AT_A_TIME = 64
 
 
 @dataclass(kw_only=True)
 class CheckSourcesConfig:
-    """Which prepared sources to compare with each other."""
+    """Prepared sources to compare with each other."""
 
     sources: list[str]
-    """Folders of the sources that a run mixes: documents, two sources or more."""
+    """Folders of the sources of documents that a run mixes, two or more."""
     tokenizer: str
-    """What they were prepared with: a `.model` file or a tokenizer folder."""
+    """Tokenizer of the sources: a `.model` file or a tokenizer folder."""
     workers: int = 0
     """Processes that compare; 0: one per core."""
 
     def __post_init__(self) -> None:
         if len({Path(folder).resolve() for folder in self.sources}) < max(2, len(self.sources)):
             raise ValueError(
-                f"sources: {self.sources}; name two folders or more, each once: within one source "
-                "preparation has seen to it"
+                f"sources: {self.sources}; name two folders or more, each once (copies within one "
+                "source are removed by its preparation)"
             )
         if not self.tokenizer:
             raise ValueError("tokenizer: empty; it must be given")
@@ -66,16 +66,16 @@ class CheckSourcesConfig:
 
 
 class Pair(NamedTuple):
-    """The training documents of one source, compared with what another holds out."""
+    """Training documents of `source`, compared with the held-out documents of `other`."""
 
     source: Source
     other: Source
     copies: list[int] | None
-    """Documents of `source` that copy one that `other` holds out; None: nothing tells."""
+    """Numbers of the documents of `source` that are copies; None if not compared yet."""
 
 
 def pairs_of(sources: Sequence[Source]) -> list[Pair]:
-    """What is known of every two sources of which one holds something out; no text is read.
+    """Read the notes on all pairs of a source and a source with held-out documents.
 
     Raises:
         ValueError: the notes of a source are damaged.
@@ -90,19 +90,19 @@ def pairs_of(sources: Sequence[Source]) -> list[Pair]:
 
 
 def check_sources(config: CheckSourcesConfig, *, progress: bool = True) -> list[Pair]:
-    """Compare what has not been compared yet and note the outcome; returns what is known then.
+    """Compare the pairs that have not been compared, note the copies, and return all pairs.
 
     Raises:
-        ValueError: a folder is no source of documents or was prepared with another tokenizer, or a
-            held-out text is not the one that was prepared.
+        ValueError: a folder is not a source of documents or was prepared with another tokenizer, or
+            a held-out text has changed.
     """
     fingerprint = Tokenizer.open(config.tokenizer).fingerprint
     sources = [Source(folder) for folder in config.sources]
     for source in sources:
         if source.manifest["tokenizer"]["fingerprint"] != fingerprint:
             raise ValueError(
-                f"tokenizer: {config.tokenizer} is not what {source.folder} was prepared with; "
-                "name that one (a run has one tokenizer, so all its sources were prepared with it)"
+                f"tokenizer: {source.folder} was not prepared with {config.tokenizer}; give the "
+                "tokenizer of the sources (one for all sources of a run)"
             )
     unknown = [pair for pair in pairs_of(sources) if pair.copies is None]
     with tempfile.TemporaryDirectory() as folder:
@@ -115,11 +115,11 @@ def check_sources(config: CheckSourcesConfig, *, progress: bool = True) -> list[
     return pairs_of(sources)
 
 
-def refuse_copies(sources: Sequence[Source], tokenizer: str) -> None:
-    """Refuse to train on sources unless they are known to be apart.
+def require_decontaminated(sources: Sequence[Source], tokenizer: str) -> None:
+    """Refuse sources whose training documents copy held-out documents, or were not compared.
 
     Args:
-        tokenizer: what the command that mends it is to name.
+        tokenizer: path of the tokenizer in the command of the remedy.
 
     Raises:
         ValueError: names the sources, and the command.
@@ -128,36 +128,36 @@ def refuse_copies(sources: Sequence[Source], tokenizer: str) -> None:
     if copied := [pair for pair in pairs if pair.copies]:
         source = copied[0].source
         raise ValueError(
-            f"{_named(copied)}: training documents copy what the other source holds out (numbers "
-            f"in {source.folder / NOTES}), so that its held-out loss would measure nothing; "
-            f"prepare {source.folder} anew without them, and name the new folder in data.sources: "
-            f"`{preparation_of(source, sources, tokenizer)}`"
+            f"{_named(copied)}: training documents copy held-out documents of the second source "
+            f"(numbers in {source.folder / NOTES}), so its held-out loss would be meaningless; "
+            f"prepare {source.folder} again without the copies, and name the new folder in "
+            f"data.sources: `{preparation_of(source, sources, tokenizer)}`"
         )
     if unknown := [pair for pair in pairs if pair.copies is None]:
         folders = _listed(str(source.folder) for source in sources)
         command = f"python -m scripts.check_sources sources='{folders}' tokenizer={tokenizer}"
         raise ValueError(
-            f"{_named(unknown)}: nothing tells that no training document copies what the other "
-            f"source holds out; run `{command}` once, which reads them and notes the outcome "
-            "beside their manifests"
+            f"{_named(unknown)}: the overlap between the training documents of the first source "
+            "and the held-out documents of the second has not been checked; run "
+            f"`{command}` once, which writes the result next to their manifests"
         )
 
 
 def preparation_of(source: Source, sources: Sequence[Source], tokenizer: str) -> str:
-    """The command that prepares a source anew, without copies of what the others hold out."""
+    """Command that prepares a source again, without copies of held-out documents of the others."""
     manifest = source.manifest
-    avoid = [entry["path"] for entry in manifest.get("avoid", [])]
-    avoid += [str(x.folder / "held_out.jsonl") for x in sources if x is not source]
+    avoided = [entry["path"] for entry in manifest.get("avoid", [])]
+    avoided += [str(x.folder / "held_out.jsonl") for x in sources if x is not source]
     settings = dict(manifest["settings"])
-    for name in ("gram_units", "fold_version"):  # what this code does, not what a user chooses
+    for name in ("gram_units", "fold_version"):  # properties of the code, not settings
         settings.pop(name, None)
     fields = {
         "name": manifest["name"],
         "inputs": _listed(entry["path"] for entry in manifest["inputs"]),
         "tokenizer": tokenizer,
-        "out": f"{source.folder}-apart",
+        "out": f"{source.folder}-decontaminated",
         "held_out_fraction": manifest["held_out"]["fraction"],
-        "avoid": _listed(dict.fromkeys(avoid)),
+        "decontaminate_against": _listed(dict.fromkeys(avoided)),
         **settings,
     }
     arguments = (shlex.quote(f"{name}={value}") for name, value in fields.items())
@@ -179,10 +179,10 @@ def _held_out_digest(source: Source) -> str:
 
 
 def _known(source: Source, digest: str, notes: dict[str, dict[str, list[int]]]) -> list[int] | None:
-    """The documents of a source known to copy what a held-out text has; None if nothing tells.
+    """Documents of a source that copy a held-out text; None if the two were not compared.
 
-    A source keeps the numbers of its documents when it grows, and what avoids the text adds no
-    copies.
+    An append keeps the numbers of the documents, and adds no copies of a text that it was
+    decontaminated against.
     """
     manifest = source.manifest
     if digest == _held_out_digest(source):
@@ -197,18 +197,21 @@ def _known(source: Source, digest: str, notes: dict[str, dict[str, list[int]]]) 
 
 
 def _read_notes(folder: Path) -> dict[str, dict[str, list[int]]]:
-    path = folder / NOTES
-    if not path.exists():
-        return {}
-    damaged = ValueError(f"{path} is damaged; remove it, and check the sources again")
-    try:
-        notes = json.loads(path.read_text(encoding="utf-8"))
-        lists = [copies for by_digest in notes.values() for copies in by_digest.values()]
-        whole = all(type(number) is int for copies in lists for number in copies)
-    except (ValueError, AttributeError, TypeError):
-        raise damaged from None
-    if not whole:
-        raise damaged
+    notes: dict[str, dict[str, list[int]]] = {}
+    for path in (folder / OLD_NOTES, folder / NOTES):
+        if not path.exists():
+            continue
+        damaged = ValueError(f"{path} is damaged; remove it, and run scripts.check_sources again")
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            lists = [copies for by_digest in found.values() for copies in by_digest.values()]
+            whole = all(type(number) is int for copies in lists for number in copies)
+        except (ValueError, AttributeError, TypeError):
+            raise damaged from None
+        if not whole:
+            raise damaged
+        for fingerprint, by_digest in found.items():
+            notes[fingerprint] = notes.get(fingerprint, {}) | by_digest
     return notes
 
 
@@ -219,28 +222,28 @@ def _note(source: Source, found: dict[str, list[int]]) -> None:
         write_json(source.folder / NOTES, notes)
     except OSError as error:
         raise ValueError(
-            f"{source.folder / NOTES} cannot be written ({error}), and a run looks for it there; "
-            "make the folder writable, or work on a copy of it"
+            f"{source.folder / NOTES} cannot be written ({error}), and a run needs it; make the "
+            "folder writable, or use a copy of the folder"
         ) from None
 
 
 def _index_held_out(sources: dict[Path, Source], folder: str) -> dict[Path, Path]:
-    """Index what each source holds out, as documents to avoid, in a file of its own."""
+    """Write an index of the held-out documents of each source."""
     indexes = {}
     for number, (place, source) in enumerate(sources.items()):
         path = place / "held_out.jsonl"
         if not path.is_file() or sha256_of(path) != _held_out_digest(source):
-            raise ValueError(f"{path} is not the file that was prepared; restore it")
+            raise ValueError(f"{path} has changed since it was prepared; restore it")
         chunks = in_chunks(read_records([str(path)], "text", "file", Position()))
         indexes[place] = Path(folder) / f"{number}.index"
-        write_index(indexes[place], [], map(Protect("text", 1.0), chunks))
+        write_index(indexes[place], [], map(ProtectedFinder("text", 1.0), chunks))
     return indexes
 
 
 def _find_copies(
     source: Source, indexes: dict[str, Path], config: CheckSourcesConfig, progress: bool
 ) -> dict[str, list[int]]:
-    """The documents of a source that copy one in an index, by the digest of what it indexes."""
+    """Documents of a source that copy an indexed document, by the digest of the indexed text."""
     found: dict[str, list[int]] = {digest: [] for digest in indexes}
     starts = range(0, source.documents, DOCUMENTS_AT_A_TIME)
     parts = (range(n, min(n + DOCUMENTS_AT_A_TIME, source.documents)) for n in starts)
@@ -258,12 +261,12 @@ def _find_copies(
 
 
 class _Comparison:
-    """Finds the copies among training documents; one per process."""
+    """Finds copies among training documents; one per process."""
 
     def __init__(self, folder: Path, tokenizer: str, indexes: dict[str, Path]) -> None:
         self._source = Source(folder)
         self._tokenizer = Tokenizer.open(tokenizer)
-        self._indexes = {digest: NearCopies(path) for digest, path in indexes.items()}
+        self._indexes = {digest: OverlapIndex(path) for digest, path in indexes.items()}
 
     def __call__(self, numbers: range) -> list[tuple[str, int]]:
         copies = []
@@ -271,7 +274,7 @@ class _Comparison:
             ids = self._source.document(number)[1:-1].tolist()
             text = self._tokenizer.decode(ids)
             normalized = normalize(text)
-            grams, side = gram_hashes(normalized), side_hash(normalized)
+            grams, side = ngram_hashes(normalized), side_hash(normalized)
             copies += [
                 (digest, number)
                 for digest, index in self._indexes.items()

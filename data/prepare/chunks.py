@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.prepare.held_out import normalize, side_hash
-from data.prepare.overlap_index import REASONS, NearCopies
+from data.prepare.overlap_index import REASONS, OverlapIndex
 from data.records.readers import BadRecord, Position, Record, text_of
 from data.rows.shards import token_dtype
 from tokenizer.tokenizer import Tokenizer
@@ -74,7 +74,7 @@ class Parser:
         self._text_field = text_field
         self._limit = held_out_fraction * 2**64
         self._held_out_is_fixed = held_out_is_fixed
-        self._near_copies = NearCopies(index)
+        self._overlap = OverlapIndex(index)
 
     def __call__(self, records: list[Record]) -> Chunk:
         training, held_out, skipped, documents = [], [], [], Counter[int]()
@@ -92,7 +92,7 @@ class Parser:
                 held_out.append(text)
             elif side < self._limit:
                 skipped.append((file, line, HELD_OUT_IS_FIXED))
-            elif reason := self._near_copies.reason(text, normalized, side):
+            elif reason := self._overlap.reason(text, normalized, side):
                 skipped.append((file, line, reason))
             else:
                 training.append(text)

@@ -13,7 +13,6 @@ that was left out, where a line is counted from 1, but in an array (.json) an in
 
 import hashlib
 import json
-import re
 import shutil
 import unicodedata
 from collections import Counter
@@ -26,9 +25,10 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from data.prepare.draft import draft_folder, locked_draft, refuse_existing
+from data.prepare.config import PrepareBaseConfig
 from data.prepare.held_out import normalize, side_hash
-from data.prepare.tokenizer_files import describe_difference, open_exportable
+from data.prepare.tokenizer_files import describe_difference, open_exportable, tokenizer_entry
+from data.prepare.writer import json_line, lock_unfinished, refuse_existing, unfinished_folder
 from data.records.chat_formats import Conversation, Entry, read_conversations
 from data.records.readers import BadRecord, find_inputs
 from data.records.record_files import EMPTY_LINE, FORMATS
@@ -58,26 +58,19 @@ LEFT_OUT = frozenset((SAME_TEXT, TOO_LONG, NO_ANSWER_LEFT, NOTHING_TO_LEARN))
 
 
 @dataclass(kw_only=True)
-class PrepareConversationsConfig:
-    """What one source of conversations is made from."""
+class PrepareConversationsConfig(PrepareBaseConfig):
+    """Settings of a source of conversations."""
 
-    name: str
-    """What curricula and reports call the source: letters, digits, `_`, `.` and `-`."""
     inputs: list[str]
-    """Files or globs; read in sorted order. Formats: .json, .jsonl, both also .gz or .zst,
+    """Files or globs, read in sorted order. Formats: .json, .jsonl, both also .gz or .zst,
     and .parquet."""
-    out: str
-    """Folder to create. `<out>.tmp` holds unfinished work."""
-    tokenizer: str
-    """A `.model` file or a tokenizer folder."""
     max_tokens: int
     """Tokens of the longest conversation: at most the length of the rows it will be packed into."""
     overlong: str = "reject"
-    """`reject` leaves longer conversations out, `truncate` keeps what fits of their tokens."""
+    """Conversations above max_tokens: `reject` skips them, `truncate` keeps their first tokens."""
     train_on: str = "assistant"
-    """What is to be predicted: the answers of the `assistant`, or `all` of a conversation."""
+    """Supervised messages: those of the `assistant`, or `all`."""
     held_out_fraction: float = 0.02
-    """Share of conversations that no training row touches, 0 <= fraction < 1."""
     fields: dict[str, str] = field(default_factory=dict, metadata={"free_keys": True})
     """Columns of records under other names than usual, by what they mean: messages, question,
     input, answer, system, history; or role, content, train of each message. For example
@@ -89,38 +82,19 @@ class PrepareConversationsConfig:
     roles: dict[str, str] = field(default_factory=dict, metadata={"free_keys": True})
     """Further names of the roles of messages, for example
     `roles='{user: patient, assistant: doctor}'`."""
-    on_bad: str = "skip"
-    """`skip` leaves bad records out, counts them and lists them in skipped.jsonl; `fail` stops."""
     max_rejected: float = 1.0
-    """Share of all records that may be rejected, for whatever reason; beyond, nothing is written
-    and the command fails. 1: all but one."""
+    """Largest share of records that may be rejected, for any reason; above it the command fails and
+    writes nothing."""
     show: int = 3
-    """Conversations to print as training will see them."""
+    """Number of conversations to print as training reads them."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]+", self.name):
-            raise ValueError(f"name: {self.name!r}; use letters, digits, `_`, `.` and `-`")
-        for name in ("inputs", "out", "tokenizer"):
-            if not getattr(self, name):
-                raise ValueError(f"{name}: empty; it must be given")
-        choices = {
-            "overlong": ("reject", "truncate"),
-            "train_on": TRAIN_ON,
-            "on_bad": ("skip", "fail"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: {getattr(self, name)!r}; choose from {allowed}")
-        if not 0 <= self.held_out_fraction < 1:
-            raise ValueError(
-                f"held_out_fraction: {self.held_out_fraction}; it must be >= 0 and < 1"
-            )
+        super().__post_init__()
+        self._check_choices({"overlong": ("reject", "truncate"), "train_on": TRAIN_ON})
         if not 0 <= self.max_rejected <= 1:
             raise ValueError(f"max_rejected: {self.max_rejected}; it must be >= 0 and <= 1")
         columns_of(self.fields, self.ignore, self.roles)
-        for name, least in (("max_tokens", 2), ("show", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: {getattr(self, name)}; it must be >= {least}")
+        self._check_least(max_tokens=2, show=0)
 
     @property
     def columns(self) -> Columns:
@@ -132,17 +106,17 @@ def prepare_conversations(config: PrepareConversationsConfig, *, progress: bool 
     """Prepare a source of conversations and return its manifest.
 
     Raises:
-        ValueError: a bad input, a bad record under `on_bad=fail`, more than `max_rejected` of them,
-            inputs that change while they are read, no conversation left for training, a folder that
-            exists or that another process is filling.
+        ValueError: a bad input, a bad record under `on_error=fail`, more rejected records than
+            `max_rejected`, inputs that change during the reading, no conversation left for
+            training, a folder that exists or that another process is filling.
     """
     out = Path(config.out)
     refuse_existing(out)
     paths = find_inputs(config.inputs, None, FORMATS)
     tokenizer = open_exportable(config.tokenizer)
     check_trainable(tokenizer)
-    folder = draft_folder(out)
-    with locked_draft(out):
+    folder = unfinished_folder(out)
+    with lock_unfinished(out):
         refuse_existing(out)
         _clear(folder)
         try:
@@ -231,7 +205,7 @@ def _fill(
     manifest = writer.finish()
     for path, digest in digests.items():
         if sha256_of(Path(path)) != digest:
-            raise ValueError(f"{path} has changed while it was read; run again")
+            raise ValueError(f"{path} changed during the reading; run again")
     write_json(folder / "manifest.json", manifest)
     return manifest
 
@@ -240,8 +214,8 @@ def _clear(folder: Path) -> None:
     """Remove what an earlier call was cut off from; ValueError at the work of another kind."""
     if (folder / "journal.json").exists():
         raise ValueError(
-            f"out: {folder} holds unfinished work of kind=documents; finish or remove it, or "
-            "choose another folder"
+            f"out: {folder} holds unfinished work of kind=documents; finish or remove that work, "
+            "or choose another out="
         )
     for path in folder.iterdir():
         if path.name != "held_out.jsonl":  # carries the lock
@@ -287,7 +261,7 @@ class _Writer:
         self._stack.close()
 
     def add(self, entry: Entry) -> None:
-        """Take the next record; ValueError at a bad one under `on_bad=fail`."""
+        """Take the next record; ValueError at a bad one under `on_error=fail`."""
         self._inputs[entry.file]["records"] += 1
         if isinstance(entry.conversation, BadRecord):
             self._reject(entry, str(entry.conversation))
@@ -322,7 +296,7 @@ class _Writer:
         self._passed_over.update(set(conversation.passed_over))
         if side_of(messages) < self._config.held_out_fraction * 2**64:
             self._counts["held_out"] += 1
-            self._files["held_out.jsonl"].write(_json_line(openai_record(messages)))
+            self._files["held_out.jsonl"].write(json_line(openai_record(messages)))
             return None
         self._counts["truncated"] += is_overlong
         return self._write(encoded)
@@ -336,15 +310,15 @@ class _Writer:
         self._files["stops"].write(np.array([self._counts["tokens"]], "<i8").tobytes())
 
     def _reject(self, entry: Entry, reason: str, detail: str = "") -> None:
-        if self._config.on_bad == "fail" and reason not in LEFT_OUT:
+        if self._config.on_error == "fail" and reason not in LEFT_OUT:
             raise ValueError(
-                f"{entry.file}:{entry.line}: {detail or reason}; correct it, or set on_bad=skip "
+                f"{entry.file}:{entry.line}: {detail or reason}; correct it, or set on_error=skip "
                 "to leave such records out"
             )
         self._rejected[reason] += 1
         place = {"file": entry.file, "line": entry.line, "reason": reason}
         place |= {"detail": detail} if detail else {}
-        self._files["skipped.jsonl"].write(_json_line(place))
+        self._files["skipped.jsonl"].write(json_line(place))
 
     def finish(self) -> dict:
         """The manifest; ValueError if there is nothing to train on."""
@@ -367,12 +341,7 @@ class _Writer:
             "kind": KIND,
             "name": config.name,
             "dtype": self._dtype.str,
-            "tokenizer": {
-                "fingerprint": self._tokenizer.fingerprint,
-                "vocab_size": self._tokenizer.vocab_size,
-                "bos_id": self._tokenizer.bos_id,
-                "eos_id": self._tokenizer.eos_id,
-            },
+            "tokenizer": tokenizer_entry(self._tokenizer),
             "chat_template": template_of(self._tokenizer).digest,
             **{
                 total: counts[total]
@@ -397,7 +366,3 @@ class _Writer:
                 "roles": dict(config.roles),
             },
         }
-
-
-def _json_line(value: dict) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"

@@ -1,20 +1,16 @@
 """Documents -> a prepared source (`data.rows.shards`), by several processes, restartable at any
 instant.
 
-The main process cuts the inputs into chunks of records, workers parse and tokenize them, and the
-main process appends the results in the order of the inputs to `<out>.tmp/`, which is renamed to
-`<out>` when all is durable. The files are byte for byte the same however many workers there were
-and however often the work was cut off: `journal.json` says up to which record it can be trusted,
-and whatever lies beyond is cut away on restart.
+The main process cuts the inputs into chunks of records. Workers parse and tokenize the chunks, and
+the main process appends the results in the order of the inputs (`data.prepare.writer`). The files
+are byte for byte the same for any number of workers and however often the work was cut off.
 
-The inputs are read twice. A document is held out if the hash of its letters and digits says so
-(`data.prepare.held_out`), so a first pass can find all that are, and index what they consist of;
-the second
-leaves near copies of them out of training (`data.prepare.overlap_index`).
+The inputs are read twice. A document is held out if the hash of its letters and digits is small
+(`data.prepare.held_out`), so a first pass finds all held-out documents and indexes their n-grams.
+The second pass leaves near copies of them out of training (`data.prepare.overlap_index`).
 """
 
 import itertools
-import re
 import sys
 import time
 from collections import Counter
@@ -27,16 +23,21 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.prepare.chunks import LEFT_OUT, Chunk, Parser, in_chunks
-from data.prepare.draft import Draft, open_draft, refuse_existing, settle
-from data.prepare.growth import grown_plan, is_latest
+from data.prepare.config import PrepareBaseConfig
 from data.prepare.held_out import FOLD_VERSION
-from data.prepare.ngrams import GRAM_UNITS
-from data.prepare.overlap_index import Protect, Protected, write_index
-from data.prepare.progress import ReadingBar
-from data.prepare.tokenizer_files import describe_difference, open_exportable
-from data.prepare.workers import map_in_order
+from data.prepare.manifest import Manifest, append_manifest
+from data.prepare.ngrams import NGRAM_UNITS
+from data.prepare.overlap_index import ProtectedDocuments, ProtectedFinder, write_index
+from data.prepare.tokenizer_files import describe_difference, open_exportable, tokenizer_entry
+from data.prepare.workers import ReadingBar, map_in_order
+from data.prepare.writer import (
+    SourceWriter,
+    finish_interrupted_append,
+    open_writer,
+    refuse_existing,
+)
 from data.records.readers import BadRecord, Position, find_inputs, read_records, text_of
-from data.rows.shards import FORMAT_VERSION, read_manifest, token_dtype
+from data.rows.shards import read_manifest, token_dtype
 from storage.checksum import sha256_of
 from tokenizer.tokenizer import Tokenizer
 
@@ -45,86 +46,69 @@ SHOWN_PER_REASON = 3
 
 
 @dataclass(kw_only=True)
-class PrepareConfig:
-    """What one source is made from."""
+class PrepareConfig(PrepareBaseConfig):
+    """Settings of a source of documents."""
 
-    name: str
-    """What curricula and reports call the source: letters, digits, `_`, `.` and `-`."""
     inputs: list[str]
-    """Files or globs; read in sorted order. Formats: .jsonl[.gz|.zst], .txt, .parquet."""
+    """Files or globs, read in sorted order. Formats: .jsonl[.gz|.zst], .txt, .parquet."""
     out: str
-    """Folder to create. `<out>.tmp` keeps unfinished work; the same command continues it."""
+    """Folder to create. `<out>.tmp` holds unfinished work; the same command continues that work."""
     append: bool = False
-    """Let the source `out` grow by these inputs: further shards, nothing rewritten, and the
-    held-out text stays as it is. Name, tokenizer and held_out_fraction must be the source's."""
-    tokenizer: str
-    """A `.model` file or a tokenizer folder."""
+    """Append these inputs to the source `out` as further shards. Nothing is rewritten, and the
+    held-out text does not change. Name, tokenizer and held_out_fraction must be the source's."""
     text_field: str = "text"
     """Field of a JSON line, or column of a Parquet file, that holds the text."""
     txt_documents: str = "file"
-    """What one document of a .txt input is: `file` or `line`."""
-    held_out_fraction: float = 0.01
-    """Share of documents that no training row touches, 0 <= fraction < 1."""
-    avoid: list[str] = field(default_factory=list)
-    """Files or globs, read like inputs: no training document equals (folded) or nearly copies a
-    document in them. For questions of benchmarks, and held_out.jsonl of other sources (see also
-    scripts.check_sources)."""
-    on_bad: str = "skip"
-    """`skip` leaves bad records out, counts them and lists them in skipped.jsonl; `fail` stops."""
+    """Unit of one document in a .txt input: `file` or `line`."""
+    decontaminate_against: list[str] = field(default_factory=list)
+    """Files or globs, read like inputs: no training document equals (after folding) or nearly
+    copies a document in them. For benchmark questions, and for held_out.jsonl of other sources (see
+    also scripts.check_sources)."""
     workers: int = 0
-    """Processes that tokenize; 0: one per core. The result does not depend on it."""
+    """Processes that tokenize; 0: one per core. The result does not depend on the number."""
     max_documents: int = 0
-    """Stop after this many records, bad ones included; 0: read everything."""
+    """Stop after this number of records, bad ones included; 0: read everything."""
     shard_tokens: int = 1 << 28
-    """A shard is closed once it holds this many tokens."""
+    """A shard is closed once it holds this number of tokens."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]+", self.name):
-            raise ValueError(f"name: {self.name!r}; use letters, digits, `_`, `.` and `-`")
-        for name in ("inputs", "out", "tokenizer", "text_field"):
-            if not getattr(self, name):
-                raise ValueError(f"{name}: empty; it must be given")
-        for name, choices in (("txt_documents", ("file", "line")), ("on_bad", ("skip", "fail"))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}: {getattr(self, name)!r}; choose from {choices}")
-        if not 0 <= self.held_out_fraction < 1:
-            raise ValueError(
-                f"held_out_fraction: {self.held_out_fraction}; it must be >= 0 and < 1"
-            )
-        for name, least in (("workers", 0), ("max_documents", 0), ("shard_tokens", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: {getattr(self, name)}; it must be >= {least}")
+        super().__post_init__()
+        self._check_given("text_field")
+        self._check_choices({"txt_documents": ("file", "line")})
+        self._check_least(workers=0, max_documents=0, shard_tokens=1)
 
 
 def prepare(config: PrepareConfig, *, progress: bool = True) -> dict:
-    """Prepare a source and return its manifest; continues what an earlier call left unfinished.
+    """Prepare a source and return the content of its manifest; continues unfinished work.
 
-    ValueError: a bad input, a bad record under `on_bad=fail`, inputs that change while they are
-    read, no document left for training, a folder that exists (or, with `append`, is no such
-    source) or that another process is filling.
+    Raises:
+        ValueError: a bad input, a bad record under `on_error=fail`, inputs that change during the
+            reading, no document left for training, a folder that exists (or, with `append`, is not
+            such a source) or that another process is filling.
     """
     out = Path(config.out)
     _check_out(out, config.append)
     files = _Files(config)
-    tokenizer = open_exportable(config.tokenizer)
-    plan = _plan(config, tokenizer, files, files.digests(progress))
+    manifest = _manifest(config, open_exportable(config.tokenizer), files, files.digests(progress))
     if config.append:
-        if settle(out) and is_latest(read_manifest(out), plan):
-            return read_manifest(out)
-        plan = grown_plan(out, plan)
-    with open_draft(out, plan) as draft:
-        if not draft.complete:
-            if not draft.index.exists():
-                _index(draft, config, files, progress)
-            _fill(draft, config, files.inputs, progress)
-            files.check_unchanged(draft.folder)
-            draft.finish()
-        draft.publish(out)
-    return draft.manifest
+        if finish_interrupted_append(out):
+            content = read_manifest(out)
+            if Manifest.from_json(content).repeats(manifest):
+                return content
+        manifest = append_manifest(out, manifest)
+    with open_writer(out, manifest) as writer:
+        if not writer.complete:
+            if not writer.index.exists():
+                _index(writer, config, files, progress)
+            _fill(writer, config, files.inputs, progress)
+            files.check_unchanged(writer.folder)
+            writer.finish()
+        writer.publish(out)
+    return writer.manifest.to_json()
 
 
 def compare_on_documents(config: PrepareConfig) -> str | None:
-    """A line on how far tokenizer.json and tokenizer.model differ on the first texts, or None.
+    """Compare tokenizer.json with tokenizer.model on the first texts; a line, or None if equal.
 
     Raises:
         ValueError: there are no such inputs, or no tokenizer.
@@ -144,21 +128,22 @@ def _check_out(out: Path, append: bool) -> None:
         refuse_existing(out)
     elif not (out / "manifest.json").exists():
         raise ValueError(
-            f"append: {out} is not a prepared source (no manifest.json), so nothing can be "
-            "appended to it; correct out, or set append=false to prepare it"
+            f"append: {out} is not a prepared source (no manifest.json); correct out, or set "
+            "append=false to prepare it"
         )
 
 
 class _Files:
-    """What is read, as it was when the command began."""
+    """Files to read, with the sizes and times that they had at the start."""
 
     def __init__(self, config: PrepareConfig) -> None:
         self.inputs = find_inputs(config.inputs, config.text_field)
         try:
-            self.avoid = find_inputs(config.avoid, config.text_field)
+            self.avoided = find_inputs(config.decontaminate_against, config.text_field)
         except ValueError as error:
-            raise ValueError(f"avoid: {str(error).removeprefix('inputs: ')}") from error
-        self._stamps = {path: self._stamp(path) for path in (*self.inputs, *self.avoid)}
+            reason = str(error).removeprefix("inputs: ")
+            raise ValueError(f"decontaminate_against: {reason}") from error
+        self._stamps = {path: self._stamp(path) for path in (*self.inputs, *self.avoided)}
 
     def _stamp(self, path: str) -> tuple[int, int]:
         status = Path(path).stat()
@@ -172,91 +157,78 @@ class _Files:
         for path, stamp in self._stamps.items():
             if self._stamp(path) != stamp:
                 raise ValueError(
-                    f"{path} has changed while it was read; remove {folder} and run again"
+                    f"{path} changed during the reading; remove {folder} and run again"
                 )
 
 
-def _plan(
+def _manifest(
     config: PrepareConfig, tokenizer: Tokenizer, files: _Files, digests: dict[str, str]
-) -> dict:
-    """The manifest of a new source before any document."""
-    return {
-        "format_version": FORMAT_VERSION,
-        "name": config.name,
-        "dtype": token_dtype(tokenizer.vocab_size).str,
-        "tokenizer": {
-            "fingerprint": tokenizer.fingerprint,
-            "vocab_size": tokenizer.vocab_size,
-            "bos_id": tokenizer.bos_id,
-            "eos_id": tokenizer.eos_id,
-        },
-        "documents": 0,
-        "tokens": 0,
-        "utf8_bytes": 0,
-        "shards": [],
-        "held_out": {"fraction": config.held_out_fraction, "documents": 0, "utf8_bytes": 0},
-        "inputs": [
-            {"path": path, "sha256": digests[path], "documents": 0} for path in files.inputs
-        ],
-        "avoid": [{"path": path, "sha256": digests[path]} for path in files.avoid],
-        "appends": [],
-        "skipped": {},
-        "settings": {
+) -> Manifest:
+    """Manifest of a new source before the first document."""
+    return Manifest(
+        name=config.name,
+        dtype=token_dtype(tokenizer.vocab_size).str,
+        tokenizer=tokenizer_entry(tokenizer),
+        held_out={"fraction": config.held_out_fraction, "documents": 0, "utf8_bytes": 0},
+        inputs=[{"path": path, "sha256": digests[path], "documents": 0} for path in files.inputs],
+        avoid=[{"path": path, "sha256": digests[path]} for path in files.avoided],
+        settings={
             "text_field": config.text_field,
             "txt_documents": config.txt_documents,
             "max_documents": config.max_documents,
             "shard_tokens": config.shard_tokens,
-            "gram_units": GRAM_UNITS,
+            "gram_units": NGRAM_UNITS,
             "fold_version": FOLD_VERSION,
         },
-    }
+    )
 
 
-def _index(draft: Draft, config: PrepareConfig, files: _Files, progress: bool) -> None:
-    """The first pass: index what no training document may copy."""
+def _index(writer: SourceWriter, config: PrepareConfig, files: _Files, progress: bool) -> None:
+    """First pass: index the documents that no training document may copy."""
     all_records = replace(config, max_documents=0)
+    # The field of held_out.jsonl is `text`, whatever the field of the inputs is.
+    held_out_records = replace(all_records, text_field="text")
     if config.append:
         known = [str(Path(config.out) / "held_out.jsonl")]
-        held_out = _protected(known, 1.0, replace(all_records, text_field="text"), progress)
+        held_out = _protected(known, 1.0, held_out_records, progress)
     else:
         held_out = _protected(files.inputs, config.held_out_fraction, config, progress)
-    # The held-out text of a source has its own field, whatever ours is called.
-    theirs = [path for path in files.avoid if _is_held_out_text(Path(path))]
-    others = [path for path in files.avoid if path not in theirs]
-    avoided = _avoided(theirs, replace(all_records, text_field="text"), progress)
+    of_sources = [path for path in files.avoided if _is_held_out_text(Path(path))]
+    others = [path for path in files.avoided if path not in of_sources]
+    avoided = _avoided(of_sources, held_out_records, progress)
     avoided += _avoided(others, all_records, progress)
-    files.check_unchanged(draft.folder)
-    write_index(draft.index, held_out, avoided)
-    draft.save()  # without a journal that says what it was made for, the index is not trusted
+    files.check_unchanged(writer.folder)
+    write_index(writer.index, held_out, avoided)
+    writer.save()  # an index without a journal, which names its inputs, is not trusted
 
 
 def _is_held_out_text(path: Path) -> bool:
     return path.name == "held_out.jsonl" and (path.parent / "manifest.json").is_file()
 
 
-def _avoided(paths: list[str], config: PrepareConfig, progress: bool) -> list[Protected]:
-    """All documents of some files; ValueError if one cannot be read."""
+def _avoided(paths: list[str], config: PrepareConfig, progress: bool) -> list[ProtectedDocuments]:
+    """All documents of some files; ValueError if a document cannot be read."""
     avoided = _protected(paths, 1.0, config, progress)
     for part in avoided:
         if part.bad:
             position, reason = part.bad
             raise ValueError(
-                f"avoid: {paths[position.file]}:{position.line}: {reason}; a document that "
-                "cannot be read cannot be avoided, so mend it or leave it out"
+                f"decontaminate_against: {paths[position.file]}:{position.line}: {reason}; "
+                "correct this record or leave the file out"
             )
     return avoided
 
 
 def _protected(
     paths: list[str], fraction: float, config: PrepareConfig, progress: bool
-) -> list[Protected]:
-    """The share of the documents of some files that must not be copied."""
+) -> list[ProtectedDocuments]:
+    """The held-out share of the documents of some files, as n-grams."""
     if not paths or not fraction:
         return []
     records = read_records(paths, config.text_field, config.txt_documents, Position())
     if config.max_documents:
         records = itertools.islice(records, config.max_documents)
-    make = partial(Protect, config.text_field, fraction)
+    make = partial(ProtectedFinder, config.text_field, fraction)
     found = []
     with (
         ReadingBar("13-grams", paths, Position(), shown=progress) as bar,
@@ -268,44 +240,48 @@ def _protected(
     return found
 
 
-def _fill(draft: Draft, config: PrepareConfig, paths: list[str], progress: bool) -> None:
-    """The second pass: read, tokenize and append whatever the draft does not hold yet."""
-    if config.on_bad == "fail" and draft.bad_records:
+def _fill(writer: SourceWriter, config: PrepareConfig, paths: list[str], progress: bool) -> None:
+    """Second pass: read, tokenize and append the records that the writer lacks."""
+    if config.on_error == "fail" and writer.bad_records:
         raise ValueError(
-            f"on_bad: {draft.folder} has skipped bad records already (its skipped.jsonl lists "
-            "them); remove it to start anew, or go on with on_bad=skip"
+            f"on_error: {writer.folder} has already skipped bad records (listed in its "
+            "skipped.jsonl); remove the folder to start again, or continue with on_error=skip"
         )
-    records = read_records(paths, config.text_field, config.txt_documents, draft.position)
+    records = read_records(paths, config.text_field, config.txt_documents, writer.position)
     if config.max_documents:
-        records = itertools.islice(records, config.max_documents - draft.records)
+        records = itertools.islice(records, config.max_documents - writer.records)
     make = partial(
         Parser, config.tokenizer, config.text_field, config.held_out_fraction, config.append,
-        draft.index,
+        writer.index,
     )  # fmt: skip
     next_save = time.monotonic() + JOURNAL_SECONDS
     with (
-        ReadingBar(config.name, paths, draft.position, shown=progress) as bar,
+        ReadingBar(config.name, paths, writer.position, shown=progress) as bar,
         closing(map_in_order(make, in_chunks(records), config.workers)) as chunks,
     ):
-        if draft.records and progress:
-            bar.write(f"continuing {draft.folder} after record {draft.records}", file=sys.stderr)
+        if writer.records and progress:
+            bar.write(f"continuing {writer.folder} after record {writer.records}", file=sys.stderr)
         for chunk in chunks:
-            _report(chunk, draft, paths, config, bar)
-            draft.add(chunk)
-            bar.set_postfix(skipped=sum(draft.manifest["skipped"].values()), refresh=False)
+            _report(chunk, writer, paths, config, bar)
+            writer.add(chunk)
+            bar.set_postfix(skipped=sum(writer.manifest.skipped.values()), refresh=False)
             bar.reach(chunk.end)
             if time.monotonic() >= next_save:
-                draft.save()
+                writer.save()
                 next_save = time.monotonic() + JOURNAL_SECONDS
 
 
-def _report(chunk: Chunk, draft: Draft, paths: list[str], config: PrepareConfig, bar: tqdm) -> None:
-    """Show the first skipped records of each kind; ValueError at a bad one under `on_bad=fail`."""
-    seen = Counter(draft.manifest["skipped"])
+def _report(
+    chunk: Chunk, writer: SourceWriter, paths: list[str], config: PrepareConfig, bar: tqdm
+) -> None:
+    """Show the first skipped records of each reason; ValueError for a bad one if on_error=fail."""
+    seen = Counter(writer.manifest.skipped)
     for file, line, reason in chunk.skipped:
         place = f"{paths[file]}:{line}: {reason}"
-        if config.on_bad == "fail" and reason not in LEFT_OUT:
-            raise ValueError(f"{place}; mend it, or set on_bad=skip to leave such records out")
+        if config.on_error == "fail" and reason not in LEFT_OUT:
+            raise ValueError(
+                f"{place}; correct the record, or set on_error=skip to skip such records"
+            )
         seen[reason] += 1
         if seen[reason] <= SHOWN_PER_REASON and not bar.disable:
             bar.write(f"skipped {place}", file=sys.stderr)

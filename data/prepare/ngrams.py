@@ -16,7 +16,7 @@ from jaxtyping import UInt64
 
 from data.rows.seeds import splitmix64
 
-GRAM_UNITS = 13
+NGRAM_UNITS = 13
 """Units of a gram, as in GPT-3's test of contamination (Brown et al. 2020, appendix C)."""
 
 _SEPARATOR, _IN_WORD, _ALONE, _IGNORED = range(4)
@@ -31,18 +31,18 @@ _BASE = 0xD1342543DE82EF95
 """Of the polynomials modulo 2**64; odd, so that its powers never vanish."""
 
 
-def gram_hashes(normalized: str) -> UInt64[np.ndarray, " grams"]:
+def ngram_hashes(normalized: str) -> UInt64[np.ndarray, " grams"]:
     """The distinct 13-grams of a text as 64-bit hashes, sorted; none if it has fewer units.
 
     Args:
         normalized: by `data.prepare.held_out.normalize`.
     """
     units = _unit_hashes(normalized)
-    count = len(units) - GRAM_UNITS + 1
+    count = len(units) - NGRAM_UNITS + 1
     if count < 1:
         return np.empty(0, np.uint64)
     grams = units[:count].copy()
-    for place in range(1, GRAM_UNITS):
+    for place in range(1, NGRAM_UNITS):
         grams *= np.uint64(_BASE)
         grams += units[place : place + count]
     grams.sort()

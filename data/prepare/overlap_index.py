@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import UInt32, UInt64
 
 from data.prepare.held_out import fold_hash, normalize, side_hash
-from data.prepare.ngrams import gram_hashes
+from data.prepare.ngrams import ngram_hashes
 from data.records.readers import BadRecord, Position, Record, text_of
 from storage.atomic import new_file
 
@@ -35,7 +35,7 @@ SAME_AS_AVOIDED = "copy of a document to avoid"
 REASONS = (NEAR_HELD_OUT, NEAR_AVOIDED, SAME_AS_AVOIDED)
 
 
-class Protected(NamedTuple):
+class ProtectedDocuments(NamedTuple):
     """Those of some consecutive records that must not be copied."""
 
     grams: UInt64[np.ndarray, " grams"]
@@ -50,7 +50,7 @@ class Protected(NamedTuple):
     end: Position
 
 
-class Protect:
+class ProtectedFinder:
     """Finds the documents that must not be copied; one per process.
 
     Args:
@@ -61,7 +61,7 @@ class Protect:
         self._text_field = text_field
         self._limit = held_out_fraction * 2**64
 
-    def __call__(self, records: list[Record]) -> Protected:
+    def __call__(self, records: list[Record]) -> ProtectedDocuments:
         grams, sides, folds, bad = [], [], [], None
         for record in records:
             try:
@@ -72,10 +72,10 @@ class Protect:
             normalized = normalize(text)
             side = side_hash(normalized)
             if side < self._limit:
-                grams.append(gram_hashes(normalized))
+                grams.append(ngram_hashes(normalized))
                 sides.append(side)
                 folds.append(fold_hash(text))
-        return Protected(
+        return ProtectedDocuments(
             grams=np.concatenate([np.empty(0, np.uint64), *grams]),
             sizes=np.array([len(some) for some in grams], np.uint32),
             sides=np.array(sides, np.uint64),
@@ -85,7 +85,9 @@ class Protect:
         )
 
 
-def write_index(path: Path, held_out: Iterable[Protected], avoided: Iterable[Protected]) -> None:
+def write_index(
+    path: Path, held_out: Iterable[ProtectedDocuments], avoided: Iterable[ProtectedDocuments]
+) -> None:
     """Make the index of some documents; they are numbered in order, held-out ones first."""
     held_out, avoided = list(held_out), list(avoided)
     parts = held_out + avoided
@@ -101,7 +103,7 @@ def write_index(path: Path, held_out: Iterable[Protected], avoided: Iterable[Pro
             part.tofile(file)
 
 
-class NearCopies:
+class OverlapIndex:
     """The index, opened: its pages are shared by all processes that map it."""
 
     def __init__(self, path: Path) -> None:
@@ -126,7 +128,7 @@ class NearCopies:
             return SAME_AS_AVOIDED
         if not len(self._grams):
             return None
-        copied = self._nearly_copied(gram_hashes(normalized))
+        copied = self._nearly_copied(ngram_hashes(normalized))
         if not len(copied):
             return None
         return NEAR_HELD_OUT if copied[0] < self._held_out else NEAR_AVOIDED
@@ -135,7 +137,7 @@ class NearCopies:
         """Say if a document is a near copy of any that is indexed, or equals one to avoid.
 
         Args:
-            grams: of the text, by `data.prepare.ngrams.gram_hashes`.
+            grams: of the text, by `data.prepare.ngrams.ngram_hashes`.
             side: its side hash.
         """
         return self._equals_avoided(text, side) or len(self._nearly_copied(grams)) > 0

@@ -6,6 +6,7 @@ first texts of the inputs show on how many of them the two differ.
 
 from collections.abc import Iterable
 from itertools import islice
+from typing import Any
 
 from tokenizer.tokenizer import Tokenizer
 
@@ -30,6 +31,12 @@ def open_exportable(path: str, key: str = "tokenizer") -> Tokenizer:
     except ValueError as error:
         raise ValueError(f"{key}={path}: {error}") from None
     return tokenizer
+
+
+def tokenizer_entry(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Entry of a tokenizer in a manifest."""
+    names = ("fingerprint", "vocab_size", "bos_id", "eos_id")
+    return {name: getattr(tokenizer, name) for name in names}
 
 
 def describe_difference(path: str, texts: Iterable[str]) -> str | None:

@@ -1,5 +1,6 @@
-"""Work on a stream of items by several processes, with the results in the order of the items."""
+"""Parallel work on a stream, with results in order, and a bar over the bytes that were read."""
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -8,7 +9,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from data.records.readers import Position
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -72,3 +78,20 @@ def _die_with_parent() -> None:
 
 def _work_on(item: Any) -> Any:
     return _work(item)
+
+
+class ReadingBar(tqdm):
+    """A progress bar on stderr over the bytes of files on disk; `reach` moves it."""
+
+    def __init__(self, label: str, paths: list[str], position: Position, *, shown: bool) -> None:
+        sizes = (Path(path).stat().st_size for path in paths)
+        self._starts = [0, *itertools.accumulate(sizes)]
+        start = self._starts[position.file] + position.bytes_read
+        super().__init__(
+            desc=label, total=self._starts[-1], initial=start, unit="B", unit_scale=True,
+            disable=not shown,
+        )  # fmt: skip
+
+    def reach(self, position: Position) -> None:
+        """Move the bar to the end of a record."""
+        self.update(self._starts[position.file] + position.bytes_read - self.n)

@@ -1,15 +1,14 @@
-"""Which row of which source is row n of the run.
+"""The exact schedule of a run: the source and the index of every row.
 
-A stage mixes its sources by weight and may replay the rows of an earlier stage. `Plan` turns the
-stages (`data.rows.curriculum_config`) into an exact schedule: at every point of a stage the count
-of each source
-stays within one row of its weight, a source goes on across stages where it stopped, and replay
-reads a seeded permutation of the rows that the replayed stage consumed. Stages before the first one
-in `run` count as consumed, so a run of the second stage alone reads what a run of both would read
-there.
+A stage mixes its sources by weight and may replay the rows of an earlier stage. `Curriculum` turns
+the stages (`data.rows.curriculum_config`) into an exact schedule. At every point of a stage the
+number of rows of each source is within one row of its weight. A source continues across stages
+where it stopped. Replay reads a seeded permutation of the rows that the replayed stage consumed.
+Stages before the first one in `run` count as consumed, so a run of the second stage alone reads the
+rows that a run of both stages would read there.
 
-`order` takes the same rows otherwise: all of them mixed, or the last stage first. There a row may
-be replayed before, or without, its first reading.
+`order` arranges the same rows in two other ways: all of them mixed, or the last stage first. There
+a row may be replayed before, or without, its first reading.
 """
 
 from bisect import bisect_right
@@ -22,29 +21,29 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt16
 
 from data.rows.curriculum_config import MIXED, REPLAY, CurriculumConfig, Stage
-from data.rows.interleave import chairman_assignment
+from data.rows.interleave import interleave_by_weight
 from data.rows.seeds import derive, permutation
 
 
 @dataclass(frozen=True)
 class RowAddress:
-    """Where a row of the run comes from: row `index` of a source's stream."""
+    """Origin of a row of the run: row `index` of the stream of a source."""
 
     stage: str
     source: str
     index: int
-    arm: str
-    """The source, or `REPLAY`."""
+    counted_as: str
+    """Name for reports: the source, or `REPLAY`."""
 
 
 @dataclass(frozen=True)
 class StageRows:
-    """Where all rows of a stage come from at once; `Plan.row` says it of one.
+    """Origins of all rows of a stage, as `Curriculum.row` gives the origin of one row.
 
     Attributes:
-        sources: places in `Plan.sources`.
-        indices: rows of the sources' streams.
-        replayed: whether the row is read again.
+        sources: indices into `Curriculum.sources`.
+        indices: rows of the streams of the sources.
+        replayed: True for a row that is read again.
     """
 
     sources: UInt16[np.ndarray, " rows"]
@@ -64,7 +63,7 @@ class StagePlan:
     rows: int
 
 
-class Plan:
+class Curriculum:
     """The stages of a run as steps and rows.
 
     Attributes:
@@ -94,7 +93,7 @@ class Plan:
         self.stages: list[StagePlan] = []
         self.steps = 0
         for name, schedule in self._schedules.items():
-            # Stages change places only where they are alike, see `CurriculumConfig`.
+            # Stages are reordered only if their settings are equal, see `CurriculumConfig`.
             stage = config.stages[name if name in config.stages else run[0]]
             steps, first_row = schedule.rows // rows_per_step, self.steps * rows_per_step
             self.stages.append(StagePlan(name, stage, self.steps, steps, first_row, schedule.rows))
@@ -107,12 +106,12 @@ class Plan:
         return self.stages[bisect_right(self.stages, step, key=lambda s: s.first_step) - 1]
 
     def row(self, n: int) -> RowAddress:
-        """Where row n of the run comes from."""
+        """Origin of row n of the run."""
         stage = self.stage_at(n // self.rows_per_step)
         return self._schedules[stage.name].address(n - stage.first_row)
 
     def rows_of(self, stage: StagePlan) -> StageRows:
-        """Where each row of a stage comes from, in order."""
+        """Origin of each row of a stage, in order."""
         schedule = self._schedules[stage.name]
         places = {source: place for place, source in enumerate(self.sources)}
         sources, indices = schedule.addresses(places)
@@ -127,7 +126,7 @@ class Plan:
 
 
 class _Schedule:
-    """The rows of one stage, each an arm (a source or replay) and a number within the arm.
+    """The rows of one stage: each has a name (a source or `REPLAY`) and a number under that name.
 
     Attributes:
         rows: length of the stage.
@@ -149,30 +148,30 @@ class _Schedule:
             self._shares[REPLAY] = share
             self._replayed = earlier[stage.replay.of]
             self.sources += self._replayed.sources
-        self._arms = list(self._shares)
+        self._names = list(self._shares)
         self._name = name
         self._seed = seed
         self._permuted = lru_cache(maxsize=2)(self._permute_replayed)
 
     def address(self, row: int) -> RowAddress:
-        """Where a row of the stage comes from."""
+        """Origin of a row of the stage."""
         order, numbers = self._order
-        arm, number = self._arms[order[row]], int(numbers[row])
-        if arm == REPLAY:
+        name, number = self._names[order[row]], int(numbers[row])
+        if name == REPLAY:
             repeat, place = divmod(number, self._replayed.rows)
             original = self._replayed.address(int(self._permuted(repeat)[place]))
             return RowAddress(self._name, original.source, original.index, REPLAY)
-        return RowAddress(self._name, arm, self._consumed_before.get(arm, 0) + number, arm)
+        return RowAddress(self._name, name, self._consumed_before.get(name, 0) + number, name)
 
     def addresses(self, places: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
-        """`address` of all rows: the place of each one's source, and its row of that source."""
+        """Source index and row of the source, for all rows."""
         order, numbers = self._order
         sources, indices = np.empty(self.rows, np.uint16), numbers.astype(np.int64)
-        for number, arm in enumerate(self._arms):
+        for number, name in enumerate(self._names):
             rows = np.flatnonzero(order == number)
-            if arm != REPLAY:
-                sources[rows] = places[arm]
-                indices[rows] += self._consumed_before.get(arm, 0)
+            if name != REPLAY:
+                sources[rows] = places[name]
+                indices[rows] += self._consumed_before.get(name, 0)
                 continue
             of_sources, of_indices = self._replayed.addresses(places)
             for repeat in range(-(-len(rows) // self._replayed.rows)):
@@ -183,19 +182,19 @@ class _Schedule:
 
     @property
     def replays(self) -> np.ndarray:
-        """Whether each row is read again."""
-        if REPLAY not in self._arms:
+        """True for each row that is read again."""
+        if REPLAY not in self._names:
             return np.zeros(self.rows, bool)
-        return self._order[0] == self._arms.index(REPLAY)
+        return self._order[0] == self._names.index(REPLAY)
 
     @cached_property
     def consumed(self) -> dict[str, int]:
         """Rows of each source read by the end of this stage."""
         consumed = dict(self._consumed_before)
-        counts = np.bincount(self._order[0], minlength=len(self._arms)).tolist()
-        for arm, count in zip(self._arms, counts, strict=True):
-            if arm != REPLAY:
-                consumed[arm] = consumed.get(arm, 0) + count
+        counts = np.bincount(self._order[0], minlength=len(self._names)).tolist()
+        for name, count in zip(self._names, counts, strict=True):
+            if name != REPLAY:
+                consumed[name] = consumed.get(name, 0) + count
         return consumed
 
     @cached_property
@@ -204,11 +203,11 @@ class _Schedule:
 
     @cached_property
     def _order(self) -> tuple[np.ndarray, np.ndarray]:
-        """The arm of each row, and the row's number within its arm."""
-        order = chairman_assignment(list(self._shares.values()), self.rows)
+        """Index of the name of each row, and the number of the row under that name."""
+        order = interleave_by_weight(list(self._shares.values()), self.rows)
         numbers = np.empty(self.rows, np.int32)
-        for arm in range(len(self._arms)):
-            turns = np.flatnonzero(order == arm)
+        for number in range(len(self._names)):
+            turns = np.flatnonzero(order == number)
             numbers[turns] = np.arange(len(turns))
         return order, numbers
 
@@ -226,7 +225,7 @@ class _Mixed:
         self._seed = seed
 
     def address(self, row: int) -> RowAddress:
-        """Where a row comes from."""
+        """Origin of a row."""
         place = int(self._permuted[row])
         number = bisect_right(self._ends, place)
         part = self._parts[number]
@@ -234,14 +233,14 @@ class _Mixed:
         return replace(original, stage=MIXED)
 
     def addresses(self, places: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
-        """`address` of all rows: the place of each one's source, and its row of that source."""
+        """Source index and row of the source, for all rows."""
         found = [part.addresses(places) for part in self._parts]
         sources, indices = (np.concatenate(column) for column in zip(*found, strict=True))
         return sources[self._permuted], indices[self._permuted]
 
     @property
     def replays(self) -> np.ndarray:
-        """Whether each row is read again."""
+        """True for each row that is read again."""
         return np.concatenate([part.replays for part in self._parts])[self._permuted]
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The stages of a run, as its configuration states them: data, learning rate, what is trained."""
+"""Configuration of the stages of a run: data, learning rate, trainable weights."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -8,13 +8,13 @@ from itertools import pairwise
 from typing import Any
 
 TRAINS = ("new_rows", "embeddings", "all")
-"""What a stage can train, from the least to the most."""
+"""Values of `trains`, from the fewest to the most trained weights."""
 REPLAY = "replay"
-"""The arm of replayed rows in a schedule; no source can have this name."""
+"""Name of replayed rows in reports; no source can have this name."""
 MIXED = "mixed"
-"""The one stage of a run in mixed order."""
+"""Name of the only stage of a run in mixed order."""
 ORDERS = ("stages", MIXED, "reversed")
-"""In which order a run can take the rows of its stages."""
+"""Orders of the rows of the stages in a run."""
 
 
 @dataclass(kw_only=True)
@@ -27,12 +27,12 @@ class Replay:
 
 @dataclass(kw_only=True)
 class LrMultipliers:
-    """What a stage's learning rate is multiplied with; decay, which goes by the rate, as well."""
+    """Factors on the learning rate of a stage, and so on its weight decay."""
 
     embeddings: float = 1.0
     """For the rows of the embedding."""
     head: float = 1.0
-    """For the rows of the head; where it is tied to the embedding, the same as `embeddings`."""
+    """For the rows of the head; a tied head needs the value of `embeddings`."""
     layers: float = 1.0
     """For everything else, the final norm included."""
 
@@ -44,18 +44,18 @@ class Stage:
     weights: Any
     """Mixture of the rows that are not replayed: shares by name, up to a common factor, as in
     `{general: 0.9, geo_en: 0.1}`, or one name alone. A name is that of a source, or `general` or
-    `domain` for a mixture of the data set. What is given replaces what the curriculum has."""
+    `domain` for a mixture of the data set. A given mapping replaces that of the curriculum."""
     replay: Replay = field(default_factory=Replay)
-    """What to read again from an earlier stage."""
+    """Rows of an earlier stage to read again."""
     lr: str = "restart"
-    """`restart`: the schedule starts anew; `continue`: it spans the previous stage and this one."""
+    """`restart`: the schedule restarts; `continue`: it spans the previous stage and this one."""
     moments: str = "reset"
-    """`reset`: the optimizer forgets at the start of the stage; `kept`: it does not."""
+    """Moments of the optimizer at the start of the stage: `reset` to zero, or `kept`."""
     peak_lr: float | None = None
-    """Peak of a restarted schedule; null takes the optimizer's."""
+    """Peak of a restarted schedule; null: `optim.lr`."""
     trains: str = "all"
     """`new_rows`: rows of embedding and head from model.num_base_ids on; `embeddings`: embedding
-    and head; `all`. The rest does not change by a bit."""
+    and head; `all`. All other weights stay bit for bit the same."""
     lr_multipliers: LrMultipliers = field(default_factory=LrMultipliers)
     """Learning rates of the parts of the model, relative to the stage's."""
 
@@ -101,15 +101,15 @@ class CurriculumConfig:
         if first.lr != "restart" or first.moments != "reset":
             raise ValueError(
                 f"curriculum.stages.{names[start]}: lr={first.lr}, moments={first.moments}, but "
-                "the run starts here with nothing to go on from; use lr=restart, moments=reset"
+                "the run starts with this stage; use lr=restart, moments=reset"
             )
 
 
 def _check_weights(key: str, weights: Any) -> None:
-    """Compare weights by name with what weights can be.
+    """Check weights by name.
 
     Raises:
-        ValueError: names what is no weight.
+        ValueError: a weight is not a finite number of at least 0.
     """
     if not isinstance(weights, Mapping):
         raise ValueError(
@@ -146,8 +146,8 @@ def weights_of_sources(
     for name in named:
         if name not in sources and name not in mixtures:
             raise ValueError(
-                f"{key}.{name}: no such source; data.sources has {', '.join(sources)}, and there "
-                f"are the mixtures {', '.join(mixtures)}"
+                f"{key}.{name}: not a source or mixture; data.sources has "
+                f"{', '.join(sources)}, and the mixtures are {', '.join(mixtures)}"
             )
     referred = [name for name in named if name not in sources]
     for name in referred:
@@ -171,7 +171,7 @@ def weights_of_sources(
 
 
 def _check_alike(order: str, stages: dict[str, Stage]) -> None:
-    """Rows can change places only between stages that treat them alike."""
+    """Refuse other orders of rows for stages whose settings differ."""
     settings = [
         (stage.lr, stage.moments, stage.peak_lr, stage.trains, stage.lr_multipliers)
         for stage in stages.values()
@@ -179,7 +179,7 @@ def _check_alike(order: str, stages: dict[str, Stage]) -> None:
     if any(found != settings[0] for found in settings):
         raise ValueError(
             f"curriculum.order={order}: {', '.join(stages)} differ in lr, moments, peak_lr, trains "
-            "or lr_multipliers; give them the same, or use order=stages"
+            "or lr_multipliers; give them equal values, or use order=stages"
         )
 
 
@@ -188,7 +188,7 @@ def _check_border(previous: str, name: str, stages: dict[str, Stage]) -> None:
     if TRAINS.index(after.trains) < TRAINS.index(before.trains) and after.moments == "kept":
         raise ValueError(
             f"curriculum.stages.{name}: trains={after.trains} with moments=kept, but {previous} "
-            f"trains={before.trains}, and what is frozen has no moments; use moments=reset"
+            f"trains={before.trains}, and frozen weights have no moments; use moments=reset"
         )
 
 
@@ -215,17 +215,17 @@ def _check_stage(key: str, stage: Stage, earlier: list[str]) -> None:
         if not (math.isfinite(stage.peak_lr) and stage.peak_lr > 0):
             raise ValueError(f"{key}.peak_lr: {stage.peak_lr}; must be positive, or null")
         if stage.lr == "continue":
-            raise ValueError(f"{key}.peak_lr: has no meaning with lr=continue; drop one of them")
+            raise ValueError(f"{key}.peak_lr: has no effect with lr=continue; drop one of them")
     if stage.trains not in TRAINS:
         raise ValueError(f"{key}.trains: {stage.trains!r}; must be one of {', '.join(TRAINS)}")
     for part, factor in asdict(stage.lr_multipliers).items():
         if not (math.isfinite(factor) and factor > 0):
             raise ValueError(
-                f"{key}.lr_multipliers.{part}: {factor}; must be positive and finite (to hold a "
-                "part still, use trains)"
+                f"{key}.lr_multipliers.{part}: {factor}; must be positive and finite (to freeze "
+                "a part, use trains)"
             )
     if stage.trains != "all" and stage.lr_multipliers.layers != 1:
         raise ValueError(
-            f"{key}.lr_multipliers.layers: has no meaning with trains={stage.trains}, under which "
-            "layers do not move; drop one of them"
+            f"{key}.lr_multipliers.layers: has no effect with trains={stage.trains}, which "
+            "freezes the layers; drop one of them"
         )

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Int32, Int64
 from torch import Tensor
 
-from data.rows.curriculum import Plan
+from data.rows.curriculum import Curriculum
 from data.rows.packing import Row, empty_row
 from data.rows.sources import AnySource, rows_of_run
 from model.labels import IGNORE_INDEX
@@ -26,7 +26,7 @@ class Batch:
     """Rows stacked for one forward pass; `data.rows.packing.Row` says what the tensors hold.
 
     Attributes:
-        sources: the arm of each row, a source or `replay`; "" for padding.
+        sources: for each row its source or `replay`; "" for padding.
         rows: the number of each row within the run; -1 for padding.
     """
 
@@ -53,7 +53,7 @@ class Loader:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Curriculum,
         sources: Mapping[str, AnySource],
         *,
         micro_batch_rows: int,
@@ -124,7 +124,7 @@ class Loader:
             labels=torch.from_numpy(np.stack([row.labels for row in rows])),
             segments=torch.from_numpy(np.stack([row.segments for row in rows])),
             positions=torch.from_numpy(np.stack([row.positions for row in rows])),
-            sources=["" if n < 0 else self._plan.row(n).arm for n in numbers],
+            sources=["" if n < 0 else self._plan.row(n).counted_as for n in numbers],
             rows=numbers,
         )
 

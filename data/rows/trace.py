@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64, Integer
 
-from data.rows.curriculum import Plan, StagePlan
+from data.rows.curriculum import Curriculum, StagePlan
 from data.rows.sources import AnySource, rows_of_run
 
 
@@ -87,7 +87,7 @@ class Passage:
 class Trace:
     """The rows of a run and the documents or conversations behind them."""
 
-    def __init__(self, plan: Plan, sources: Mapping[str, AnySource], seed: int) -> None:
+    def __init__(self, plan: Curriculum, sources: Mapping[str, AnySource], seed: int) -> None:
         self.plan = plan
         self._rows = {
             name: rows_of_run(sources[name], name, seed, plan.row_length) for name in plan.sources

@@ -105,7 +105,9 @@ def _build(root: Path, scale: float, missing: list[str]) -> None:
                 out=str(root / name),
                 tokenizer=str(root / "tokenizer"),
                 held_out_fraction=HELD_OUT_FRACTION,
-                avoid=[str(_held_out(root, other)) for other in SOURCES if other != name],
+                decontaminate_against=[
+                    str(_held_out(root, other)) for other in SOURCES if other != name
+                ],
                 workers=1,
             ),
             progress=False,

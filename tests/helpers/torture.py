@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from safetensors.torch import load_file
 
-from data.rows.curriculum import Plan
+from data.rows.curriculum import Curriculum
 from tests.helpers.runs import ROOT, command, configure, evaluations, kill_tree, losses, metrics
 
 SEED = 0
@@ -200,7 +200,7 @@ def shown(value: float | str | None) -> str:
     return "none" if value is None else str(value)
 
 
-def describe_deaths(deaths: list[dict], plan: Plan) -> str:
+def describe_deaths(deaths: list[dict], plan: Curriculum) -> str:
     """How many of the kills fell where."""
     counts = {what: sum(d[what] for d in deaths) for what in ("starting", "saving", "evaluating")}
     stages = Counter(plan.stage_at(min(d["steps_logged"], plan.steps - 1)).name for d in deaths)

@@ -10,10 +10,9 @@ import pytest
 
 import data.prepare.chunks
 import data.prepare.documents
-import data.prepare.draft
-import data.prepare.growth
+import data.prepare.writer
 from data.prepare.chunks import HELD_OUT_IS_FIXED
-from data.prepare.draft import Draft
+from data.prepare.writer import SourceWriter
 from data.rows.shards import fingerprint_of, read_manifest
 from tests.unit.data.prepare.test_append import (  # noqa: F401 fixtures  # noqa: F401 fixtures
     NEW,
@@ -33,12 +32,12 @@ ROOT = Path(__file__).parents[4]
 HARNESS = """
 import json, os, shutil, sys
 from pathlib import Path
-import data.prepare.chunks, data.prepare.draft, storage.atomic, storage.lock
-import data.prepare.growth, data.prepare.overlap_index, data.prepare.documents
-from data.prepare.ngrams import gram_hashes
+import data.prepare.chunks, data.prepare.writer, storage.atomic, storage.lock
+import data.prepare.manifest, data.prepare.overlap_index, data.prepare.documents
+from data.prepare.ngrams import ngram_hashes
 from data.rows.shards import Source
 
-gram_hashes("")  # builds its table here, once for all children
+ngram_hashes("")  # builds its table here, once for all children
 os.fsync = lambda descriptor: None  # a killed process loses no page
 data.prepare.chunks.CHUNK_RECORDS, data.prepare.documents.JOURNAL_SECONDS = 20, 0.0
 fields = json.loads(sys.argv[1])
@@ -46,8 +45,8 @@ root = Path(fields["out"]).parent
 read = lambda folder: {path.name: path.read_bytes() for path in folder.iterdir()}
 old, new = read(root / "old"), read(root / "grown")
 modules = (
-    data.prepare.draft, storage.atomic, storage.lock,
-    data.prepare.growth, data.prepare.overlap_index, data.prepare.documents,
+    data.prepare.writer, data.prepare.manifest, storage.atomic, storage.lock,
+    data.prepare.overlap_index, data.prepare.documents,
 )
 traced = {module.__file__ for module in modules}
 
@@ -154,7 +153,7 @@ def test_work_cut_off_goes_on(config, tmp_path, monkeypatch, workers):
     expected = contents(tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / "reference")
     run(config("a"))
-    before, add = contents(tmp_path / "out"), Draft.add
+    before, add = contents(tmp_path / "out"), SourceWriter.add
     for stop_after in (2, 3):
         calls = []
 
@@ -163,12 +162,12 @@ def test_work_cut_off_goes_on(config, tmp_path, monkeypatch, workers):
             add(draft, chunk) if len(calls) <= stop_after else stop()
 
         with monkeypatch.context() as patch:
-            patch.setattr(Draft, "add", some)
+            patch.setattr(SourceWriter, "add", some)
             patch.setattr(data.prepare.documents, "JOURNAL_SECONDS", 0.0)
             with pytest.raises(Stopped):
                 run(config("b"))
         assert contents(tmp_path / "out") == before
-    with pytest.raises(ValueError, match="unfinished work that differs in input"):
+    with pytest.raises(ValueError, match=r"unfinished work with different settings \(input"):
         run(config("c", make_texts(20, seed=3)))
     run(config("b", workers=workers))
     assert contents(tmp_path / "out") == expected

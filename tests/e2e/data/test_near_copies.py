@@ -16,7 +16,7 @@ def test_workers_do_not_show(make, tmp_path):
     (tmp_path / "avoid.jsonl").write_bytes(json_lines(texts[:50]))
     avoid = [str(tmp_path / "avoid.jsonl")]
     for workers in (1, 2):
-        run(make(workers=workers, avoid=avoid, out=str(tmp_path / str(workers))))
+        run(make(workers=workers, decontaminate_against=avoid, out=str(tmp_path / str(workers))))
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
     assert not list(tmp_path.glob("?/*index.tmp"))
     assert not list(tmp_path.glob("?/near_copies*"))

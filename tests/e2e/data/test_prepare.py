@@ -13,8 +13,8 @@ import pytest
 
 import data.prepare.chunks
 import data.prepare.documents
-import data.prepare.draft
 import data.prepare.workers
+import data.prepare.writer
 import data.records.readers
 from data.rows.shards import read_manifest
 from tests.unit.data.prepare.test_prepare import (  # noqa: F401 fixtures  # noqa: F401 fixtures
@@ -33,7 +33,7 @@ from tests.unit.data.prepare.test_prepare import (  # noqa: F401 fixtures  # noq
 HARNESS = """
 import json, os, shutil, sys
 from pathlib import Path
-import data.prepare.chunks, data.prepare.draft, storage.atomic, storage.lock
+import data.prepare.chunks, data.prepare.writer, storage.atomic, storage.lock
 import data.prepare.overlap_index, data.prepare.documents, data.rows.shards
 
 os.fsync = lambda descriptor: None  # a killed process loses no page
@@ -41,7 +41,7 @@ data.prepare.chunks.CHUNK_RECORDS, data.prepare.documents.JOURNAL_SECONDS = 6, 0
 fields = json.loads(sys.argv[1])
 reference = {path.name: path.read_bytes() for path in Path(fields["out"]).iterdir()}
 modules = (
-    data.prepare.draft, storage.atomic, storage.lock,
+    data.prepare.writer, storage.atomic, storage.lock,
     data.prepare.overlap_index, data.prepare.documents, data.rows.shards,
 )
 traced = {module.__file__ for module in modules}
@@ -118,12 +118,12 @@ def test_killed_at_any_line_the_files_come_out_the_same(make):
 
 KILLED = """
 import json, sys, time
-import data.prepare.chunks, data.prepare.draft, data.prepare.documents
-save = data.prepare.draft.Draft.save
+import data.prepare.chunks, data.prepare.writer, data.prepare.documents
+save = data.prepare.writer.SourceWriter.save
 def slowly(draft):
     save(draft)
     time.sleep(0.05)
-data.prepare.draft.Draft.save = slowly
+data.prepare.writer.SourceWriter.save = slowly
 data.prepare.chunks.CHUNK_RECORDS, data.prepare.documents.JOURNAL_SECONDS = 5, 0.0
 if __name__ == "__main__":
     config = data.prepare.documents.PrepareConfig(**json.loads(sys.argv[1]))
@@ -225,9 +225,9 @@ def test_another_config_does_not_take_over_unfinished_work(make, tmp_path, monke
         "shard_tokens": 9,
     }
     for field, value in changes.items():
-        with pytest.raises(ValueError, match=rf"unfinished work that differs in {field};"):
+        with pytest.raises(ValueError, match=rf"work with different settings \({field}\);"):
             run(make(**{field: value}))
     (tmp_path / "b.jsonl").write_bytes(LINES)
-    with pytest.raises(ValueError, match=r"differs in input .*b\.jsonl; remove it"):
+    with pytest.raises(ValueError, match=r"settings \(input .*b\.jsonl\); remove it"):
         run(make(inputs=[str(tmp_path / "[ab].jsonl")]))
     run(make(workers=2))

@@ -20,12 +20,12 @@ from tests.unit.data.prepare.test_prepare_conversations import (
 HARNESS = """
 import json, os, shutil, sys
 from pathlib import Path
-import data.prepare.draft, storage.atomic, storage.lock, data.prepare.conversations as module
+import data.prepare.writer, storage.atomic, storage.lock, data.prepare.conversations as module
 
 os.fsync = lambda descriptor: None  # a killed process loses no page
 fields = json.loads(sys.argv[1])
 reference = {path.name: path.read_bytes() for path in Path(fields["out"]).iterdir()}
-modules = (data.prepare.draft, storage.atomic, storage.lock, module)
+modules = (data.prepare.writer, storage.atomic, storage.lock, module)
 traced = {each.__file__ for each in modules}
 
 def prepare(out, lines):

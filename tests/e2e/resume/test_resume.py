@@ -208,7 +208,9 @@ def test_a_source_may_grow_while_a_run_reads_it(sample, straight, tmp_path, caps
         inputs=[str(new)],
         out=str(root / "geo_en"),
         append=True,
-        avoid=[str(root / name / "held_out.jsonl") for name in SOURCES if name != "geo_en"],
+        decontaminate_against=[
+            str(root / name / "held_out.jsonl") for name in SOURCES if name != "geo_en"
+        ],
         tokenizer=str(root / "tokenizer"),
         held_out_fraction=HELD_OUT_FRACTION,
         workers=1,

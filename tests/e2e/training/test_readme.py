@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from data.rows.curriculum import Plan
+from data.rows.curriculum import Curriculum
 from data.rows.loader import Loader
 from data.rows.shards import Source
 from tests.helpers.runs import (
@@ -25,7 +25,7 @@ def bigram_bits_per_byte(config, name, tokenizer):
     sources = {
         key: Source(f"{config.data.root}/{folder}") for key, folder in config.data.sources.items()
     }
-    plan = Plan(
+    plan = Curriculum(
         config.curriculum,
         row_length=config.batch.row_length,
         rows_per_step=config.batch.rows_per_step,

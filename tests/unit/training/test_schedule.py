@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.rows.curriculum import Plan
+from data.rows.curriculum import Curriculum
 from data.rows.curriculum_config import CurriculumConfig, Stage
 from training.schedule import KINDS, ScheduleConfig, learning_rate, multiplier, spans_of
 
@@ -16,7 +16,7 @@ def stages(*settings):
         for number, (tokens, setting) in enumerate(settings)
     }
     config = CurriculumConfig(stages=named)
-    return Plan(config, row_length=10, rows_per_step=1, seed=0).stages
+    return Curriculum(config, row_length=10, rows_per_step=1, seed=0).stages
 
 
 @given(

@@ -17,7 +17,7 @@ from data.prepare.check_overlap import (
     CheckSourcesConfig,
     check_sources,
     pairs_of,
-    refuse_copies,
+    require_decontaminated,
 )
 from data.prepare.documents import PrepareConfig, prepare
 from data.prepare.held_out import is_held_out
@@ -95,12 +95,12 @@ def known(*folders):
 
 def refusal(*folders):
     with pytest.raises(ValueError, match=r"^data\.sources") as error:
-        refuse_copies([Source(folder) for folder in folders], "t.model")
+        require_decontaminated([Source(folder) for folder in folders], "t.model")
     return str(error.value)
 
 
 def accepted(*folders):
-    refuse_copies([Source(folder) for folder in folders], "t.model")
+    require_decontaminated([Source(folder) for folder in folders], "t.model")
     return True
 
 
@@ -144,15 +144,18 @@ def test_the_command_that_mends_it_does(make, tokenizer, tmp_path):
     two = make("two", [], inputs=[str(tmp_path / "own field.jsonl")], text_field="content")
     assert check(tokenizer, one, two)["two", "one"]
     with pytest.raises(ValueError, match=r"scripts\.prepare_data") as error:
-        refuse_copies([Source(one), Source(two)], tokenizer)
+        require_decontaminated([Source(one), Source(two)], tokenizer)
     python, _, module, *arguments = shlex.split(str(error.value).split("`")[1])
     assert (python, module) == ("python", "scripts.prepare_data")
     prepare(OmegaConf.to_object(composed("prepare_data", *arguments, "workers=1")), progress=False)
-    mended = Path(f"{two}-apart")
+    mended = Path(f"{two}-decontaminated")
     assert Source(mended).manifest["skipped"] == {NEAR_AVOIDED: len(near)}
     # What is held out stays, and with it what is known of the others.
     assert list(Source(mended).held_out()) == list(Source(two).held_out())
-    assert known(one, mended) == {("one", "two-apart"): [], ("two-apart", "one"): []}
+    assert known(one, mended) == {
+        ("one", "two-decontaminated"): [],
+        ("two-decontaminated", "one"): [],
+    }
     assert accepted(one, mended)
 
 
@@ -161,10 +164,10 @@ def test_a_source_that_avoided_the_other_needs_no_comparison(make):
     texts = [*OTHERS, changed(held_out[0]), held_out[1]]
     one = make("one", ONE)
     avoid = [str(one / "held_out.jsonl")]
-    two = make("two", texts, avoid=avoid)
+    two = make("two", texts, decontaminate_against=avoid)
     assert Source(two).manifest["skipped"] == {NEAR_AVOIDED: 1}
     assert known(one, two) == {("one", "two"): None, ("two", "one"): []}
-    three = make("three", texts, avoid=avoid, held_out_fraction=0.0)
+    three = make("three", texts, decontaminate_against=avoid, held_out_fraction=0.0)
     assert Source(three).manifest["skipped"] == {NEAR_AVOIDED: 1, SAME_AS_AVOIDED: 1}
     assert known(one, three) == {("three", "one"): []}  # nothing of its own is held out
     assert accepted(one, three)
@@ -174,7 +177,7 @@ def test_a_source_that_has_grown_is_known_as_far_as_it_avoided(make, tokenizer):
     one, two = make("one", ONE), make("two", OTHERS)
     assert check(tokenizer, one, two)["two", "one"] == []
     avoid = [str(one / "held_out.jsonl")]
-    make("two", THIRDS, append=True, avoid=avoid)
+    make("two", THIRDS, append=True, decontaminate_against=avoid)
     assert known(one, two) == {("one", "two"): [], ("two", "one"): []}
     copy = changed(held_out_of(ONE)[0])
     # Where nothing is avoided, what was known before is not enough.
@@ -185,7 +188,12 @@ def test_a_source_that_has_grown_is_known_as_far_as_it_avoided(make, tokenizer):
     assert known(one, three)["three", "one"] is None
     assert check(tokenizer, one, three)["three", "one"] == [before]
     # And what was found does not go away with what avoids it later.
-    make("three", [text.replace("v", "t") for text in OTHERS], append=True, avoid=avoid)
+    make(
+        "three",
+        [text.replace("v", "t") for text in OTHERS],
+        append=True,
+        decontaminate_against=avoid,
+    )
     assert known(one, three)["three", "one"] == [before]
 
 
@@ -215,7 +223,7 @@ def test_a_run_that_was_begun_goes_on_and_a_new_one_is_refused(make, tokenizer, 
     make("two", OTHERS)
     opened = Tokenizer.open(tokenizer)
     folders = {"one": "one", "two": "two"}
-    with pytest.raises(ValueError, match=r"two with .*one: nothing tells"):
+    with pytest.raises(ValueError, match=r"two with .*one: the overlap .* has not been checked"):
         open_sources(str(tmp_path), folders, opened, {})
     recorded = {name: Source(tmp_path / name).fingerprint for name in folders}
     assert open_sources(str(tmp_path), folders, opened, recorded).keys() == folders.keys()
@@ -232,7 +240,7 @@ def test_the_sample_is_apart_when_it_is_built(sample):
 def test_damaged_notes_are_named(make, notes):
     one, two = make("one", ONE), make("two", OTHERS)
     (two / NOTES).write_text(notes)
-    with pytest.raises(ValueError, match=r"two/apart\.json is damaged; remove it"):
+    with pytest.raises(ValueError, match=r"two/overlap\.json is damaged; remove it"):
         known(one, two)
 
 
@@ -258,10 +266,10 @@ def test_other_tokenizers_texts_and_folders_are_refused(make, tokenizer, tmp_pat
     one, two = make("one", ONE), make("two", OTHERS)
     other = tmp_path / "other.model"
     other.write_bytes(train_bpe(make_texts(200), vocab_size=340))
-    with pytest.raises(ValueError, match=r"other\.model is not what .*one was prepared with"):
+    with pytest.raises(ValueError, match=r"one was not prepared with .*other\.model"):
         check(str(other), one, two)
     (one / "held_out.jsonl").write_text('{"text": "another"}\n')
-    with pytest.raises(ValueError, match=r"one/held_out\.jsonl is not the file that was prepared"):
+    with pytest.raises(ValueError, match=r"one/held_out\.jsonl has changed since"):
         check(tokenizer, one, two)
     shutil.rmtree(one)
     one = make("one", ONE)
@@ -270,7 +278,7 @@ def test_other_tokenizers_texts_and_folders_are_refused(make, tokenizer, tmp_pat
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("data.prepare.check_overlap.write_json", full)
-    with pytest.raises(ValueError, match=r"apart\.json cannot be written .*Read-only"):
+    with pytest.raises(ValueError, match=r"overlap\.json cannot be written .*Read-only"):
         check(tokenizer, one, two)
 
 
@@ -281,10 +289,13 @@ def test_the_program_tells_and_ends_as_it_found(make, tokenizer, monkeypatch, ca
         run_command(monkeypatch, *arguments)
     assert end.value.code == 1
     out, count = capsys.readouterr().out, len(held_out_of(ONE))
-    assert f"{two}: {count} of {Source(two).documents} documents copy what {one}" in out
-    assert f"{one}: 0 of {Source(one).documents} documents copy what {two}" in out
-    assert f"and {count - 3} more, in {two}/apart.json" in out
-    assert f"out={two}-apart" in out
+    assert (
+        f"{two}: {count} of {Source(two).documents} documents copy held-out documents of {one}"
+        in out
+    )
+    assert f"{one}: 0 of {Source(one).documents} documents copy held-out documents of {two}" in out
+    assert f"and {count - 3} more, in {two}/overlap.json" in out
+    assert f"out={two}-decontaminated" in out
     three = make("three", THIRDS)
     run_command(monkeypatch, f"sources=[{one},{three}]", *arguments[1:])
     capsys.readouterr()

@@ -8,8 +8,7 @@ import pytest
 
 import data.prepare.chunks
 import data.prepare.documents
-import data.prepare.draft
-import data.prepare.growth
+import data.prepare.writer
 from data.prepare.chunks import HELD_OUT_IS_FIXED
 from data.prepare.documents import PrepareConfig, prepare
 from data.prepare.held_out import is_held_out
@@ -164,8 +163,8 @@ def test_new_documents_are_no_near_copies_of_the_old_held_out_text(config, tmp_p
         config(
             "b",
             [*map(changed, old), *map(changed, new)],
-            avoid=[str(tmp_path / "questions.jsonl")],
-            on_bad="skip",
+            decontaminate_against=[str(tmp_path / "questions.jsonl")],
+            on_error="skip",
         )
     )
     near = sum(is_held_out(text, 0.2) for text in old)
@@ -178,19 +177,19 @@ def test_new_documents_are_no_near_copies_of_the_old_held_out_text(config, tmp_p
 def test_what_was_avoided_is_avoided_again(config, tmp_path):
     path = tmp_path / "questions.jsonl"
     path.write_bytes(json_lines(["What is basalt?"]))
-    run(config("a", OLD, avoid=[str(path)]))
-    with pytest.raises(ValueError, match=r"^avoid: .*questions\.jsonl.*add that file to avoid"):
+    run(config("a", OLD, decontaminate_against=[str(path)]))
+    with pytest.raises(ValueError, match=r"^decontaminate_against: .*questions\.jsonl.*add that"):
         run(config("b", NEW))
-    run(config("b", avoid=[str(path)]))
+    run(config("b", decontaminate_against=[str(path)]))
 
 
 def test_bad_records_of_before_are_not_fatal_now(config, tmp_path):
     run(config("a", OLD))
     (tmp_path / "b.jsonl").write_bytes(json_lines(NEW))
-    manifest = run(config("b", on_bad="fail"))
+    manifest = run(config("b", on_error="fail"))
     assert manifest["skipped"]["no field 'text'"] == 1
-    with pytest.raises(ValueError, match="no field 'text'; mend it"):
-        run(config("c", make_texts(9, seed=3), on_bad="fail"))
+    with pytest.raises(ValueError, match="no field 'text'; correct the record"):
+        run(config("c", make_texts(9, seed=3), on_error="fail"))
 
 
 # Refusals
@@ -223,7 +222,7 @@ def test_what_does_not_go_with_the_source_is_refused(config, tmp_path):
     assert (on_disk(tmp_path / "out"), contents(tmp_path / "out")) == before
     with (tmp_path / "out/held_out.jsonl").open("ab") as file:
         file.write(b'{"text": "x"}\n')
-    with pytest.raises(ValueError, match=r"held_out\.jsonl is not the file that was prepared"):
+    with pytest.raises(ValueError, match=r"held_out\.jsonl has changed since"):
         run(config("b"))
 
 
@@ -253,7 +252,7 @@ def stop(*arguments, **options):
 def test_another_append_tidies_up_after_one_cut_off(config, tmp_path, monkeypatch):
     run(config("a", OLD))
     with monkeypatch.context() as patch:
-        patch.setattr(data.prepare.growth, "clear_published", stop)
+        patch.setattr(data.prepare.writer, "_clear_published", stop)
         with pytest.raises(Stopped):
             run(config("b", NEW))
     grown = Source(tmp_path / "out")
@@ -272,9 +271,9 @@ def test_of_two_that_append_the_later_is_told(config, tmp_path, monkeypatch):
             patch.undo()
             monkeypatch.setattr(os, "fsync", lambda descriptor: None)
             run(config("c", make_texts(20, seed=3)))
-            return data.prepare.draft.open_draft(out, plan)
+            return data.prepare.writer.open_writer(out, plan)
 
-        patch.setattr(data.prepare.documents, "open_draft", meanwhile)
+        patch.setattr(data.prepare.documents, "open_writer", meanwhile)
         with pytest.raises(ValueError, match="another process has just appended"):
             run(config("b"))
     run(config("b"))

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 
 import data.prepare.chunks
 import data.prepare.documents
-import data.prepare.draft
+import data.prepare.writer
 from data.prepare.documents import PrepareConfig, prepare
-from data.prepare.draft import Draft
 from data.prepare.held_out import is_held_out, normalize, side_hash
-from data.prepare.ngrams import gram_hashes
+from data.prepare.ngrams import ngram_hashes
 from data.prepare.overlap_index import (
     NEAR_AVOIDED,
     NEAR_HELD_OUT,
     SAME_AS_AVOIDED,
-    NearCopies,
-    Protect,
+    OverlapIndex,
+    ProtectedFinder,
     write_index,
 )
+from data.prepare.writer import SourceWriter
 from data.records.readers import Position, Record
 from data.rows.shards import Source
 from tests.helpers.draws import examples
@@ -61,7 +61,7 @@ TEXTS = st.lists(st.sampled_from([*LETTERS, " ", "basalt ", "岩石"]), max_size
 @given(TEXTS, TEXTS, TEXTS)
 def test_grams_are_those_of_the_definition(one, two, three):
     texts = [one + two + one, two + three, one.upper() + " " + three, three + one + two]
-    hashes = [gram_hashes(normalize(text)) for text in texts]
+    hashes = [ngram_hashes(normalize(text)) for text in texts]
     slow = [slow_grams(text) for text in texts]
     for some, expected in zip(hashes, slow, strict=True):
         assert len(some) == len(expected)
@@ -75,7 +75,7 @@ def test_grams_are_those_of_the_definition(one, two, three):
 
 @given(st.text(max_size=60))
 def test_grams_of_any_text(text):
-    assert len(gram_hashes(normalize(text))) <= max(0, len(normalize(text)) - 12)
+    assert len(ngram_hashes(normalize(text))) <= max(0, len(normalize(text)) - 12)
 
 
 @given(st.text(st.characters() | st.sampled_from("，！？：；（）　…～％．é\u0301"), max_size=40))
@@ -85,7 +85,7 @@ def test_normalizing_is_nfkc_and_casefold(text):
 
 def test_marks_case_and_width_do_not_change_grams():
     text = "The Straße of 12 basalt columns, near 岩石 and 沉积物: how old is it, and why?"
-    expected = gram_hashes(normalize(text)).tolist()
+    expected = ngram_hashes(normalize(text)).tolist()
     assert expected
     for copy in (
         text.upper(),
@@ -93,20 +93,20 @@ def test_marks_case_and_width_do_not_change_grams():
         "「" + text.replace("basalt", "ｂａｓａｌｔ").replace("岩石", "岩 石。"),
         text.replace("columns", "col\u00adumns"),
     ):
-        assert gram_hashes(normalize(copy)).tolist() == expected
+        assert ngram_hashes(normalize(copy)).tolist() == expected
 
 
 def test_thirteen_units_make_a_gram():
     words = [f"word{n}" for n in range(14)]
     for count, grams in ((12, 0), (13, 1), (14, 2)):
-        assert len(gram_hashes(normalize(" ".join(words[:count])))) == grams
-        assert len(gram_hashes(normalize("岩石沉积物的年代为何如此古老"[:count]))) == grams
+        assert len(ngram_hashes(normalize(" ".join(words[:count])))) == grams
+        assert len(ngram_hashes(normalize("岩石沉积物的年代为何如此古老"[:count]))) == grams
 
 
 def test_a_word_may_be_long():
     text = " ".join(["a" * 5000, *(f"{'b' * 5000}{n}" for n in range(12))])
-    assert len(gram_hashes(normalize(text))) == 1
-    assert gram_hashes(normalize(text)) != gram_hashes(normalize(text.replace("a b", "c b")))
+    assert len(ngram_hashes(normalize(text))) == 1
+    assert ngram_hashes(normalize(text)) != ngram_hashes(normalize(text.replace("a b", "c b")))
 
 
 # The index
@@ -115,12 +115,12 @@ def test_a_word_may_be_long():
 def protected(texts):
     lines = json_lines(texts).splitlines()
     records = [Record(Position(0, n, 0), line, True) for n, line in enumerate(lines, 1)]
-    return [Protect("text", 1.0)(records)] if records else []
+    return [ProtectedFinder("text", 1.0)(records)] if records else []
 
 
 def index_of(folder, held_out=(), avoided=()):
     write_index(folder / "index", protected(held_out), protected(avoided))
-    return NearCopies(folder / "index")
+    return OverlapIndex(folder / "index")
 
 
 def reason(index, text):
@@ -137,7 +137,7 @@ def test_more_than_half_of_the_training_document(tmp_path):
     # 24 units have 12 grams; n of them lie in the first n + 12.
     for shared, expected in ((5, None), (6, None), (7, NEAR_HELD_OUT), (12, NEAR_HELD_OUT)):
         text = f"{words(100, 112 + shared)} {words(0, 12 - shared, 'x')}"
-        assert len(gram_hashes(text)) == 12
+        assert len(ngram_hashes(text)) == 12
         assert reason(index, text) == expected
 
 
@@ -213,9 +213,9 @@ def test_the_index_is_mapped(tmp_path):
     index_of(tmp_path, [words(0, 200_000)])
     size = (tmp_path / "index").stat().st_size
     ours = normalize(words(10, 300))
-    gram_hashes(ours)
+    ngram_hashes(ours)
     tracemalloc.start()
-    assert NearCopies(tmp_path / "index").reason(ours, ours, 0) == NEAR_HELD_OUT
+    assert OverlapIndex(tmp_path / "index").reason(ours, ours, 0) == NEAR_HELD_OUT
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < size / 10
@@ -275,7 +275,7 @@ def changed(text):
 def test_near_copies_are_left_out_counted_and_listed(make):
     texts = long_texts()
     copies = [changed(text) for text in texts]
-    config = make([*copies, *texts], on_bad="fail")  # before and after what they copy
+    config = make([*copies, *texts], on_error="fail")  # before and after what they copy
     manifest = run(config)
     held_out = [text for text in texts if is_held_out(text, 0.2)]
     assert 2 < len(held_out) < 30
@@ -298,8 +298,8 @@ def test_near_copies_do_not_keep_bad_records_from_being_fatal(make, tmp_path, mo
         file.write(b"{}\n")
     monkeypatch.setattr(data.prepare.documents, "JOURNAL_SECONDS", 0.0)
     for _ in range(2):  # what was left out before is not taken for a bad record
-        with pytest.raises(ValueError, match="no field 'text'; mend it"):
-            run(make(on_bad="fail"))
+        with pytest.raises(ValueError, match="no field 'text'; correct the record"):
+            run(make(on_error="fail"))
 
 
 def test_only_documents_that_are_read_count(make):
@@ -315,7 +315,8 @@ class Stopped(Exception):
 
 
 @pytest.mark.parametrize(
-    "place", ["data.prepare.documents._protected", "numpy.argsort", "data.prepare.draft.Draft.save"]
+    "place",
+    ["data.prepare.documents._protected", "numpy.argsort", "data.prepare.writer.SourceWriter.save"],
 )
 def test_a_first_pass_cut_off_is_made_again_for_whoever_comes(make, tmp_path, monkeypatch, place):
     texts = long_texts()
@@ -337,15 +338,15 @@ def test_a_first_pass_cut_off_is_made_again_for_whoever_comes(make, tmp_path, mo
 def test_a_first_pass_is_made_once(make, monkeypatch):
     texts = long_texts()
     config = make([*texts, *map(changed, texts)])
-    add = Draft.add
+    add = SourceWriter.add
 
     def stop(draft, chunk):
         raise Stopped
 
-    monkeypatch.setattr(Draft, "add", stop)
+    monkeypatch.setattr(SourceWriter, "add", stop)
     with pytest.raises(Stopped):
         run(config)
-    monkeypatch.setattr(Draft, "add", add)
+    monkeypatch.setattr(SourceWriter, "add", add)
     monkeypatch.setattr(data.prepare.documents, "write_index", stop)
     assert run(config)["skipped"]
 
@@ -357,7 +358,7 @@ def test_no_training_document_copies_what_is_to_be_avoided(make, tmp_path):
     texts = [*long_texts(), "What is basalt?"]
     (tmp_path / "questions.jsonl").write_bytes(json_lines([texts[0], "what is BASALT", texts[1]]))
     avoid = [str(tmp_path / "questions*.jsonl")]
-    config = make([changed(texts[0]), *texts], held_out_fraction=0.0, avoid=avoid)
+    config = make([changed(texts[0]), *texts], held_out_fraction=0.0, decontaminate_against=avoid)
     manifest = run(config)
     assert training(config) == texts[2:-1]
     assert manifest["skipped"] == {NEAR_AVOIDED: 1, SAME_AS_AVOIDED: 3}
@@ -367,15 +368,16 @@ def test_no_training_document_copies_what_is_to_be_avoided(make, tmp_path):
 def test_what_is_avoided_belongs_to_the_work(make, tmp_path, monkeypatch):
     path = tmp_path / "questions.jsonl"
     path.write_bytes(json_lines(["What is basalt?"]))
-    config = make(long_texts(), avoid=[str(path)])
+    config = make(long_texts(), decontaminate_against=[str(path)])
     with monkeypatch.context() as patch:
-        patch.setattr(Draft, "finish", lambda draft: draft.save() or 1 / 0)
+        patch.setattr(SourceWriter, "finish", lambda draft: draft.save() or 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(config)
-    for changes in ({"avoid": []}, {"avoid": [str(path)]}):
-        if changes["avoid"]:
+    for changes in ({"decontaminate_against": []}, {"decontaminate_against": [str(path)]}):
+        if changes["decontaminate_against"]:
             path.write_bytes(json_lines(["What is gneiss?"]))
-        with pytest.raises(ValueError, match=r"differs in avoid .*questions\.jsonl; remove it"):
+        named = r"settings \(decontaminate_against .*questions\.jsonl\); remove"
+        with pytest.raises(ValueError, match=named):
             run(make(**changes))
     path.write_bytes(json_lines(["What is basalt?"]))
     run(config)
@@ -386,9 +388,9 @@ def test_what_is_avoided_belongs_to_the_work(make, tmp_path, monkeypatch):
     [
         (
             b'{"question": "x"}\n',
-            r"avoid: .*questions\.jsonl:1: no field 'text'; .*cannot be avoided",
+            r"decontaminate_against: .*questions\.jsonl:1: no field 'text'; correct this record",
         ),
-        (None, r"^avoid: .*questions\.jsonl' matches no file"),
+        (None, r"^decontaminate_against: .*questions\.jsonl' matches no file"),
     ],
 )
 def test_what_cannot_be_avoided_is_fatal(make, tmp_path, content, message):
@@ -396,10 +398,10 @@ def test_what_cannot_be_avoided_is_fatal(make, tmp_path, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        run(make(long_texts(), avoid=[str(path)]))
+        run(make(long_texts(), decontaminate_against=[str(path)]))
     assert not Path(tmp_path / "out").exists()
     path.write_bytes(json_lines(["x"]))
-    run(make(avoid=[str(path)]))  # what failed leaves nothing in the way
+    run(make(decontaminate_against=[str(path)]))  # what failed leaves nothing in the way
 
 
 def test_held_out_text_of_another_source_can_be_avoided(make, tmp_path):
@@ -409,7 +411,7 @@ def test_held_out_text_of_another_source_can_be_avoided(make, tmp_path):
     config = make(
         [*texts, *map(changed, texts)],
         held_out_fraction=0.0,
-        avoid=[str(held_out)],
+        decontaminate_against=[str(held_out)],
         out=str(tmp_path / "two"),
     )
     run(config)

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 import data.prepare.chunks
 import data.prepare.documents
-import data.prepare.draft
 import data.prepare.workers
+import data.prepare.writer
 import data.records.readers
 from data.prepare.documents import PrepareConfig, prepare
-from data.prepare.draft import Draft, open_draft
 from data.prepare.held_out import is_held_out, letters_and_digits, normalize
+from data.prepare.writer import SourceWriter, open_writer
 from data.records.readers import BadRecord, Position, find_inputs, read_records, text_of
 from data.rows.shards import Source, read_manifest
 from storage.checksum import sha256_of
@@ -352,8 +352,8 @@ def test_bad_lines_are_reported_and_skipped_or_fatal(make, tmp_path, line, reaso
     path = str(tmp_path / "b.jsonl")
     assert skipped(config) == [{"file": path, "line": 2, "reason": reason}]
 
-    config = make(files, on_bad="fail", out=str(tmp_path / "strict"))
-    with pytest.raises(ValueError, match="on_bad=skip") as error:
+    config = make(files, on_error="fail", out=str(tmp_path / "strict"))
+    with pytest.raises(ValueError, match="on_error=skip") as error:
         run(config)
     assert str(error.value).startswith(f"{path}:2: {reason};")
     assert not Path(config.out).exists()
@@ -398,7 +398,7 @@ class Stopped(Exception):
 
 def interrupt(config, monkeypatch, after=3):
     """Leave work undone after some chunks."""
-    add, calls = Draft.add, []
+    add, calls = SourceWriter.add, []
 
     def stop(draft, chunk):
         calls.append(chunk)
@@ -407,7 +407,7 @@ def interrupt(config, monkeypatch, after=3):
         add(draft, chunk)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Draft, "add", stop)
+        patch.setattr(SourceWriter, "add", stop)
         patch.setattr(data.prepare.documents, "JOURNAL_SECONDS", 0.0)
         with pytest.raises(Stopped):
             run(config)
@@ -443,20 +443,20 @@ def test_work_goes_on_instead_of_starting_anew(make, monkeypatch, capsys):
 
 def test_a_changed_input_is_refused(make, tmp_path, monkeypatch):
     interrupt(make(), monkeypatch)
-    with pytest.raises(ValueError, match=r"differs in input .*a\.jsonl"):
+    with pytest.raises(ValueError, match=r"settings \(input .*a\.jsonl"):
         run(make({"a.jsonl": LINES.replace(b"delta", b"Delta")}))
 
 
 def test_an_input_that_changes_while_it_is_read_is_refused(make, tmp_path, monkeypatch):
     config = make()
-    add = Draft.add
+    add = SourceWriter.add
 
     def change(draft, chunk):
         (tmp_path / "a.jsonl").write_bytes(LINES + LINES)
         add(draft, chunk)
 
-    monkeypatch.setattr(Draft, "add", change)
-    with pytest.raises(ValueError, match=r"a\.jsonl has changed while it was read; remove"):
+    monkeypatch.setattr(SourceWriter, "add", change)
+    with pytest.raises(ValueError, match=r"a\.jsonl changed during the reading; remove"):
         run(config)
     assert not Path(config.out).exists()
 
@@ -464,22 +464,22 @@ def test_an_input_that_changes_while_it_is_read_is_refused(make, tmp_path, monke
 def test_after_a_fatal_record_work_can_go_on_skipping_but_not_the_reverse(make, monkeypatch):
     config = make({"a.jsonl": LINES + b"{}\n" + json_lines(make_texts(9, seed=1))})
     monkeypatch.setattr(data.prepare.documents, "JOURNAL_SECONDS", 0.0)
-    config.on_bad = "fail"
-    with pytest.raises(ValueError, match="no field 'text'; mend it"):
+    config.on_error = "fail"
+    with pytest.raises(ValueError, match="no field 'text'; correct the record"):
         run(config)
-    config.on_bad = "skip"
+    config.on_error = "skip"
     interrupt(config, monkeypatch, after=2)
-    config.on_bad = "fail"
-    with pytest.raises(ValueError, match="has skipped bad records already"):
+    config.on_error = "fail"
+    with pytest.raises(ValueError, match="has already skipped bad records"):
         run(config)
-    config.on_bad = "skip"
+    config.on_error = "skip"
     assert run(config)["skipped"] == {"no field 'text'": 1}
 
 
 def test_one_process_at_a_time(make):
     config = make()
     with (
-        open_draft(Path(config.out), {}),
+        open_writer(Path(config.out), {}),
         pytest.raises(ValueError, match="another process is preparing"),
     ):
         run(config)
@@ -540,7 +540,7 @@ def test_a_larger_share_holds_the_smaller():
         ("held_out_fraction", 1.0),
         ("held_out_fraction", -0.1),
         ("held_out_fraction", float("nan")),
-        ("on_bad", "ignore"),
+        ("on_error", "ignore"),
         ("workers", -1),
         ("max_documents", -1),
         ("shard_tokens", 0),

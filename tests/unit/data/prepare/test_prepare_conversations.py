@@ -300,9 +300,9 @@ def test_what_has_no_answer_within_the_limit_is_rejected(make):
 
 def test_bad_records_are_fatal_if_asked_and_what_is_left_out_is_not(make):
     fine = [*many(3), many(1)[0], question_and_answer("q", "so " * 300)]
-    manifest = run(make(fine, on_bad="fail"))
+    manifest = run(make(fine, on_error="fail"))
     assert manifest["rejected"] == {SAME_TEXT: 1, TOO_LONG: 1}
-    bad = make([*many(3), {"x": 1}], on_bad="fail", out=f"{make([]).out}2")
+    bad = make([*many(3), {"x": 1}], on_error="fail", out=f"{make([]).out}2")
     with pytest.raises(ValueError, match=r"a\.json:3: no conversation.*; correct it"):
         run(bad)
     assert not Path(bad.out).exists()
@@ -340,7 +340,7 @@ def test_a_conversation_without_anything_to_learn_is_left_out(make, train_on):
         {"role": role, "content": content, "weight": 0}
         for role, content in (("user", "Why?"), ("assistant", "So."))
     ]
-    config = make([{"messages": marked}, *many(3)], on_bad="fail", train_on=train_on)
+    config = make([{"messages": marked}, *many(3)], on_error="fail", train_on=train_on)
     manifest = run(config)
     assert manifest["rejected"] == {NOTHING_TO_LEARN: 1}
     # What differs in its marks is another example.
@@ -422,7 +422,7 @@ def test_bad_inputs(make, content, name, fields, message):
         ("overlong", "split"),
         ("train_on", "user"),
         ("held_out_fraction", 1.0),
-        ("on_bad", "warn"),
+        ("on_error", "warn"),
         ("max_rejected", 1.5),
         ("max_rejected", float("nan")),
         ("fields", {"frage": "prompt"}),
@@ -478,7 +478,7 @@ def test_inputs_that_change_while_they_are_read_are_refused(make, monkeypatch):
         Path(paths[0]).write_text("[]")
 
     monkeypatch.setattr("data.prepare.conversations.read_conversations", changing)
-    with pytest.raises(ValueError, match=r"a\.json has changed while it was read"):
+    with pytest.raises(ValueError, match=r"a\.json changed during the reading"):
         run(config)
     assert not Path(config.out).exists()
 
@@ -626,6 +626,6 @@ def test_conversations_that_a_template_refuses_are_listed(make, tmp_path):
     assert skipped(config) == [(2, reason)]
     listed = json.loads((Path(config.out) / "skipped.jsonl").read_text())
     assert "System role not supported" in listed["detail"]
-    stopped = make(records, tokenizer=str(folder), on_bad="fail", out=str(tmp_path / "other"))
+    stopped = make(records, tokenizer=str(folder), on_error="fail", out=str(tmp_path / "other"))
     with pytest.raises(ValueError, match=r":2: messages\[0\] \(system\).*System role not support"):
         run(stopped)

@@ -10,7 +10,7 @@ import torch
 
 from data.prepare.conversations import PrepareConversationsConfig, prepare_conversations
 from data.rows.conversations import ConversationRows, Conversations
-from data.rows.curriculum import Plan
+from data.rows.curriculum import Curriculum
 from data.rows.curriculum_config import CurriculumConfig, Replay, Stage
 from data.rows.loader import Loader
 from data.rows.sources import open_source
@@ -165,7 +165,7 @@ def make_plan(weights, steps=30, row_length=ROW_LENGTH, replay=0.0):
             tokens=8 * size, weights=weights, replay=Replay(of="one", share=replay)
         )
     config = CurriculumConfig(stages=stages)
-    return Plan(config, row_length=row_length, rows_per_step=ROWS_PER_STEP, seed=SEED)
+    return Curriculum(config, row_length=row_length, rows_per_step=ROWS_PER_STEP, seed=SEED)
 
 
 def make_loader(sources, plan, **options):

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.rows.curriculum import Plan, RowAddress
+from data.rows.curriculum import Curriculum, RowAddress
 from data.rows.curriculum_config import REPLAY, CurriculumConfig, LrMultipliers, Replay, Stage
-from data.rows.interleave import chairman_assignment
+from data.rows.interleave import interleave_by_weight
 from data.rows.seeds import derive, permutation
 from tests.helpers.draws import examples
 
@@ -21,7 +21,7 @@ def stage(steps, weights, **options):
 
 def make_plan(stages, run=(), seed=0):
     config = CurriculumConfig(stages=stages, run=list(run))
-    return Plan(config, row_length=ROW_LENGTH, rows_per_step=ROWS_PER_STEP, seed=seed)
+    return Curriculum(config, row_length=ROW_LENGTH, rows_per_step=ROWS_PER_STEP, seed=seed)
 
 
 def addresses(plan):
@@ -45,7 +45,7 @@ def tspt(steps=(30, 20)):
 )
 def test_every_arm_stays_within_one_row_of_its_share(weights, count):
     shares = [Fraction(weight, sum(weights)) for weight in weights]
-    order = chairman_assignment(shares, count)
+    order = interleave_by_weight(shares, count)
     assert len(order) == count
     bound = 1 - Fraction(1, max(2 * len(shares) - 2, 1))
     turns = [0] * len(shares)
@@ -62,7 +62,7 @@ def test_every_arm_stays_within_one_row_of_its_share(weights, count):
 def test_a_long_schedule_with_unround_shares_stays_close():
     weights = [123456789, 987654321, 55555, 7654321, 31415926, 27182818281]
     shares = [Fraction(weight, sum(weights)) for weight in weights]
-    order = chairman_assignment(shares, 50_000)
+    order = interleave_by_weight(shares, 50_000)
     for arm, share in enumerate(shares):
         strays = np.cumsum(order == arm) - float(share) * np.arange(1, 50_001)
         assert np.abs(strays).max() < 0.9 + 1e-6
@@ -73,7 +73,7 @@ def test_a_stage_stays_within_one_row_of_its_weights(share):
     weights = {"a": 5.0, "b": 3.0, "c": 1.0, "d": 0.0, "e": 0.7, "f": 0.2, "g": 0.1}
     replay = Replay(of="first", share=share) if share else Replay()
     plan = make_plan({"first": stage(9, {"x": 1.0}), "second": stage(250, weights, replay=replay)})
-    arms = [address.arm for address in addresses(plan)[9 * ROWS_PER_STEP :]]
+    arms = [address.counted_as for address in addresses(plan)[9 * ROWS_PER_STEP :]]
     assert len(arms) == 1000
     shares = {name: (1 - share) * weight / 10 for name, weight in weights.items()}
     shares[REPLAY] = share
@@ -86,7 +86,7 @@ def test_counts_are_exact_where_shares_come_out_whole():
     weights = {"a": 0.5, "b": 0.2, "c": 0.1, "d": 0.1, "e": 0.1}
     replay = Replay(of="first", share=0.1)
     plan = make_plan({"first": stage(25, {"a": 1.0}), "second": stage(25, weights, replay=replay)})
-    counts = Counter(address.arm for address in addresses(plan)[100:])
+    counts = Counter(address.counted_as for address in addresses(plan)[100:])
     assert counts == {"a": 45, "b": 18, "c": 9, "d": 9, "e": 9, REPLAY: 10}
     assert plan.consumed() == {"a": 145, "b": 18, "c": 9, "d": 9, "e": 9}
 
@@ -101,8 +101,8 @@ def test_sources_are_read_in_order_across_stages_without_gaps():
     plan = make_plan(tspt())
     read = {}
     for address in addresses(plan):
-        if address.arm != REPLAY:
-            assert address.arm == address.source
+        if address.counted_as != REPLAY:
+            assert address.counted_as == address.source
             assert address.index == read.get(address.source, 0)
             read[address.source] = address.index + 1
     assert plan.consumed() == read
@@ -113,7 +113,7 @@ def test_replay_is_a_permutation_of_the_replayed_rows_spread_over_all_of_them():
     plan = make_plan(tspt((30, 200)))
     rows = addresses(plan)
     general = [(row.source, row.index) for row in rows if row.stage == "general"]
-    replayed = [(row.source, row.index) for row in rows if row.arm == REPLAY]
+    replayed = [(row.source, row.index) for row in rows if row.counted_as == REPLAY]
     assert len(general) == 120
     assert len(replayed) == 144
     for j, row in enumerate(replayed):
@@ -131,7 +131,7 @@ def test_replay_of_a_stage_with_replay_finds_the_original_rows():
     rows = addresses(make_plan(stages))
     domain = [(row.source, row.index) for row in rows if row.stage == "domain"]
     replayed = [
-        (row.source, row.index) for row in rows if row.stage == "again" and row.arm == REPLAY
+        (row.source, row.index) for row in rows if row.stage == "again" and row.counted_as == REPLAY
     ]
     assert any(source == "books" for source, _ in domain)
     assert Counter(replayed) == Counter(domain)
@@ -151,7 +151,9 @@ def test_all_rows_of_a_stage_at_once_are_its_rows_one_by_one(run):
             strict=True,
         )
         expected = [plan.row(n) for n in range(part.first_row, part.first_row + part.rows)]
-        assert list(found) == [(row.source, row.index, row.arm == REPLAY) for row in expected]
+        assert list(found) == [
+            (row.source, row.index, row.counted_as == REPLAY) for row in expected
+        ]
     assert any(plan.rows_of(part).replayed.any() for part in plan.stages)
 
 
@@ -190,8 +192,8 @@ def test_steps_and_rows_of_the_stages():
 def test_the_seed_moves_replay_only():
     one, other = addresses(make_plan(tspt(), seed=0)), addresses(make_plan(tspt(), seed=1))
     for a, b in zip(one, other, strict=True):
-        assert a.arm == b.arm
-        assert a == b or a.arm == REPLAY
+        assert a.counted_as == b.counted_as
+        assert a == b or a.counted_as == REPLAY
     assert one != other
 
 
@@ -232,7 +234,7 @@ def two(**options):
         (two(moments="keep"), [], r"two\.moments: 'keep'; must be reset or kept"),
         (two(peak_lr=0.0), [], r"two\.peak_lr: 0\.0; must be positive"),
         (two(peak_lr=float("inf")), [], r"two\.peak_lr: inf; must be positive"),
-        (two(peak_lr=1e-4, lr="continue"), [], r"two\.peak_lr: has no meaning"),
+        (two(peak_lr=1e-4, lr="continue"), [], r"two\.peak_lr: has no effect"),
         (two(trains="rows"), [], r"two\.trains: 'rows'; must be one of new_rows, embeddings, all"),
         (
             two(trains="new_rows", moments="kept"),
@@ -249,14 +251,14 @@ def two(**options):
         (
             two(lr_multipliers=LrMultipliers(layers=0.5), trains="embeddings"),
             [],
-            r"two\.lr_multipliers\.layers: has no meaning with trains=embeddings",
+            r"two\.lr_multipliers\.layers: has no effect with trains=embeddings",
         ),
         (two(), ["one", "three"], "run: no stage 'three'; stages are one, two"),
         (two(), ["two", "one"], "not a range of consecutive stages"),
         (two(), ["one", "one"], "not a range of consecutive stages"),
         ({**two(), "three": stage(1, {"a": 1.0})}, ["one", "three"], "not a range"),
-        ({"s": stage(1, {"a": 1.0}, lr="continue")}, [], "nothing to go on from"),
-        ({"s": stage(1, {"a": 1.0}, moments="kept")}, [], "nothing to go on from"),
+        ({"s": stage(1, {"a": 1.0}, lr="continue")}, [], "the run starts with this stage"),
+        ({"s": stage(1, {"a": 1.0}, moments="kept")}, [], "the run starts with this stage"),
         (two(lr="continue"), ["two"], r"stages\.two: lr=continue, moments=reset"),
         (two(moments="kept"), ["two"], r"stages\.two: lr=restart, moments=kept"),
     ],
@@ -283,7 +285,7 @@ def test_later_stages_may_go_on():
 
 def ordered(order, stages=None, **options):
     config = CurriculumConfig(stages=stages or tspt(), order=order, **options)
-    return Plan(config, row_length=ROW_LENGTH, rows_per_step=ROWS_PER_STEP, seed=3)
+    return Curriculum(config, row_length=ROW_LENGTH, rows_per_step=ROWS_PER_STEP, seed=3)
 
 
 def contents(plan):
@@ -298,8 +300,8 @@ def test_a_mixed_run_is_a_permutation_of_the_rows_of_the_stages():
     assert [(stage.name, stage.steps) for stage in mixed.stages] == [("mixed", staged.steps)]
     assert mixed.consumed() == staged.consumed()
     assert mixed.sources == staged.sources
-    replayed = [address.arm for address in addresses(mixed)].count(REPLAY)
-    assert replayed == [address.arm for address in addresses(staged)].count(REPLAY) > 0
+    replayed = [address.counted_as for address in addresses(mixed)].count(REPLAY)
+    assert replayed == [address.counted_as for address in addresses(staged)].count(REPLAY) > 0
     # Spread over the whole run: each half has its part of the domain, to within chance.
     domain = np.flatnonzero([source == "geo" for source, _ in contents(mixed)])
     assert 0.35 < np.mean(domain < mixed.rows / 2) < 0.65
@@ -324,7 +326,7 @@ def test_all_rows_of_a_stage_at_once_in_every_order(order):
         ):
             address = plan.row(n)
             assert (plan.sources[source], index) == (address.source, address.index)
-            assert again == (address.arm == REPLAY)
+            assert again == (address.counted_as == REPLAY)
 
 
 def test_scale_multiplies_every_stage():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.rows.curriculum import Plan
+from data.rows.curriculum import Curriculum
 from data.rows.curriculum_config import CurriculumConfig, Replay, Stage
 from data.rows.loader import Loader
 from model.labels import IGNORE_INDEX
@@ -30,7 +30,7 @@ def make_plan(run=()):
             replay=Replay(of="one", share=0.2),
         ),
     }
-    return Plan(
+    return Curriculum(
         CurriculumConfig(stages=stages, run=list(run)),
         row_length=ROW_LENGTH,
         rows_per_step=ROWS_PER_STEP,
@@ -81,12 +81,12 @@ def test_a_step_holds_its_rows_in_order(sources):
                         assert batch.sources[i] == ""
                         continue
                     row = loader.row(n)
-                    assert batch.sources[i] == plan.row(n).arm
+                    assert batch.sources[i] == plan.row(n).counted_as
                     np.testing.assert_array_equal(batch.tokens[i], row.tokens)
                     np.testing.assert_array_equal(batch.labels[i], row.labels)
                     np.testing.assert_array_equal(batch.segments[i], row.segments)
                     np.testing.assert_array_equal(batch.positions[i], row.positions)
-        assert {arm for n in range(plan.rows) for arm in [plan.row(n).arm]} == {
+        assert {arm for n in range(plan.rows) for arm in [plan.row(n).counted_as]} == {
             "general",
             "domain",
             "replay",

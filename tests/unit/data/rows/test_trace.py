@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from conf.schema import load_run
-from data.rows.curriculum import Plan
+from data.rows.curriculum import Curriculum
 from data.rows.curriculum_config import REPLAY, CurriculumConfig, Replay, Stage
 from data.rows.loader import Loader
 from data.rows.shards import Source
@@ -62,7 +62,7 @@ def test_a_document_is_traced_to_every_row_that_holds_a_token_of_it(sources, run
     for n in range(plan.rows):
         address = plan.row(n)
         for piece in lookup.pieces(n):
-            seen = (n, address.stage, address.arm == REPLAY)
+            seen = (n, address.stage, address.counted_as == REPLAY)
             expected[address.source, piece.document].add(seen)
     epochs = 0
     for source, opened in sources.items():
@@ -88,7 +88,7 @@ def test_a_document_of_a_long_run_is_found_in_seconds(sources):
             ),
         }
     )
-    plan = Plan(curriculum, row_length=16, rows_per_step=100, seed=0)
+    plan = Curriculum(curriculum, row_length=16, rows_per_step=100, seed=0)
     assert plan.rows == 900_000
     begun = time.process_time()
     passages = Trace(plan, sources, seed=0).passages("web", 3)

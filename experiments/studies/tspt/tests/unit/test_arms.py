@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.prepare.documents import PrepareConfig, prepare
-from data.rows.curriculum import Plan
+from data.rows.curriculum import Curriculum
 from data.rows.curriculum_config import REPLAY
 from data.rows.loader import Loader
 from data.rows.sources import open_source, rows_of_run
@@ -57,7 +57,7 @@ def two_stages():
     return arm("tspt", "curriculum.run=[]").plan()
 
 
-def contents(plan: Plan) -> list[tuple[str, int]]:
+def contents(plan: Curriculum) -> list[tuple[str, int]]:
     return [(row.source, row.index) for row in map(plan.row, range(plan.rows))]
 
 
@@ -77,7 +77,7 @@ def test_shares_of_replay_and_of_domain_text():
     assert len({plan.rows for plan in stages.values()}) == 1
     for name, share in zip(STAGE_2, (0.18, 0.0, 0.06, 0.5), strict=True):
         plan = stages[name]
-        replayed = [plan.row(n).arm for n in range(plan.rows)].count(REPLAY)
+        replayed = [plan.row(n).counted_as for n in range(plan.rows)].count(REPLAY)
         assert replayed == pytest.approx(share * plan.rows, abs=1)
     for percent in (10, 40, 70):
         plan = arm(f"one_stage_{percent}").plan()
@@ -138,7 +138,7 @@ def grown_sample(sample, tmp_path_factory):
             out=str(root / name),
             tokenizer=str(root / "tokenizer"),
             held_out_fraction=0.02,
-            avoid=[str(path) for path in held_out if path.stem != name],
+            decontaminate_against=[str(path) for path in held_out if path.stem != name],
             workers=1,
         )
         prepare(config, progress=False)
