@@ -1,4 +1,4 @@
-"""JSON objects in files that others have written: whole and unambiguous, or refused by path."""
+"""JSON objects in files of other programs: complete and unambiguous, or refused with the path."""
 
 import json
 import math
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
+    """Read a file with one JSON object.
 
     Raises:
-        ValueError: the file is not UTF-8, not JSON, no object, or names a key twice.
+        ValueError: the file is not UTF-8, not JSON, not an object, or has a key twice.
     """
     try:
         text = path.read_bytes().decode("utf-8")
@@ -20,8 +20,8 @@ def read_object(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8") from None
     if text.startswith("\ufeff"):
         raise ValueError(
-            f"{path} begins with a byte order mark, with which transformers does not open it; save "
-            "it as UTF-8 without one"
+            f"{path} starts with a byte order mark, which transformers cannot read; save the file "
+            "as UTF-8 without a byte order mark"
         )
     try:
         value = json.loads(text, object_pairs_hook=_without_repeats)
@@ -35,12 +35,12 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; which of two values a reader takes for one key differs between readers."""
+    """Build an object; a repeated key is refused, because readers differ in the value they take."""
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands there twice")
+        raise ValueError(f"the key {twice!r} occurs twice")
     return found
 
 
@@ -55,7 +55,7 @@ def is_number(value: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it."""
+    """A value for a message, shortened."""
     huge = isinstance(value, int) and abs(value) > 10**50
     text = "a huge number" if huge else repr(value)
     return text if len(text) <= 120 else text[:120] + "..."

@@ -8,9 +8,9 @@ sources and notes the copies that it finds next to the manifest:
                             [numbers of the documents that copy a document in that text]}}
 
 Both keys are digests of content, so a note is never out of date, and reading the notes reads no
-text. Notes of earlier versions are in apart.json. Two documents are copies if they are equal after
-folding (`data.prepare.held_out.fold`) or share more than half of the 13-grams of either. Sources of
-conversations are not compared.
+text. Earlier versions wrote another file (`OLD_NOTES`). Two documents are copies if they are equal
+after folding (`data.prepare.held_out.fold`) or share more than half of the 13-grams of either.
+Sources of conversations are not compared.
 """
 
 import json

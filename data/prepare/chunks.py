@@ -1,4 +1,4 @@
-"""Records -> chunks of some hundred -> what they become: tokens, held-out texts, reasons."""
+"""Records -> chunks of some hundred -> tokens, held-out texts, reasons for skipping."""
 
 import itertools
 from collections import Counter
@@ -18,13 +18,13 @@ CHUNK_RECORDS = 256
 CHUNK_BYTES = 1 << 20
 
 HELD_OUT_IS_FIXED = "would be held out, but the held-out text is fixed"
-"""Why a document that would be held out is left out of a source that grows."""
+"""Reason for skipping a document that would be held out, in an append."""
 LEFT_OUT = frozenset((*REASONS, HELD_OUT_IS_FIXED))
 """Reasons for which a document is left out of training although its record is good."""
 
 
 class Chunk(NamedTuple):
-    """What a few hundred consecutive records have become."""
+    """Results for some hundred consecutive records."""
 
     ids: np.ndarray
     """Tokens of the training documents end to end, BOS and EOS included."""
@@ -32,7 +32,7 @@ class Chunk(NamedTuple):
     utf8_bytes: np.ndarray
     held_out: list[str]
     skipped: list[tuple[int, int, str]]
-    """(file, line, reason) of each record that is no document, or a document left out."""
+    """(file, line, reason) of each skipped record."""
     documents: Counter[int]
     """Documents, whether for training, held out or left out, by file."""
     records: int
@@ -40,7 +40,7 @@ class Chunk(NamedTuple):
 
 
 def in_chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
-    """Cut a stream of records; where does not show in what is made of them."""
+    """Cut a stream of records into chunks; the prepared files do not depend on the cuts."""
     chunk, size = [], 0
     for record in records:
         chunk.append(record)
@@ -58,8 +58,8 @@ class Parser:
     Args:
         tokenizer: a `.model` file or a tokenizer folder.
         held_out_fraction: share of documents that are held out.
-        held_out_is_fixed: leave out those that would be held out.
-        index: what must not be copied (`data.prepare.overlap_index`).
+        held_out_is_fixed: skip documents that would be held out.
+        index: path of the index of protected documents (`data.prepare.overlap_index`).
     """
 
     def __init__(

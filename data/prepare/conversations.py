@@ -1,14 +1,12 @@
 """Files of instruction data (`data.records.chat_formats`) -> a source of conversations
 (`data.rows.conversations`).
 
-One process reads, encodes and appends; the result is written to `<out>.tmp/` and renamed to `<out>`
-when all is durable. What was cut off is begun anew, so that the files follow from the inputs and
-the settings alone. A conversation is held out if the side hash (`data.prepare.held_out`) of its
-first
-question and answer says so, so that no such pair begins conversations on both sides, however it was
-retyped. Of several conversations with the same messages, letter for letter, the first is kept.
-skipped.jsonl has {"file", "line", "reason"} for each record
-that was left out, where a line is counted from 1, but in an array (.json) an index from 0.
+One process reads, encodes and appends. The result is written to `<out>.tmp/` and renamed to `<out>`
+once it is on disk; an interrupted preparation starts again. A conversation is held out if the side
+hash (`data.prepare.held_out`) of its first question and answer is small, so retyped copies of a
+pair never start conversations on both sides. Of several conversations with equal messages, letter
+for letter, the first is kept. skipped.jsonl has {"file", "line", "reason"} for each skipped record;
+lines count from 1, elements of an array (.json) from 0.
 """
 
 import hashlib
@@ -122,7 +120,7 @@ def prepare_conversations(config: PrepareConversationsConfig, *, progress: bool 
         try:
             manifest = _fill(folder, config, tokenizer, paths, progress)
         except BaseException:
-            shutil.rmtree(folder)  # there is nothing to go on from
+            shutil.rmtree(folder)  # conversations are not continued
             raise
         folder.rename(out)
         fsync(out.parent)
@@ -130,10 +128,10 @@ def prepare_conversations(config: PrepareConversationsConfig, *, progress: bool 
 
 
 def compare_on_messages(config: PrepareConversationsConfig) -> str | None:
-    """A line on how far tokenizer.json and tokenizer.model differ on the first messages, or None.
+    """Compare tokenizer.json with tokenizer.model on the first messages; a line, or None if equal.
 
     Raises:
-        ValueError: there are no such inputs, or no tokenizer.
+        ValueError: an input or the tokenizer is missing.
     """
     paths = find_inputs(config.inputs, None, FORMATS)
     entries = read_conversations(paths, config.columns)
@@ -312,8 +310,8 @@ class _Writer:
     def _reject(self, entry: Entry, reason: str, detail: str = "") -> None:
         if self._config.on_error == "fail" and reason not in LEFT_OUT:
             raise ValueError(
-                f"{entry.file}:{entry.line}: {detail or reason}; correct it, or set on_error=skip "
-                "to leave such records out"
+                f"{entry.file}:{entry.line}: {detail or reason}; correct the record, or set "
+                "on_error=skip to skip such records"
             )
         self._rejected[reason] += 1
         place = {"file": entry.file, "line": entry.line, "reason": reason}

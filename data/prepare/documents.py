@@ -111,7 +111,7 @@ def compare_on_documents(config: PrepareConfig) -> str | None:
     """Compare tokenizer.json with tokenizer.model on the first texts; a line, or None if equal.
 
     Raises:
-        ValueError: there are no such inputs, or no tokenizer.
+        ValueError: an input or the tokenizer is missing.
     """
     paths = find_inputs(config.inputs, config.text_field)
 

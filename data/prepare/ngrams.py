@@ -1,4 +1,4 @@
-"""Texts -> hashes of their 13-grams, by which near copies are told.
+"""Texts -> hashes of their 13-grams, to find near copies.
 
 A unit is a word, that is a run of letters and digits, or, in scripts written without spaces
 between words (Han, kana, bopomofo, Thai, Lao, Khmer, Myanmar, the Tai scripts, Javanese,
@@ -92,7 +92,7 @@ def _mixed(values: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
 
 @functools.cache
 def _code_points() -> tuple[np.ndarray, np.ndarray]:
-    """What each code point is to a unit, and 64 bits that stand for it there (0: not in any)."""
+    """Kind of each code point, and its 64-bit value within a unit (0: not in a unit)."""
     kinds = np.full(0x110000, _SEPARATOR, np.uint8)
     # The planes in between are unassigned or private: none of theirs is a letter, digit or mark.
     for code in (*range(0x40000), *range(0xE0000, 0xE1000)):

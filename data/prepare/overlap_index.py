@@ -1,20 +1,20 @@
-"""What no training document may nearly copy: held-out documents and those to be avoided, indexed.
+"""Index of the protected documents: held-out documents and documents to decontaminate against.
 
-A training document is a near copy if it shares more than half of its distinct 13-grams
-(`data.prepare.ngrams`) with one such document, or holds more than half of that document's; a text
-of fewer
-than 13 units has no gram and is protected by the comparison of folds
-(`data.prepare.held_out.fold`) alone.
-The index is one file, complete or absent, that all processes map:
+A training document is a near copy of a protected document if it shares more than half of its
+distinct 13-grams (`data.prepare.ngrams`) with that document, or contains more than half of that
+document's 13-grams. A text of fewer than 13 units has no n-gram and is protected by the comparison
+of folds (`data.prepare.held_out.fold`) alone. The index is one file, complete or absent, that all
+processes map:
 
-    int64 (3,)                    grams G, documents D, held-out documents H; the rest are avoided
-    uint64 (G,)                   grams, sorted; one that stands in several documents, several times
+    int64 (3,)                    numbers of n-grams G, documents D and held-out documents H; the
+                                  other documents are avoided
+    uint64 (G,)                   n-grams, sorted; once per document that contains the n-gram
     uint64 (D - H,)               side hashes of the avoided documents, sorted
     uint64 (D - H,)               fold hashes of the avoided documents, sorted
-    uint32 (G,)                   the document that each gram stands in
-    uint32 (D,)                   distinct grams of each document
+    uint32 (G,)                   the document of each n-gram
+    uint32 (D,)                   distinct n-grams of each document
 
-Building it takes about 40 bytes of memory for each gram of those documents.
+Building the index takes about 40 bytes of memory per n-gram.
 """
 
 from collections.abc import Iterable
@@ -36,22 +36,22 @@ REASONS = (NEAR_HELD_OUT, NEAR_AVOIDED, SAME_AS_AVOIDED)
 
 
 class ProtectedDocuments(NamedTuple):
-    """Those of some consecutive records that must not be copied."""
+    """Protected documents among some consecutive records."""
 
     grams: UInt64[np.ndarray, " grams"]
-    """Distinct grams of each document, end to end."""
+    """Distinct n-grams of each document, end to end."""
     sizes: UInt32[np.ndarray, " documents"]
     sides: UInt64[np.ndarray, " documents"]
     """Side hashes."""
     folds: UInt64[np.ndarray, " documents"]
     """Fold hashes."""
     bad: tuple[Position, str] | None
-    """The first record without a text, and why it has none."""
+    """The first record without a text, and the reason."""
     end: Position
 
 
 class ProtectedFinder:
-    """Finds the documents that must not be copied; one per process.
+    """Finds the protected documents; one per process.
 
     Args:
         held_out_fraction: share of documents that are held out; 1: take every document.
@@ -88,7 +88,7 @@ class ProtectedFinder:
 def write_index(
     path: Path, held_out: Iterable[ProtectedDocuments], avoided: Iterable[ProtectedDocuments]
 ) -> None:
-    """Make the index of some documents; they are numbered in order, held-out ones first."""
+    """Write the index; documents are numbered in order, held-out ones first."""
     held_out, avoided = list(held_out), list(avoided)
     parts = held_out + avoided
     grams = np.concatenate([np.empty(0, np.uint64), *(part.grams for part in parts)])
@@ -104,7 +104,7 @@ def write_index(
 
 
 class OverlapIndex:
-    """The index, opened: its pages are shared by all processes that map it."""
+    """An open index; its pages are shared by all processes that map the file."""
 
     def __init__(self, path: Path) -> None:
         pages = np.memmap(path, np.uint8, mode="r")
@@ -118,7 +118,7 @@ class OverlapIndex:
         self._numbers, self._sizes = (part.view(np.uint32) for part in parts[3:])
 
     def reason(self, text: str, normalized: str, side: int) -> str | None:
-        """Why a document must not be trained on; None if it may.
+        """Reason for which a document must be skipped; None without one.
 
         Args:
             normalized: the text, by `data.prepare.held_out.normalize`.
@@ -134,7 +134,7 @@ class OverlapIndex:
         return NEAR_HELD_OUT if copied[0] < self._held_out else NEAR_AVOIDED
 
     def holds(self, text: str, grams: UInt64[np.ndarray, " grams"], side: int) -> bool:
-        """Say if a document is a near copy of any that is indexed, or equals one to avoid.
+        """True if a document is a near copy of an indexed document, or equals an avoided one.
 
         Args:
             grams: of the text, by `data.prepare.ngrams.ngram_hashes`.
@@ -149,7 +149,7 @@ class OverlapIndex:
     def _nearly_copied(
         self, grams: UInt64[np.ndarray, " grams"]
     ) -> UInt32[np.ndarray, " documents"]:
-        """The documents that one with these distinct grams is a near copy of, in order."""
+        """Documents that a text with these distinct n-grams nearly copies, in order."""
         found = grams[_holds(self._grams, grams)]
         if not len(found):
             return np.empty(0, np.uint32)
@@ -168,7 +168,7 @@ def _has(known: UInt64[np.ndarray, " known"], number: int) -> bool:
 def _holds(
     known: UInt64[np.ndarray, " known"], wanted: UInt64[np.ndarray, " wanted"]
 ) -> np.ndarray:
-    """Which of the wanted numbers are among the known, which are sorted."""
+    """True for each wanted number that is among the known, which are sorted."""
     if not len(known):
         return np.zeros(len(wanted), bool)
     places = np.minimum(np.searchsorted(known, wanted), len(known) - 1)

@@ -1,4 +1,4 @@
-"""What `scripts.prepare_data kind=conversations` prints: counts, what was rejected, samples."""
+"""Summary of a source of conversations: counts, rejected records, samples."""
 
 import json
 import sys
@@ -19,13 +19,13 @@ KEYS = 20
 
 
 def summarize_conversations(manifest: dict, config: PrepareConversationsConfig) -> None:
-    """Print what was made, what was rejected and where, and conversations as training sees them."""
+    """Print counts, rejected records with places, and conversations as training reads them."""
     tokens, supervised = manifest["tokens"], manifest["supervised_tokens"]
     rejected, held_out = manifest["rejected"], manifest["held_out"]
     rows = {
         "conversations": f"{manifest['conversations']:,}",
         "tokens": f"{tokens:,}, BOS and EOS included",
-        "to be predicted": f"{supervised:,} tokens, {supervised / tokens:.1%}",
+        "supervised": f"{supervised:,} tokens, {supervised / tokens:.1%}",
         "held out": f"{held_out['conversations']:,} conversations",
         f"cut off at max_tokens={config.max_tokens}": f"{manifest['truncated']:,}",
         "rejected": f"{sum(rejected.values()):,}",
@@ -40,7 +40,7 @@ def summarize_conversations(manifest: dict, config: PrepareConversationsConfig) 
         label = f"{len(more)} more reasons"
         print(f"    {label:<50}{sum(rejected[reason] for reason in more):,}")
     if rejected:
-        print(f"  {config.out}/skipped.jsonl lists what was rejected, by file and line")
+        print(f"  {config.out}/skipped.jsonl lists the rejected records, by file and line")
     for what, count in manifest["left_off"].items():
         print(f"  {what:<60}  {count:,}")
     if passed_over := Counter(manifest["passed_over"]).most_common():
@@ -49,16 +49,16 @@ def summarize_conversations(manifest: dict, config: PrepareConversationsConfig) 
         print(f"  passed over: {shown}{more}")
     if held_out["fraction"] and not held_out["conversations"]:
         print(
-            f"warning: nothing was held out, since none of so few conversations fell into the "
-            f"share of {held_out['fraction']}; raise held_out_fraction to measure loss on this "
-            "source"
+            f"warning: no conversation was held out, because the source is small for "
+            f"held_out_fraction={held_out['fraction']}; raise held_out_fraction to measure the "
+            "loss on this source"
         )
     _show(Conversations(config.out), Tokenizer.open(config.tokenizer), config.show)
     _warn_of_files(manifest, skipped.reasons)
 
 
 def _warn_of_files(manifest: dict, reasons: dict[str, Counter[str]]) -> None:
-    """Name the files of which most was rejected, and why."""
+    """Name the files most of whose records were rejected, with the reasons."""
     for entry in manifest["inputs"]:
         rejected = reasons.get(entry["path"], Counter())
         records = entry["records"] - rejected.pop(EMPTY_LINE, 0)
@@ -73,7 +73,7 @@ class _Skipped(NamedTuple):
     """Records of skipped.jsonl."""
 
     places: dict[str, list[str]]
-    """The first few places of each reason, the reasons in the order they were met."""
+    """First places of each reason; reasons in order of occurrence."""
     reasons: dict[str, Counter[str]]
     """Number of rejected records by file and reason."""
 
@@ -94,12 +94,12 @@ def _skipped(folder: Path) -> _Skipped:
 
 
 def _show(source: Conversations, tokenizer: Tokenizer, count: int) -> None:
-    """The first conversations, what is to be predicted in green or between marks."""
+    """Print the first conversations, supervised text in green or between marks."""
     is_terminal = sys.stdout.isatty()
     opening, closing = ("\033[32m", "\033[0m") if is_terminal else ("«", "»")
     shown = range(min(count, source.documents))
     if shown:
-        print(f"what is to be predicted stands {'in green' if is_terminal else 'between « and »'}:")
+        print(f"supervised text is {'green' if is_terminal else 'between « and »'}:")
     for number in shown:
         ids = source.document(number).tolist()
         encoded = Encoded(ids, source.supervised(number).tolist())

@@ -1,4 +1,4 @@
-"""The tokenizer of a source, checked before any work: it must be writable after training.
+"""The tokenizer of a source, checked before any work: training must be able to save it.
 
 Where a folder has both tokenizer.json and tokenizer.model and the ids come from the first, the
 first texts of the inputs show on how many of them the two differ.
@@ -23,7 +23,7 @@ def open_exportable(path: str, key: str = "tokenizer") -> Tokenizer:
         key: field that names the tokenizer, for messages.
 
     Raises:
-        ValueError: there is none, or training could not write its files beside the weights.
+        ValueError: the tokenizer is missing, or training could not save its files with the model.
     """
     try:
         tokenizer = Tokenizer.open(path)
@@ -40,7 +40,7 @@ def tokenizer_entry(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def describe_difference(path: str, texts: Iterable[str]) -> str | None:
-    """A line on how many texts have other ids by tokenizer.model; None where one file counts."""
+    """Count texts with other ids by tokenizer.model; a line, or None if the folder has one file."""
     tokenizer = Tokenizer.open(path)
     if tokenizer.second_opinion([]) is None:
         return None

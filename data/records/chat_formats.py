@@ -269,7 +269,7 @@ class _Reader:
         return messages
 
     def _system(self, messages: list[Message]) -> list[Message]:
-        """The system prompt in a key of its own; nothing if the turns have it, or it is empty."""
+        """The system prompt of a separate key; empty if the turns contain it or it is empty."""
         found = [m.content for m in messages[:1] if m.role == "system" and m.content]
         among = len(found)
         for name in self._keys.filled(self._columns.aliases("system")):

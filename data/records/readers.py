@@ -1,11 +1,11 @@
 """Files -> records -> texts, for `.jsonl[.gz|.zst]`, `.txt` and `.parquet` (extra `parquet`).
 
-A record is a raw document and the place it stands at. `read_records` only cuts a file, holding one
-record at a time; `text_of` decodes and judges one, so that the costly half can run elsewhere. What
-it refuses becomes a `BadRecord`; what makes the rest of a file unreadable is a ValueError.
+A record is a raw document with its position. `read_records` only cuts a file, with one record in
+memory at a time. `text_of` decodes and checks a record, so this costly part can run in another
+process. A refused record is a `BadRecord`; a file that cannot be read further is a ValueError.
 
 Lines end at "\\n" only ("\\r\\n" in Windows files), so that U+2028 within a text is text; a UTF-8
-byte order mark is dropped from the start of a file. Otherwise texts are exactly what was written.
+byte order mark is removed from the start of a file. Otherwise texts are not changed.
 Endings of file names count without regard to case. `read_rows` gives whole rows of Parquet files.
 """
 
@@ -24,25 +24,25 @@ import zstandard
 FORMATS = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".txt", ".parquet")
 
 LONGEST_RECORD = 1 << 26
-"""Bytes of a line, file or cell from which it is refused: no memory is reserved for a runaway."""
+"""Bytes from which a line, file or cell is refused, so that a damaged file cannot fill memory."""
 
 _TABLES = (".csv", ".tsv", ".xls", ".xlsx")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class BadRecord(ValueError):
-    """Why a record is not a document; the message is the reason it is counted under."""
+    """A record that is not a document; the message is the reason under which it is counted."""
 
 
 class Position(NamedTuple):
-    """Where a record stands."""
+    """Position of a record."""
 
     file: int = 0
     """Number of the input file."""
     line: int = 0
     """Line of the file, or row of a Parquet file, from 1."""
     bytes_read: int = 0
-    """How far into the file, as it lies on disk, reading has come."""
+    """Bytes of the file on disk that have been read."""
 
 
 class Record(NamedTuple):
@@ -102,7 +102,7 @@ def _files_in(folder: str, formats: tuple[str, ...]) -> str:
     names = [path.name for path in Path(folder).rglob("*") if path.is_file()]
     held = next((end for end in formats if any(name.endswith(end) for name in names)), None)
     if held is None:
-        return f"there is no file in it whose name ends in one of {', '.join(formats)}"
+        return f"this folder contains no file whose name ends in one of {', '.join(formats)}"
     below = "" if any(path.name.endswith(held) for path in Path(folder).iterdir()) else "**/"
     return f"type inputs='[{folder}/{below}*{held}]' for its files"
 

@@ -153,7 +153,7 @@ def columns_of(
         if role not in ("system", "user", "assistant"):
             raise ValueError(f"roles: {role!r} is not a role; choose from system, user, assistant")
         if not isinstance(said, str) or not said.strip() or said.strip().lower() in named:
-            raise ValueError(f"roles: {role}={said!r}; give each role a name of its own")
+            raise ValueError(f"roles: {role}={said!r}; give each role a different name")
         named[said.strip().lower()] = role
     return Columns(names, ignored, named)
 
@@ -249,7 +249,7 @@ class Keys:
 def role_keys(keys: Keys, columns: Columns) -> list[str]:
     """Keys of a message that name its role: the first key, and others with a known role.
 
-    A further key such as `speaker` may hold a person's name and is no role then.
+    A further key, such as `speaker` with a person's name, is not a role.
 
     Raises:
         BadRecord: two keys name different roles.

@@ -15,8 +15,7 @@ from jaxtyping import Int64
 def best_fit(lengths: Int64[np.ndarray, " items"], capacity: int) -> Int64[np.ndarray, " items"]:
     """The row of each item; rows are numbered as they are opened.
 
-    Among items of one length the one that stands first is taken first. It takes a second or two per
-    million items.
+    Among items of equal length the first is placed first. A million items take a second or two.
 
     Raises:
         ValueError: an item has no length, or fits no row.

@@ -77,7 +77,7 @@ class Conversations:
 
     @property
     def held_out_documents(self) -> int:
-        """How many conversations are held out."""
+        """Number of held-out conversations."""
         return self.manifest["held_out"]["conversations"]
 
     def document(self, number: int) -> Integer[np.ndarray, " tokens"]:
@@ -85,7 +85,7 @@ class Conversations:
         return self._tokens[self._place(number)]
 
     def supervised(self, number: int) -> Bool[np.ndarray, " tokens"]:
-        """Which tokens of one conversation are to be predicted."""
+        """True for each supervised token of a conversation."""
         return self._supervised[self._place(number)]
 
     def held_out(self) -> Iterator[list[Message]]:
@@ -98,7 +98,7 @@ class Conversations:
                 yield [Message(**message) for message in json.loads(line)["messages"]]
 
     def encode_held_out(self, tokenizer: Tokenizer) -> Iterator[Encoded]:
-        """The held-out conversations as training would see them: cut off and supervised alike."""
+        """The held-out conversations, truncated and supervised as in training."""
         settings = self.manifest["settings"]
         for messages in self.held_out():
             encoded = encode_conversation(tokenizer, messages, train_on=settings["train_on"])
@@ -133,7 +133,7 @@ def _fingerprint(manifest: dict) -> str:
 
 @dataclass(frozen=True)
 class _Epoch:
-    """Which conversations each row of an epoch holds: `order[borders[row] : borders[row + 1]]`."""
+    """Conversations of each row of an epoch: `order[borders[row] : borders[row + 1]]`."""
 
     order: Int64[np.ndarray, " conversations"]
     borders: Int64[np.ndarray, " rows_and_one"]
@@ -142,8 +142,7 @@ class _Epoch:
 class ConversationRows:
     """The rows that a run reads from a source of conversations, epoch after epoch.
 
-    Every epoch draws anew which of the conversations of one length stands where, and in which order
-    the rows are read.
+    Every epoch shuffles the conversations of equal length, and the order of the rows.
 
     Attributes:
         per_epoch: rows of an epoch.

@@ -39,7 +39,7 @@ class Batch:
 
     @property
     def supervised_tokens(self) -> int:
-        """How many tokens have a label."""
+        """Number of tokens with a label."""
         return int((self.labels != IGNORE_INDEX).sum())
 
 

@@ -69,7 +69,7 @@ class StreamRows:
         return cut_row(self._stream, n, self.row_length)
 
     def pieces(self, n: int) -> list[tuple[int, int, Integer[np.ndarray, " tokens"]]]:
-        """What row n holds of each document: its number, where in it the piece begins, tokens."""
+        """Pieces of documents in row n: number of the document, offset of the piece, tokens."""
         span = self._stream.read(n * self.row_length, self.row_length)
         parts = np.split(span.tokens, np.cumsum(span.lengths)[:-1])
         return list(zip(span.documents.tolist(), span.offsets.tolist(), parts, strict=True))

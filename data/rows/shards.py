@@ -104,12 +104,12 @@ class ShardWriter:
 class Source:
     """A prepared source, opened read-only.
 
-    Documents are numbered in the order they were prepared, blocks likewise; a block never crosses
-    a shard border, so the last one of each shard may be short.
+    Documents and blocks are numbered in the order of preparation. A block never crosses a shard
+    border, so the last block of each shard may be short.
 
     Args:
-        fingerprint: of the state to open, where the source has grown since; a source that never had
-            it is opened as it is now, so whoever relies on it compares.
+        fingerprint: of the state to open, if the source has grown since. A source that never had
+            this fingerprint is opened in its present state, so callers must compare.
 
     Attributes:
         manifest: the parsed manifest.json, without what was appended after the state that is open.
@@ -172,11 +172,11 @@ class Source:
 
     @property
     def held_out_documents(self) -> int:
-        """How many documents are held out."""
+        """Number of held-out documents."""
         return self.manifest["held_out"]["documents"]
 
     def held_out(self) -> Iterator[str]:
-        """The texts that no training row can touch, in the order they were met."""
+        """The held-out texts, in the order of the inputs."""
         path = self.folder / "held_out.jsonl"
         if not path.is_file():
             raise ValueError(f"{path}: missing; restore it, or prepare this source again")
@@ -200,7 +200,7 @@ class _Shard:
 
 
 def read_manifest(folder: Path, kind: str = "documents") -> dict:
-    """Parse and check `manifest.json`; ValueError if this is no finished source of this kind."""
+    """Parse and check `manifest.json`; ValueError without a finished source of this kind."""
     path = folder / "manifest.json"
     if not path.is_file():
         raise ValueError(
@@ -222,7 +222,7 @@ def read_manifest(folder: Path, kind: str = "documents") -> dict:
 
 
 def fingerprint_of(manifest: dict) -> str:
-    """What a run depends on: format, tokenizer and the bytes of every shard, in order."""
+    """SHA-256 of everything that training reads: format, tokenizer and bytes of the shards."""
     parts = [manifest["format_version"], BLOCK_DOCUMENTS, manifest["tokenizer"]]
     parts += [shard["sha256"] for shard in manifest["shards"]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -258,8 +258,8 @@ def map_file(path: Path, expected: int) -> np.ndarray:
     actual = path.stat().st_size if path.exists() else -1
     if actual != expected:
         raise ValueError(
-            f"{path}: {'missing' if actual < 0 else f'{actual} bytes'}, the manifest says "
-            f"{expected} bytes; prepare this source again"
+            f"{path}: {'missing' if actual < 0 else f'{actual} bytes'}, but the manifest "
+            f"records {expected} bytes; prepare this source again"
         )
     with path.open("rb") as file:
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

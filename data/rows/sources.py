@@ -9,7 +9,7 @@ from data.rows.shards import Source
 from data.rows.stream import stream_of_run
 
 AnySource = Source | Conversations
-"""What a prepared folder is opened as."""
+"""A prepared source of either kind."""
 AnyRows = StreamRows | ConversationRows
 """The rows of a source: `row`, `pieces`, `place`, `epoch_tokens`."""
 
@@ -18,10 +18,10 @@ def open_source(folder: Path | str, fingerprint: str | None = None) -> AnySource
     """Open a prepared folder, whichever kind it is.
 
     Args:
-        fingerprint: of the state to open, where a source of documents has grown since.
+        fingerprint: of the state to open, if a source of documents has grown since.
 
     Raises:
-        ValueError: this is no finished source.
+        ValueError: the folder is not a finished source.
     """
     manifest = Path(folder) / "manifest.json"
     if manifest.is_file() and json.loads(manifest.read_text(encoding="utf-8")).get("kind") == KIND:

@@ -36,7 +36,7 @@ class Span:
 
 
 def stream_of_run(source: Source, name: str, seed: int) -> "Stream":
-    """What a run of this seed reads from a source: the one that `data.rows.loader.Loader` reads."""
+    """The stream that a run of this seed reads (`data.rows.loader.Loader`)."""
     return Stream(source, derive(seed, "stream", name))
 
 

@@ -1,7 +1,7 @@
-"""Which text stands behind a row of a run, and which rows of a run read a document.
+"""Documents of a row of a run, and rows of a run that read a document.
 
-Row n is a pure function of (configuration, data, n), so both follow from the plan and the sources:
-nothing has to have been logged. A conversation is traced like a document.
+Row n is a pure function of (configuration, data, n), so both are computed from the curriculum and
+the sources, without any log. A conversation is traced like a document.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from data.rows.sources import AnySource, rows_of_run
 
 @dataclass(kw_only=True)
 class TraceConfig:
-    """What to look up in a run; exactly one of step, row and document."""
+    """Item to look up in a run: exactly one of step, row and document."""
 
     run: str
     """Folder of the run."""
@@ -27,7 +27,7 @@ class TraceConfig:
     document: str | None = None
     """A document as `source:number`, numbered within its source from 0."""
     full: bool = False
-    """Print all of the text, not only the ends of each document."""
+    """Print whole documents instead of their first and last characters."""
 
     def __post_init__(self) -> None:
         asked = {"step": self.step, "row": self.row, "document": self.document}
@@ -45,7 +45,7 @@ class TraceConfig:
 
 @dataclass(frozen=True)
 class Piece:
-    """Tokens [start, stop) of a document of `length` tokens, as they stand in a row."""
+    """Tokens [start, stop) of a document of `length` tokens, as a part of a row."""
 
     document: int
     start: int
@@ -73,9 +73,9 @@ class Passage:
     """A document in one epoch of its source.
 
     Attributes:
-        tokens: where it lies in the rows of the source, laid end to end.
-        rows: the rows of the source that it touches.
-        readings: the rows of the run that are one of these.
+        tokens: positions of its tokens in the rows of the source, end to end.
+        rows: rows of the source with tokens of the document.
+        readings: rows of the run that are one of `rows`.
     """
 
     epoch: int
@@ -145,7 +145,7 @@ class Trace:
         return self._rows[source].source.document(number)
 
     def passages(self, source: str, number: int) -> Iterator[Passage]:
-        """A document in each epoch of its source that is begun by the end of the run."""
+        """A document in each epoch of its source that starts before the end of the run."""
         read_from, length = self._rows[source], self.plan.row_length
         read = [(stage, *self._rows_of(stage, source)) for stage in self.plan.stages]
         consumed = self.plan.consumed()[source] * length

@@ -1,8 +1,8 @@
 """The embedded sample on disk: texts, tokenizer and prepared sources, written at first use.
 
 <root>/sample.json     what was built; a folder built otherwise is refused
-       corpus/         one .jsonl per source, of documents or of conversations; held_out/ has what
-                       each source of documents holds out, which the others avoid
+       corpus/         one .jsonl per source, of documents or of conversations; held_out/ has the
+                       held-out documents of each source, which no other source contains
        tokenizer/      trained on the general English side only, so that there is something for
                        vocabulary growth to do
        <source>/       prepared shards
@@ -29,7 +29,7 @@ from tokenizer.train import train_bpe
 VOCAB_SIZE = 2048
 HELD_OUT_FRACTION = 0.02
 MAX_TOKENS = 256
-"""Of a conversation; Chinese ones are long in tokens, for the tokenizer knows no Chinese."""
+"""Of a conversation; Chinese text has many tokens, because the tokenizer is English."""
 _ENGLISH = ("general_en", "arithmetic")
 
 
@@ -63,7 +63,7 @@ def build_sample(root: Path, *, scale: float, conversations: bool = False) -> No
         if missing := _missing(root, wanted_sources):
             print(f"building the embedded sample under {root} (once)", flush=True)
             _build(root, scale, missing)
-        # Nothing to do but for a sample of an earlier version, which was not prepared to be apart.
+        # Only samples of earlier versions, prepared without decontamination, have pairs to compare.
         folders = [str(root / name) for name in SOURCES]
         compare = CheckSourcesConfig(sources=folders, tokenizer=str(root / "tokenizer"), workers=1)
         check_sources(compare, progress=False)
@@ -119,7 +119,7 @@ def _held_out(root: Path, name: str) -> Path:
 
 
 def _held_out_records(root: Path, name: str) -> Iterator[dict]:
-    """What a source will hold out, in the bytes that it will, so that the others can avoid it."""
+    """Records that a source will hold out; the other sources are decontaminated against them."""
     with (root / "corpus" / f"{name}.jsonl").open(encoding="utf-8") as file:
         for line in file:
             if is_held_out((record := json.loads(line))["text"], HELD_OUT_FRACTION):

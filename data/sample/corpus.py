@@ -21,7 +21,7 @@ MIN_CHARACTERS = 200
 
 
 class Source(NamedTuple):
-    """What a source is about, its language, and its documents at scale 1."""
+    """Domain and language of a source, and its number of documents at scale 1."""
 
     domain: str
     language: str
@@ -42,9 +42,8 @@ def documents(source: str, *, seed: int = 0, scale: float = 1.0) -> Iterator[str
 
     Args:
         source: one of SOURCES.
-        seed: another seed tells the same facts in other documents.
-        scale: multiplies the number of documents; what it does to exposures stands in
-            `planned_exposures`.
+        seed: another seed states the same facts in other documents.
+        scale: multiplies the number of documents; for exposures see `planned_exposures`.
 
     Raises:
         ValueError: unknown source, or a scale that is not positive.

@@ -32,14 +32,14 @@ class Range(NamedTuple):
 
 
 Template: TypeAlias = tuple
-"""A sequence of str, Slot, Range and list[Template], the last standing for a choice."""
+"""A sequence of str, Slot, Range and list[Template], the last is a choice."""
 
 TOKEN = re.compile(r"\{[^}]*\}|[\[\]|]|[^{}\[\]|]+")
 RANGE = re.compile(r"(\d+)-(\d+)(,?)")
 
 
 def parse(text: str) -> list[Template]:
-    """The alternatives of one line; bars may stand between blanks."""
+    """The alternatives of one line; blanks around bars are ignored."""
     return _alternatives(iter(TOKEN.findall(text.replace(" | ", "|"))))
 
 
@@ -73,7 +73,7 @@ class Grammar:
     Args:
         text: the rules in the notation of this module.
         given: names the caller binds, everything else must be a rule.
-        joiner: what stands between a line and its continuation (nothing in Chinese).
+        joiner: text between a line and its continuation (empty for Chinese).
     """
 
     def __init__(self, text: str, given: set[str], joiner: str = " ") -> None:

@@ -1,8 +1,8 @@
 """Questions and answers about the facts of the sample, as conversations for instruction tuning.
 
-Every fact that some document states (exposures > 0) is asked for once in each of its wordings: its
-question in several frames, and the beginning of every statement that ends with the object; the
-answer is the object. Facts that no document states are never asked for either: they stay controls.
+Every fact that some document states (exposures > 0) has a conversation for each of its wordings:
+its question in several frames, and the start of every statement that ends with the object. The
+answer is the object. Facts that no document states have no conversation: they stay controls.
 The wordings reserved for `questions()` do not occur.
 """
 
@@ -17,7 +17,7 @@ from data.sample.wordings import wordings
 
 
 class Topic(NamedTuple):
-    """What a source of conversations is about."""
+    """Domain and language of a source of conversations."""
 
     domain: str
     language: str
@@ -49,10 +49,10 @@ FRAMES = {
         "请用几个字回答。{ask}？",
     ),
 }
-"""How a question is put; {ask} is `wordings(language)[relation].ask`."""
+"""Frames of a question; {ask} is `wordings(language)[relation].ask`."""
 
 COMPLETE = {"en": "Complete: {begun}", "zh": "请补全：{begun}"}
-"""How the end of a statement is asked for."""
+"""Request to complete a statement."""
 
 SYSTEM = {
     "en": ("You are a helpful teacher.", "You answer questions shortly.", "You know many facts."),
@@ -88,7 +88,7 @@ def conversations(source: str, *, seed: int = 0) -> Iterator[list[dict[str, str]
 
 
 def requests(fact: Fact, language: str, dice: Dice) -> list[str]:
-    """Every wording in which a fact is asked for; `dice` picks among a statement's variants."""
+    """All wordings of the question for a fact; `dice` picks among the variants of a statement."""
     subject, _ = fact.surface(language)
     wording = wordings(language)[fact.relation]
     texts = [frame.replace("{ask}", wording.ask) for frame in FRAMES[language]]

@@ -1,7 +1,8 @@
-"""Which document states which fact, in which wording.
+"""Assignment of facts, with their wordings, to documents.
 
-A fact of exposure e is stated once in each of e documents; its wordings take turns. Facts about
-one subject often stand together, documents keep to a topic, and half of them get most facts.
+A fact of exposure e is stated once in each of e documents; its wordings take turns. Facts about one
+subject are often in one document, a document has one topic, and half of the documents get most
+facts.
 """
 
 import math
@@ -25,7 +26,7 @@ class Statement(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """What a document is about and what it has to state."""
+    """Topic of a document, and the statements that it must contain."""
 
     topic: str
     statements: list[Statement]

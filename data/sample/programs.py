@@ -1,6 +1,6 @@
 """Small programs with a trace of every step and what they print.
 
-Programs are Python, and what stands after `Output:` is exactly their output.
+Programs are Python, and the text after `Output:` is exactly their output.
 """
 
 from collections.abc import Callable

@@ -248,7 +248,7 @@ def test_an_index_that_leads_elsewhere_is_refused(tmp_path, file, message):
         ("[1]", "not a JSON object"),
         ("{}", "weight_map=None is no object"),
         ('{"weight_map": ["a"]}', "weight_map=.* is no object"),
-        ('{"weight_map": {"a": "b.safetensors", "a": "c.safetensors"}}', "'a' stands there twice"),
+        ('{"weight_map": {"a": "b.safetensors", "a": "c.safetensors"}}', "'a' occurs twice"),
         ("[" * 100_000, "nested too deeply"),
         ("{", "is not JSON"),
     ],

@@ -22,6 +22,7 @@ import data.prepare.writer
 import data.records.readers
 from data.prepare.documents import PrepareConfig, prepare
 from data.prepare.held_out import is_held_out, letters_and_digits, normalize
+from data.prepare.manifest import Manifest
 from data.prepare.writer import SourceWriter, open_writer
 from data.records.readers import BadRecord, Position, find_inputs, read_records, text_of
 from data.rows.shards import Source, read_manifest
@@ -478,8 +479,9 @@ def test_after_a_fatal_record_work_can_go_on_skipping_but_not_the_reverse(make, 
 
 def test_one_process_at_a_time(make):
     config = make()
+    manifest = Manifest(name="other", dtype="<u2", tokenizer={}, held_out={}, inputs=[])
     with (
-        open_writer(Path(config.out), {}),
+        open_writer(Path(config.out), manifest),
         pytest.raises(ValueError, match="another process is preparing"),
     ):
         run(config)

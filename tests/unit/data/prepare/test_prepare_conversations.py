@@ -501,7 +501,7 @@ def test_damaged_files_are_refused(make, name):
     run(config)
     path = Path(config.out) / name
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=f"{name}: .* bytes, the manifest says"):
+    with pytest.raises(ValueError, match=f"{name}: .* bytes, but the manifest"):
         Conversations(config.out)
     path.unlink()
     with pytest.raises(ValueError, match=f"{name}: missing"):

@@ -167,7 +167,7 @@ def test_what_is_not_a_finished_source_is_refused(tmp_path):
     for path in (tokens, index):
         content = path.read_bytes()
         path.write_bytes(content[:-1])
-        with pytest.raises(ValueError, match=rf"{path.name}: \d+ bytes, the manifest says"):
+        with pytest.raises(ValueError, match=rf"{path.name}: \d+ bytes, but the manifest records"):
             Source(folder)
         path.unlink()
         with pytest.raises(ValueError, match=f"{path.name}: missing"):
