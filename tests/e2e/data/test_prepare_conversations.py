@@ -116,7 +116,7 @@ def test_the_command_reports(make):
         f"{NO_CONVERSATION} 1 (a.json:1)",
         "passed over: lang 1",
         "longer than max_tokens                            1 (a.json:2)",
-        "warning: nothing was held out",
+        "warning: no conversation was held out",
         "conversation 1,",
     ):
         assert shown in ended.stdout
