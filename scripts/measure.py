@@ -1,54 +1,56 @@
-"""Measure the finished runs of a study: held-out loss by document, and the sample's facts.
+"""Measure the finished runs of a study: held-out loss by document, and facts of the sample.
 
     python -m scripts.measure runs=<folder of run folders> [half=development] [probes=true]
 
 Each run is measured on the kind of device and in the precision that it was trained in, see `device`
 and `dtype`.
 
-Leaves in each run folder what `scripts.report` compares: study.json (arm, seed, learning rate),
-documents.json (nats and bytes of each held-out document of the test half), or development.json (of
-the other half), and probes.json; and measured.json, how. Runs that have not finished are passed
-over, and those that have been measured in the same way since they finished.
+Writes into each run folder what `scripts.report` compares: study.json (arm, seed, learning
+rate); documents.json (nats and bytes of each held-out document of the test half) or
+development.json (of the development half); probes.json; and measured.json with the settings.
+Unfinished runs, and runs that were already measured with these settings, are skipped.
 """
 
 import json
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from conf.command import command
 from conf.schema import Config, load_run
 from data.rows.shards import Source
 from data.rows.sources import open_source
-from data.sample.probes import questions
 from evaluation.study.measure import first_texts, half_of, measure_documents, measure_probes
-from model.device import DTYPES, choose_device
+from model.device import DTYPES
 from pretrained.folder import FINAL_FOLDERS, final_folder
 from pretrained.load import open_model
 from storage.atomic import write_atomically
+from training.distributed import World, start_world
 from training.run.folder import read_starts
 
 FILES = {"test": "documents.json", "development": "development.json"}
-"""What each half is written to."""
+"""File of each half."""
 
 
 @dataclass(kw_only=True)
 class MeasureConfig:
-    """What is measured."""
+    """Runs, documents and precision of a measurement."""
 
     runs: str
     """A folder of run folders."""
     half: str = "test"
-    """Of the held-out documents: `test`, or `development`, which settings may be chosen on."""
+    """Half of the held-out documents: `test`, or `development`, for the choice of settings."""
     max_bytes: int | None = None
-    """Of each source, the first documents that together are no longer; null takes all."""
+    """Most bytes per source, in whole documents from the first on; null: all documents."""
     probes: bool = False
-    """Ask for the facts of the embedded sample too."""
+    """Also measure the facts of the embedded sample."""
     device: str | None = None
-    """cpu or cuda; null: the kind of device that each run was trained on."""
+    """`cpu` or `cuda`; null: the kind of device on which each run was trained."""
     dtype: str | None = None
-    """float32 or bfloat16; null: what each run was trained in."""
+    """`float32` or `bfloat16`; null: the precision in which each run was trained."""
 
     def __post_init__(self) -> None:
         if self.half not in FILES:
@@ -61,9 +63,9 @@ class MeasureConfig:
 
 
 def place_of(folder: Path, config: MeasureConfig) -> tuple[str, str]:
-    """The kind of device, and the name of the precision, in which a run is measured.
+    """Kind of device and name of the precision for a run.
 
-    A run without starts.jsonl, of an earlier version, is measured on a CPU in float32.
+    Runs of earlier versions, without starts.jsonl, are measured on a CPU in float32.
     """
     last = next(reversed(read_starts(folder)), {})
     trained_on = "cpu" if last.get("device", "cpu") == "cpu" else "cuda"
@@ -71,15 +73,15 @@ def place_of(folder: Path, config: MeasureConfig) -> tuple[str, str]:
 
 
 def settings_of(folder: Path, config: MeasureConfig) -> dict[str, object]:
-    """What decides the figures of a finished run."""
+    """Settings that decide the figures of a finished run."""
     settings: dict[str, object] = {"half": config.half, "max_bytes": config.max_bytes}
     place = place_of(folder, config)
-    # Earlier versions measured on a CPU in float32, and did not note it.
+    # Earlier versions measured on a CPU in float32, without this field.
     return settings if place == ("cpu", "float32") else settings | {"place": " ".join(place)}
 
 
 def is_measured(folder: Path, config: MeasureConfig) -> bool:
-    """Whether all that is asked for is there, measured in this way after the run had finished."""
+    """Decide if the run was measured with these settings after its end."""
     wanted = [FILES[config.half], "study.json", *(["probes.json"] if config.probes else [])]
     record = folder / "measured.json"
     if not record.exists() or not all((folder / name).exists() for name in wanted):
@@ -92,11 +94,18 @@ def is_measured(folder: Path, config: MeasureConfig) -> bool:
 def measure(run: Config, folder: Path, config: MeasureConfig) -> None:
     """Measure one finished run."""
     device, dtype = place_of(folder, config)
-    try:
-        chosen = choose_device(device, 0)
-    except ValueError as error:
-        raise ValueError(f"{folder} is to be measured on {device}: {error}") from None
-    model, tokenizer = open_model(final_folder(folder), DTYPES[dtype], chosen)
+    with ExitStack() as stack:
+        try:
+            world = stack.enter_context(start_world(device))
+        except ValueError as error:
+            raise ValueError(f"{folder} was trained on {device}: {error}") from None
+        _measure(run, folder, config, DTYPES[dtype], world)
+
+
+def _measure(
+    run: Config, folder: Path, config: MeasureConfig, dtype: torch.dtype, world: World
+) -> None:
+    model, tokenizer = open_model(final_folder(folder), dtype, world.device)
     sources = {name: open_source(Path(run.data.root) / at) for name, at in run.data.sources.items()}
     documents = {
         name: measure_documents(
@@ -110,7 +119,7 @@ def measure(run: Config, folder: Path, config: MeasureConfig) -> None:
     }
     write_atomically(folder / FILES[config.half], json.dumps(documents) + "\n")
     if config.probes:
-        found = measure_probes(model, tokenizer, questions())
+        found = measure_probes(model, tokenizer, world)
         write_atomically(folder / "probes.json", json.dumps(found) + "\n")
     about = {
         "arm": run.experiment,
@@ -124,17 +133,17 @@ def measure(run: Config, folder: Path, config: MeasureConfig) -> None:
 
 @command("measure", MeasureConfig, stopped="stopped; run the same command again to continue")
 def main(config: MeasureConfig) -> None:
-    """Measure every run that is finished and not measured."""
+    """Measure every finished run that was not measured yet."""
     folders = sorted(path.parent for path in Path(config.runs).glob("*/config.yaml"))
     if not folders:
-        raise ValueError(f"runs={config.runs}: holds no run folder")
+        raise ValueError(f"runs={config.runs} contains no run folders (looked for */config.yaml)")
     finished = [path for path in folders if any((path / final).exists() for final in FINAL_FOLDERS)]
     todo = [path for path in finished if not is_measured(path, config)]
     for folder in tqdm(todo, unit="run"):
         measure(load_run(folder), folder, config)
-    print(f"{len(todo)} runs measured, {len(finished) - len(todo)} had been")
+    print(f"{len(todo)} runs measured, {len(finished) - len(todo)} were already measured")
     for folder in sorted(set(folders) - set(finished)):
-        print(f"not finished, left out: {folder}")
+        print(f"not finished, skipped: {folder}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The files of a run folder that a report reads; nothing here writes.
+"""Reading of the files of a run folder for a report.
 
-config.yaml and metrics.jsonl are there in every run. Beside them may stand
+Every run has config.yaml and metrics.jsonl. `scripts.measure` adds
 
     study.json       {"arm": str, "seed": int, "starts_from": name of a run or null, "lr": float}
     documents.json   {"<held-out set>": [[nats, bytes], ...]}, a pair for every held-out document
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation row: bits per byte and UTF-8 bytes of every held-out set."""
+    """One evaluation: bits per byte and UTF-8 bytes of every held-out set."""
 
     step: int
     stage: str
@@ -30,7 +30,7 @@ class Evaluation:
     sizes: dict[str, int]
 
     def side(self, sets: Sequence[str], outcome: str = "mean") -> float:
-        """Bits per byte of a side; not a number where it has no set."""
+        """Bits per byte of a side; NaN without a held-out set."""
         if not sets:
             return math.nan
         weights = [self.sizes[name] if outcome == "pooled" else 1 for name in sets]
@@ -40,12 +40,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Probe:
-    """A fact that a model was asked for.
+    """Result of one question about a fact of the embedded sample.
 
     Attributes:
-        exposures: how often training showed it.
-        invented: made up for the study, so that nothing else can have taught it.
-        margin: of the right ending over the best wrong one, in nats per byte.
+        exposures: number of training documents that state the fact.
+        invented: the fact is not real, so only the sample can teach it.
+        margin: nats per byte between the right ending and the best wrong one.
     """
 
     exposures: int
@@ -55,10 +55,10 @@ class Probe:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The configuration of a run as it stands in its folder.
+    """Configuration in a run folder.
 
     Raises:
-        ValueError: it is not what it should be; names the file and the place.
+        ValueError: the file is missing or invalid; the message names file and place.
     """
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -67,22 +67,22 @@ def read_config(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict) or not isinstance(config.get("data"), dict):
-        raise ValueError(f"{path}: no `data` that names the sources; not the config of a run")
+        raise ValueError(f"{path}: not the configuration of a run (no `data`); check runs=")
     return config
 
 
 def read_metrics(path: Path) -> tuple[list[Evaluation], list[int]]:
-    """Evaluations of metrics.jsonl, and the steps after which the stage changes.
+    """Evaluations of metrics.jsonl, and the last steps of stages before another.
 
     Raises:
-        ValueError: a line is no row of a log; names the file and the line.
+        ValueError: a line is not a valid log record; the message names file and line.
     """
     evaluations, borders = [], []
     stage, step = None, 0
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     for number, line in enumerate(lines, start=1):
         if not line.endswith("\n"):
-            break  # it is being written, or a kill has cut it
+            break  # the line is being written, or was cut by a kill
         try:
             row = json.loads(line)
             if "eval" in row:
@@ -94,7 +94,10 @@ def read_metrics(path: Path) -> tuple[list[Evaluation], list[int]]:
                     borders.append(step)
                 stage, step = row["stage"], int(row["step"])
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise ValueError(f"{path}, line {number}: {line[:40]!r} is no row of a log") from None
+            raise ValueError(
+                f"{path}, line {number} is not a valid log record: {line[:40]!r}; "
+                "correct or remove it"
+            ) from None
     return evaluations, borders
 
 
@@ -112,10 +115,10 @@ def _read_json(path: Path, kind: type) -> Any:
 
 
 def read_study(path: Path) -> dict[str, Any]:
-    """study.json; empty if there is none.
+    """Content of study.json; empty without the file.
 
     Raises:
-        ValueError: it is not what it should be; names the file and the place.
+        ValueError: the file is invalid; the message names file and place.
     """
     study = _read_json(path, dict)
     if not path.exists():
@@ -128,15 +131,15 @@ def read_study(path: Path) -> dict[str, Any]:
     }
     for name, (kind, wanted) in kinds.items():
         if name not in study or not isinstance(study[name], kind):
-            raise ValueError(f"{path}: {name}={study.get(name)!r} is no {wanted}")
+            raise ValueError(f"{path}: {name}={study.get(name)!r} must be a {wanted}")
     return study
 
 
 def read_documents(path: Path) -> dict[str, NDArray[np.float64]]:
-    """documents.json as (D, 2) arrays; empty if there is none.
+    """Content of documents.json as (D, 2) arrays; empty without the file.
 
     Raises:
-        ValueError: it is not what it should be; names the file and the place.
+        ValueError: the file is invalid; the message names file and place.
     """
     documents = {}
     for name, pairs in _read_json(path, dict).items():
@@ -151,10 +154,10 @@ def read_documents(path: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def read_probes(path: Path) -> tuple[Probe, ...]:
-    """probes.json; empty if there is none.
+    """Content of probes.json; empty without the file.
 
     Raises:
-        ValueError: it is not what it should be; names the file and the place.
+        ValueError: the file is invalid; the message names file and place.
     """
     probes = []
     for number, row in enumerate(_read_json(path, list)):
@@ -163,5 +166,5 @@ def read_probes(path: Path) -> tuple[Probe, ...]:
             flags = bool(row["invented"]), bool(row["correct"])
             probes.append(Probe(int(row["exposures"]), *flags, margin))
         except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path}, entry {number}: no probe ({error!r})") from None
+            raise ValueError(f"{path}, entry {number}: not a probe ({error!r})") from None
     return tuple(probes)

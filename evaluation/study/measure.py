@@ -1,8 +1,8 @@
-"""What a model has learnt: held-out loss document by document, and facts by their cloze margin.
+"""Held-out loss by document, and facts of the embedded sample by their cloze margin.
 
-Documents are the unit that intervals are made of, since pieces of one are alike. Those with even
-numbers, in the order of the held-out file, are the development half, which settings may be chosen
-on; the odd ones are the test half, which nothing is chosen on.
+Documents are the unit of resampling, because pieces of one document are dependent. Documents with
+even numbers, in the order of the held-out file, are the development half, for the choice of
+settings; odd ones are the test half.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,31 +11,32 @@ from typing import NamedTuple, TypedDict
 
 import torch
 
-from data.sample.probes import Question
-from evaluation.scoring.loglikelihood import score
-from evaluation.scoring.requests import Request
+from evaluation.benchmarks.registry import open_tasks
+from evaluation.multiple_choice.answer import answer, prepare
+from evaluation.multiple_choice.config import AskConfig
 from model.documents import Documents
 from model.labels import IGNORE_INDEX
 from model.transformer import Mistral
 from tokenizer.tokenizer import Tokenizer
+from training.distributed import World
 from training.evaluate import cut_text
 
 BATCH_TOKENS = 4096
-"""Of one forward pass, padding included."""
+"""Tokens of a forward pass, including padding."""
 
 
 class Document(NamedTuple):
-    """Loss of a held-out document: nats of all its pieces, and its size."""
+    """Loss of a held-out document: nats of all its pieces, and its size in bytes."""
 
     nats: float
     utf8_bytes: int
 
 
 class Probe(TypedDict):
-    """How one fact was completed.
+    """Answer to the question about one fact.
 
-    The margin is that of the right object's log-probability per UTF-8 byte over that of the best of
-    nine wrong ones; positive is correct.
+    The margin is the log-probability per UTF-8 byte of the right object minus that of the best of
+    nine wrong ones; the answer is correct if the margin is positive.
     """
 
     id: str
@@ -54,7 +55,7 @@ def half_of(texts: Iterable[str], half: str) -> list[str]:
 
 
 def first_texts(texts: Sequence[str], max_bytes: int | None) -> list[str]:
-    """The first texts that together have no more bytes, at least one."""
+    """First texts with at most `max_bytes` bytes together, at least one text."""
     sizes = accumulate(len(text.encode()) for text in texts)
     fitting = sum(max_bytes is None or size <= max_bytes for size in sizes)
     return list(texts[: max(1, fitting)])
@@ -63,7 +64,7 @@ def first_texts(texts: Sequence[str], max_bytes: int | None) -> list[str]:
 def measure_documents(
     model: Mistral, tokenizer: Tokenizer, texts: Iterable[str], chunk_bytes: int
 ) -> list[Document]:
-    """Loss of each document, in pieces as in-loop evaluation cuts them (`training.evaluate`)."""
+    """Loss of each document, cut into pieces like in `training.evaluate`."""
     documents = list(texts)
     cut = [list(cut_text(text, chunk_bytes)) for text in documents]
     encoded = tokenizer.encode_batch([piece for pieces in cut for piece in pieces])
@@ -80,7 +81,7 @@ def measure_documents(
 def piece_losses(
     model: Mistral, pieces: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS
 ) -> list[float]:
-    """Nats of each piece, of all its ids but the first; pieces of like length share a pass."""
+    """Nats of each piece without its first id; pieces of similar length share a pass."""
     order = sorted(range(len(pieces)), key=lambda n: len(pieces[n]))
     losses = [0.0] * len(pieces)
     device = model.lm_head.weight.device
@@ -103,49 +104,23 @@ def piece_losses(
     return losses
 
 
-def measure_probes(
-    model: Mistral, tokenizer: Tokenizer, questions: Sequence[Question]
-) -> list[Probe]:
-    """Complete the cloze of each fact with its object and with nine wrong ones."""
-    found: list[Probe | None] = [None] * len(questions)
-    requests = [probe_request(question, tokenizer) for question in questions]
-    for number, scored in score(model, requests, context=False):
-        question = questions[number]
-        texts = [question.options[question.answer], *question.distractors]
-        right, *wrong = (
-            -nats / len(text.encode()) for nats, text in zip(scored.endings, texts, strict=True)
-        )
-        found[number] = Probe(
-            id=question.fact_id,
-            language=question.language,
-            domain=question.domain,
-            exposures=question.exposures,
-            invented=question.invented,
-            correct=right > max(wrong),
-            margin_nats_per_byte=right - max(wrong),
-        )
-    return [probe for probe in found if probe is not None]
-
-
-def probe_request(question: Question, tokenizer: Tokenizer) -> Request:
-    """The cloze as a context, and its right object followed by the wrong ones as endings.
-
-    Tokens that straddle the border between the two belong to the endings.
-    """
-    blank = " " if question.language == "en" else ""
-    texts = [question.options[question.answer], *question.distractors]
-    whole = tokenizer.encode_batch([question.cloze + blank + text for text in texts])
-    shared = common_length([tokenizer.encode(question.cloze), *whole])
-    body, endings = whole[0][:shared], tuple(tuple(ids[shared:]) for ids in whole)
-    return Request((tokenizer.bos_id,), tuple(body), endings)
-
-
-def common_length(sequences: Sequence[Sequence[int]]) -> int:
-    """How many ids some sequences begin with in common; each but the first keeps one at least."""
-    most = min(len(ids) for ids in sequences)
-    most = min(most, *(len(ids) - 1 for ids in sequences[1:]))
-    first = sequences[0]
-    return next(
-        (n for n in range(most) if any(ids[n] != first[n] for ids in sequences)),
-        most,
-    )
+def measure_probes(model: Mistral, tokenizer: Tokenizer, world: World) -> list[Probe]:
+    """Answers to the tasks of the embedded sample, scored as a cloze (`tasks=[sample]`)."""
+    config = AskConfig(shots=0, scoring="cloze")
+    probes = []
+    for task in open_tasks(["sample"], None, "released"):
+        items = prepare(task, config, tokenizer, model.config)
+        for prediction in answer(items, model, config.scoring, world, BATCH_TOKENS):
+            assert prediction.margin is not None
+            probes.append(
+                Probe(
+                    id=prediction.id,
+                    language=task.language,
+                    domain=prediction.subject,
+                    exposures=int(prediction.tags["exposures"]),
+                    invented=prediction.tags["invented"] == "true",
+                    correct=prediction.margin > 0,
+                    margin_nats_per_byte=prediction.margin,
+                )
+            )
+    return probes

@@ -1,4 +1,4 @@
-"""Pictures of a study, each as the bytes of a PNG, or None where there is nothing to draw."""
+"""Pictures of a study, each as the bytes of a PNG, or None without content."""
 
 import io
 import math
@@ -28,11 +28,11 @@ LABELS = {
 }
 
 MARKERS = "os^Dv"
-"""Every ten arms, when colours begin anew."""
+"""Markers; the next one is used after every ten arms, when colours repeat."""
 
 
 def _figure(panels: int, height: float, *, width: float = 11, rows: int = 1) -> tuple:
-    # Imported here, because matplotlib takes half a second.
+    # Imported here, because importing matplotlib takes half a second.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -51,7 +51,7 @@ def _png(figure: "Figure") -> bytes:
 
 
 def _styles(arms: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour and marker of each arm, the same in all pictures that are given the same arms."""
+    """Colour and marker of each arm, equal in all pictures with the same arms."""
     import matplotlib
 
     palette = matplotlib.colormaps["tab10"]
@@ -62,14 +62,14 @@ def _styles(arms: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _reach(value: float, interval: Interval) -> list[list[float]]:
-    """Error bars of a value; none without limits."""
+    """Error bars of a value; zero without limits."""
     if not math.isfinite(interval.low):
         return [[0.0], [0.0]]
     return [[max(0.0, value - interval.low)], [max(0.0, interval.high - value)]]
 
 
 def draw_forest(comparisons: Sequence[ArmComparison], margin: float) -> bytes | None:
-    """Paired differences with their intervals: Student's, and below it the one over documents."""
+    """Paired differences with Student's intervals, and the intervals over documents below."""
     if not comparisons:
         return None
     others = list(dict.fromkeys(c.other for c in comparisons))
@@ -87,15 +87,15 @@ def draw_forest(comparisons: Sequence[ArmComparison], margin: float) -> bytes | 
         axes.set_yticks(range(len(others)), others)
         axes.set_ylim(len(others) - 0.5, -0.5)
         axes.locator_params(axis="x", nbins=6)
-        axes.set(xlabel=f"{side}: {comparisons[0].arm} less the other, bits per byte")
+        axes.set(xlabel=f"{side}: {comparisons[0].arm} minus the other arm, bits per byte")
         axes.grid(alpha=0.3, axis="x")
     return _png(figure)
 
 
 def draw_frontier(summaries: Sequence[ArmSummary], curves: Sequence[Sequence[str]]) -> bytes | None:
-    """What each arm learnt against what it forgot: a point with the spread of its seeds.
+    """Learning against forgetting of each arm: a point with the spread of its seeds.
 
-    The base, which has changed nothing, is left out where others are shown: it may lie far off.
+    The base, which has no change, is omitted where other arms are shown.
     """
     shown = [s for s in summaries if all(s.changes[side] is not None for side in SIDES)]
     moved = [s for s in shown if any(p[side] for p in s.points.values() for side in SIDES)]
@@ -126,7 +126,7 @@ def draw_frontier(summaries: Sequence[ArmSummary], curves: Sequence[Sequence[str
 
 
 def numbered_curves(arms: Sequence[str]) -> list[list[str]]:
-    """Arms whose names differ in a number at their end, in the order of that number."""
+    """Arms whose names differ only in a number at their end, in the order of that number."""
     families: dict[str, list[tuple[float, str]]] = {}
     for arm in arms:
         if found := re.fullmatch(r"(.*?)[_-]?(\d+(?:\.\d+)?)%?", arm):
@@ -139,7 +139,7 @@ def numbered_curves(arms: Sequence[str]) -> list[list[str]]:
 
 
 def draw_border(study: Study, outcome: str) -> bytes | None:
-    """Both sides around the step at which the last stage begins, as a mean over seeds."""
+    """Both sides around the first step of the last stage, mean over seeds."""
     sizes: dict[str, dict[str, int]] = {}
     lines: dict[str, dict[str, dict[int, float]]] = {}
     for arm in study.arms:
@@ -148,7 +148,7 @@ def draw_border(study: Study, outcome: str) -> bytes | None:
             continue
         read = runs[0].evaluations[-1].sizes
         if read != sizes.setdefault("bytes", read):
-            continue  # other text in the loop, and so another level
+            continue  # another evaluated text has another level
         for side in SIDES:
             curves = [
                 {
@@ -175,7 +175,7 @@ def draw_border(study: Study, outcome: str) -> bytes | None:
 
 
 def _mean_curve(curves: Sequence[Mapping[int, float]]) -> dict[int, float]:
-    """Over the steps that all have."""
+    """Mean over the steps that all curves have."""
     steps = sorted(set.intersection(*(set(curve) for curve in curves)))
     return {step: float(np.mean([curve[step] for curve in curves])) for step in steps}
 
@@ -185,7 +185,7 @@ def _points(curve: Mapping[int, float]) -> tuple[list[int], list[float]]:
 
 
 def draw_forgetting(study: Study) -> bytes | None:
-    """Change of every held-out set since the start, against steps, as a mean over seeds."""
+    """Change of every held-out set since the start, by step, mean over seeds."""
     curves: dict[str, dict[str, dict[int, float]]] = {}
     for arm in study.arms:
         changes = [_changes(study, run) for run in _shared(study, arm)]
@@ -208,23 +208,23 @@ def draw_forgetting(study: Study) -> bytes | None:
 
 
 def _shared(study: Study, arm: str) -> list[Run]:
-    """Runs of an arm with the seeds that all arms have, or all where there are no such seeds."""
+    """Runs of an arm with the seeds that all arms have; all runs if there are no such seeds."""
     runs = study.of(arm)
     return [run for seed, run in runs.items() if seed in (study.shared_seeds or runs)]
 
 
 def _changes(study: Study, run: Run) -> dict[str, dict[int, float]]:
-    """Of every set by step; nothing where the start is not known, or is the run itself."""
+    """Change of every set by step; empty if the start is unknown or is the run itself."""
     if study.start(run) is None or run.arm == study.base:
         return {}
     rows = study.history(run).evaluations
-    start = rows[0]  # of the same in-loop text, which `Run.final` need not be of
+    start = rows[0]  # same text as the other rows, unlike `Run.final`
     sets = [n for n in start.bits if all(n in row.bits for row in rows)]
     return {n: {row.step: row.bits[n] - start.bits[n] for row in rows} for n in sets}
 
 
 def draw_recall(known: Mapping[str, Sequence[Recall]]) -> bytes | None:
-    """Margin and accuracy against how often a fact was shown, per arm."""
+    """Margin and accuracy by the number of exposures of a fact, per arm."""
     styles = _styles(list(known))
     known = {arm: points for arm, points in known.items() if points}
     if not known:
@@ -233,7 +233,7 @@ def draw_recall(known: Mapping[str, Sequence[Recall]]) -> bytes | None:
     counts = sorted({r.exposures for points in known.values() for r in points})
     for axes, field in zip(panels, ("margin", "accuracy"), strict=True):
         for number, (arm, points) in enumerate(known.items()):
-            # Side by side, so that intervals of arms do not hide each other.
+            # Shifted, so that intervals of arms do not overlap.
             shift = 0.3 * (number / max(1, len(known) - 1) - 0.5)
             at = [counts.index(r.exposures) + shift for r in points]
             found = [getattr(r, field) for r in points]
@@ -250,7 +250,7 @@ def draw_recall(known: Mapping[str, Sequence[Recall]]) -> bytes | None:
 
 
 def _legend_outside(figure: "Figure", panels: Sequence["Axes"]) -> None:
-    """One legend of all arms of all panels, below them."""
+    """One legend for all panels, below them."""
     handles = {}
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):

@@ -1,6 +1,6 @@
-"""The runs of a study as their folders tell them.
+"""Runs of a study, from their folders.
 
-A run with a study.json is the seed of an arm; one without is an arm of its own, by its name.
+A run with a study.json is a seed of an arm; a run without one is a separate arm with its own name.
 """
 
 import math
@@ -24,24 +24,24 @@ from evaluation.study.files import (
 from pretrained.folder import FINAL_FOLDERS
 
 SIDES = ("general", "domain")
-"""Of held-out sets: those of the sources under `data.general` and `data.domain`."""
+"""Groups of held-out sets: sources under `data.general` and under `data.domain`."""
 OUTCOMES = ("mean", "pooled")
-"""How the sets of a side become one number: their plain mean, or all nats over all bytes."""
+"""One number per side: unweighted mean over its sets, or all nats over all bytes."""
 DRAWN_LAST = "loss.png"
-"""A run writes it after its last step, before its weights."""
+"""File that a run writes after its last step, before its weights."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run has left.
+    """Files of a run.
 
     Attributes:
         name: of its folder.
-        planned: whether study.json makes it the seed of an arm.
-        starts_from: the run whose weights it began with; None: those of another folder, or none.
-        sides: the evaluated sets of each of `SIDES`.
-        borders: steps after which a stage ended and another began.
-        finished: whether it has done its last step.
+        planned: study.json makes the run a seed of an arm.
+        starts_from: run whose weights it started with; None: another folder, or new weights.
+        sides: evaluated sets of each of `SIDES`.
+        borders: last steps of stages before another stage.
+        finished: the last step is done.
         documents: (D, 2) nats and bytes of every held-out document, by set; may be empty.
     """
 
@@ -61,7 +61,7 @@ class Run:
 
     @cached_property
     def final(self) -> Evaluation:
-        """What it ended with: documents where measured, else the last evaluation in the loop."""
+        """Final evaluation: over documents if measured, otherwise the last one of the run."""
         last = self.evaluations[-1]
         if not self.documents:
             return last
@@ -73,10 +73,10 @@ class Run:
 
 
 def find_runs(runs: str | Sequence[str]) -> list[Path]:
-    """Folders of runs: those named one by one, or all in a folder, by name.
+    """Run folders: a list of them, or all in a folder, by name.
 
     Raises:
-        ValueError: there is none, or one that was named is none.
+        ValueError: no run is found, or a listed folder is not a run.
     """
     if not isinstance(runs, str):
         folders = [Path(folder) for folder in runs]
@@ -92,7 +92,7 @@ def find_runs(runs: str | Sequence[str]) -> list[Path]:
         raise ValueError(f"runs={runs}: no such folder")
     folders = sorted(path for path in Path(runs).iterdir() if _is_run(path))
     if not folders:
-        raise ValueError(f"runs={runs}: no run in it, that is no folder with a config.yaml")
+        raise ValueError(f"runs={runs} contains no run folders (looked for config.yaml)")
     return folders
 
 
@@ -101,11 +101,11 @@ def _is_run(folder: Path) -> bool:
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read them all; those that have not evaluated yet have no evaluations.
+    """Read runs; a run without an evaluation has an empty list of evaluations.
 
     Raises:
-        ValueError: a file is malformed, two are the same arm and seed, or what they evaluated is
-            not the same text; names the files.
+        ValueError: a file is malformed, two runs have the same arm and seed, or the evaluated texts
+            differ; the message names the files.
     """
     runs = [read_run(folder) for folder in folders]
     places: dict[tuple[str, int], Path] = {}
@@ -113,11 +113,11 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     for run, folder in zip(runs, folders, strict=True):
         if (other := places.setdefault((run.arm, run.seed), folder)) != folder:
             raise ValueError(
-                f"{folder} and {other} are both arm {run.arm}, seed {run.seed}; move one away, or "
-                "tell them apart in study.json"
+                f"{folder} and {other} are both arm {run.arm}, seed {run.seed}; remove one of them "
+                "from runs=, or correct study.json"
             )
         if (other := names.setdefault(run.name, folder)) != folder:
-            raise ValueError(f"{folder} and {other} have the same name; rename one")
+            raise ValueError(f"{folder} and {other} have the same name; rename one of them")
     _check_no_circle(runs)
     finished = [run for run in runs if run.finished and run.evaluations]
     measured = [run for run in finished if run.documents]
@@ -126,10 +126,10 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def trace_back(runs: Sequence[Run], grown_from: Mapping[str, str]) -> list[Run]:
-    """The runs, those that began from a folder of `grown_from` as if from the run it was made of.
+    """Runs with starts in `grown_from` replaced by the run that the folder was made of.
 
     Raises:
-        ValueError: a name is not what it should be, or a run would go back to itself.
+        ValueError: a name is unknown, or the chain of starts would be a circle.
     """
     names = {run.name for run in runs}
     begun = {run.starts_from for run in runs} - names - {None}
@@ -137,11 +137,11 @@ def trace_back(runs: Sequence[Run], grown_from: Mapping[str, str]) -> list[Run]:
         if folder not in begun:
             others = ", ".join(sorted(map(str, begun))) or "none"
             raise ValueError(
-                f"grown_from.{folder}: no run began from it, or it is a run itself, of which "
-                f"study.json tells; folders that are no runs: {others}"
+                f"grown_from.{folder}: no run starts from it, or it is a run itself; runs start "
+                f"from these other folders: {others}"
             )
         if made_of not in names:
-            raise ValueError(f"grown_from.{folder}={made_of}: none of the runs that are compared")
+            raise ValueError(f"grown_from.{folder}={made_of}: not one of the compared runs")
     traced = [
         replace(run, starts_from=grown_from.get(run.starts_from or "", run.starts_from))
         for run in runs
@@ -151,10 +151,10 @@ def trace_back(runs: Sequence[Run], grown_from: Mapping[str, str]) -> list[Run]:
 
 
 def read_run(folder: Path) -> Run:
-    """Read one folder.
+    """Read one run folder.
 
     Raises:
-        ValueError: names the file, and the line or entry, that cannot be read.
+        ValueError: a file is invalid; the message names the line or entry.
     """
     config = read_config(folder / "config.yaml")
     evaluations, borders = read_metrics(folder / "metrics.jsonl")
@@ -198,7 +198,7 @@ def _check_no_circle(runs: Sequence[Run]) -> None:
 
 
 def _check_comparable(runs: Sequence[Run]) -> None:
-    """Bits per byte are compared only over the same text, cut in the same way."""
+    """ValueError for runs whose held-out texts or pieces differ."""
     _check_documents(runs)
     for run in runs[1:]:
         first = runs[0]
@@ -209,8 +209,8 @@ def _check_comparable(runs: Sequence[Run]) -> None:
         ):
             if one != other:
                 raise ValueError(
-                    f"{first.name} and {run.name} differ in the {what} ({one}, {other}); what they "
-                    "measured cannot be compared"
+                    f"{first.name} and {run.name} differ in the {what} ({one}, {other}), so their "
+                    "bits per byte cannot be compared; remove one of them from runs="
                 )
 
 
@@ -221,8 +221,8 @@ def _check_documents(runs: Sequence[Run]) -> None:
             one, other = (r.documents.get(name, np.empty((0, 2)))[:, 1] for r in (first, run))
             if not np.array_equal(one, other):
                 raise ValueError(
-                    f"documents.json of {first.name} and {run.name}: {name} is not of the same "
-                    "documents, by their bytes"
+                    f"documents.json of {first.name} and {run.name}: the documents of {name} "
+                    "differ in their bytes; measure the runs on the same data"
                 )
 
 

@@ -1,4 +1,4 @@
-"""What a server is told at its start."""
+"""Configuration of the server."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,35 +8,35 @@ from inference.generation.load import SpeakerConfig
 
 @dataclass(kw_only=True)
 class ServeConfig(SpeakerConfig):
-    """Which model answers, to whom, and how much of it at once.
+    """Model, address, access and limits.
 
-    The inherited sampling fields hold where a request leaves them out. A request without a seed
-    draws from `seed` and its own number, so that the same question is answered differently.
+    The inherited sampling fields are the defaults of requests. A request without a seed samples
+    from `seed` and the number of the request, so that equal requests get different answers.
     """
 
     max_new_tokens: int = 1024
-    """Most ids of an answer, its EOS included, where a request does not say."""
+    """Default of a request: most ids of an answer, including EOS."""
     name: str | None = None
-    """The `model` that requests ask for; null: the folder's name."""
+    """Value of `model` in requests; null: the folder's name."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 opens the server to the network, give an `api_key` then."""
     port: int = 8000
     """Port to listen on; 0 takes a free one."""
     api_key: str | None = None
-    """What clients must send as `Authorization: Bearer <key>`; `'${oc.env:NAME}'` reads it from the
-    environment, where other users of the machine do not see it. null: everybody may ask."""
+    """Key that clients must send as `Authorization: Bearer <key>`; `'${oc.env:NAME}'` reads it from
+    the environment, which hides it from other users of the machine. null: no key is required."""
     slots: int = 4
-    """Requests that generate at the same time, each in a thread."""
+    """Requests that generate concurrently, each in a thread."""
     queue: int = 32
-    """Requests that may wait for a slot, in order; more are answered with 429."""
+    """Requests that may wait for a slot, in order; further ones get status 429."""
     batch_size: int = 16
-    """Most prompts of one request to /v1/completions; they share a slot."""
+    """Most prompts of a request to /v1/completions; they share a slot."""
     longest_prompt: int = 16_384
-    """Most tokens of a prompt, BOS included, whatever else the model could take."""
+    """Most tokens of a prompt, including BOS."""
     longest_answer: int = 4096
-    """Most tokens that a request may ask for."""
+    """Largest `max_tokens` of a request."""
     max_body_bytes: int = 4 * 2**20
-    """Most bytes of a request's body; larger ones are answered with 413."""
+    """Most bytes of the body of a request; larger ones get status 413."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,20 +45,20 @@ class ServeConfig(SpeakerConfig):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}={getattr(self, field)}: must be at least 1")
         if self.queue < 0:
-            raise ValueError(f"queue={self.queue}: must be at least 0; with 0 nobody waits")
+            raise ValueError(f"queue={self.queue}: must be at least 0 (no request waits)")
         if not 0 <= self.port < 2**16:
-            raise ValueError(f"port={self.port}: must lie in 0 to 65535; 0 takes a free one")
+            raise ValueError(f"port={self.port}: must be 0 to 65535; 0 takes a free port")
         if self.max_new_tokens > self.longest_answer:
             raise ValueError(
                 f"max_new_tokens={self.max_new_tokens} is more than longest_answer="
-                f"{self.longest_answer}; raise that too"
+                f"{self.longest_answer}; raise longest_answer too"
             )
         if self.api_key == "":
-            raise ValueError("api_key is empty; give a key, or null to let everybody ask")
+            raise ValueError("api_key is empty; give a key, or null to require none")
         if self.name == "":
-            raise ValueError("name is empty; give one, or null for the folder's name")
+            raise ValueError("name is empty; give a name, or null for the folder's name")
 
     @property
     def served_name(self) -> str:
-        """The model's name, as requests spell it."""
+        """Name of the model in requests."""
         return self.name or Path(self.folder).resolve().name

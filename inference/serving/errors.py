@@ -1,16 +1,16 @@
-"""What a client is told instead of an answer, in OpenAI's form."""
+"""Errors of the API, in OpenAI's form."""
 
 from typing import Any
 
 
-class Refusal(Exception):
-    """A reason not to answer.
+class APIError(Exception):
+    """An error response.
 
     Attributes:
         status: of the HTTP response.
-        message: a sentence for the client.
-        param: the parameter that is to blame, if one is, such as `messages[0].role`.
-        code: a word for programs.
+        message: text for the user.
+        param: parameter that caused the error, such as `messages[0].role`; None: no single one.
+        code: identifier for programs.
     """
 
     def __init__(
@@ -29,12 +29,12 @@ class Refusal(Exception):
         return {"error": error}
 
 
-def failure() -> Refusal:
-    """What is said of a mistake of ours; the log says more."""
-    message = "the server failed while it worked on this request; its log has the reason"
-    return Refusal(500, message, code="internal_error")
+def failure() -> APIError:
+    """Error for a failure of the server; details are only in its log."""
+    message = "the server failed on this request; the reason is in its log"
+    return APIError(500, message, code="internal_error")
 
 
-def shutting_down() -> Refusal:
-    """What is said to requests that the server's end cuts off."""
-    return Refusal(503, "the server is shutting down", code="shutting_down")
+def shutting_down() -> APIError:
+    """Error for requests that the shutdown of the server interrupts."""
+    return APIError(503, "the server is shutting down", code="shutting_down")

@@ -1,7 +1,7 @@
-"""Bodies of requests: what they may hold, and what it means here.
+"""Bodies of requests: their fields and the support for each field.
 
-A parameter is honoured, has the value that means nothing, or is refused by name; nothing is
-dropped silently and nothing is reinterpreted.
+A parameter is supported, or has the value without effect, or is refused by name; no parameter is
+dropped silently or reinterpreted.
 """
 
 import json
@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from typing_extensions import TypeAliasType
 
 from inference.generation.sampling import SamplingConfig
-from inference.serving.errors import Refusal
+from inference.serving.errors import APIError
 
 MAX_STOPS = 4
 """OpenAI's limit."""
@@ -45,21 +45,21 @@ NOT_IMPLEMENTED: dict[str, tuple[Any, ...]] = {
     "verbosity": (None,),
     "web_search_options": (None,),
 }
-"""Parameters of OpenAI's that do nothing here, with the values at which they would do nothing."""
+"""Unsupported parameters of OpenAI's API, with their values without effect, which are accepted."""
 
 REMEDIES = {
     "n": "repeat the request with other seeds",
     "best_of": "repeat the request with other seeds",
-    "presence_penalty": "repetition_penalty is there",
-    "frequency_penalty": "repetition_penalty is there",
+    "presence_penalty": "use repetition_penalty",
+    "frequency_penalty": "use repetition_penalty",
     "echo": "put the prompt before the answer yourself",
 }
 
 LABELS = ("user", "safety_identifier", "prompt_cache_key")
-"""Names that clients give to requests for OpenAI's bookkeeping; any text will do."""
+"""Labels of requests for OpenAI's accounting; any text is accepted."""
 
 MESSAGE_NULLS = ("refusal", "tool_calls", "function_call", "audio", "annotations", "name")
-"""Keys of answers that clients send back in `messages`; they must be empty."""
+"""Keys of answers that clients return in `messages`; they must be empty."""
 
 
 class _Strict(BaseModel):
@@ -67,7 +67,7 @@ class _Strict(BaseModel):
 
 
 class TextPart(_Strict):
-    """A piece of a message's content."""
+    """Part of the content of a message."""
 
     type: Literal["text"]
     text: str
@@ -75,32 +75,32 @@ class TextPart(_Strict):
 
 Texts = TypeAliasType("Texts", Annotated[list[str], FailFast()])
 Parts = TypeAliasType("Parts", Annotated[list[TextPart], FailFast()])
-# Aliases, since this mark cannot stand in a union by itself.
+# Aliases, because FailFast cannot be a direct member of a union.
 
 
 class MessageBody(_Strict):
-    """One message; parts of a content follow each other without anything between them."""
+    """One message; parts of its content are joined without a separator."""
 
     role: str
     content: str | Parts
 
     @property
     def text(self) -> str:
-        """The content in one piece."""
+        """Content as one text."""
         if isinstance(self.content, str):
             return self.content
         return "".join(part.text for part in self.content)
 
 
 class StreamOptions(_Strict):
-    """What a stream carries besides text."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
     include_obfuscation: Literal[False] | None = None
 
 
 class Body(_Strict):
-    """What both kinds of requests have; null stands for the server's default."""
+    """Fields of both kinds of requests; null means the server's default."""
 
     model: str
     max_tokens: int | None = None
@@ -116,7 +116,7 @@ class Body(_Strict):
 
     @property
     def usage_in_stream(self) -> bool:
-        """Whether a last chunk counts the tokens."""
+        """The last chunk of the stream has the token counts."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
@@ -134,10 +134,10 @@ class CompletionBody(Body):
 
     @property
     def prompts(self) -> list[str] | list[list[int]]:
-        """Texts or ids of each prompt.
+        """Text or ids of each prompt.
 
         Raises:
-            Refusal: they are neither, or there are none.
+            APIError: a prompt is neither text nor ids, or no prompt is given.
         """
         prompt = self.prompt
         if isinstance(prompt, str) or (prompt and _all_ids(prompt)):
@@ -147,9 +147,9 @@ class CompletionBody(Body):
         )
         if not well_formed:
             reason = "prompt: must be a text, a list of texts, a list of token ids, or a list of "
-            raise Refusal(400, f"{reason}lists of token ids", param="prompt")
+            raise APIError(400, f"{reason}lists of token ids", param="prompt")
         if not prompt or not all(prompt):
-            raise Refusal(400, "prompt: is empty; there is nothing to continue", param="prompt")
+            raise APIError(400, "prompt: is empty; give a text or token ids", param="prompt")
         return prompt
 
 
@@ -157,33 +157,33 @@ B = TypeVar("B", bound=Body)
 
 
 def read_body(raw: bytes, kind: type[B]) -> B:
-    """The request that some bytes are.
+    """Request from the bytes of a body.
 
     Raises:
-        Refusal: they are none; names what does not fit.
+        APIError: the body is invalid; the message names the parameter.
     """
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise Refusal(400, f"the body is not JSON: {error}", code="invalid_json") from None
+        raise APIError(400, f"the body is not JSON: {error}", code="invalid_json") from None
     if not isinstance(data, dict):
-        raise Refusal(400, "the body must be a JSON object", code="invalid_json")
+        raise APIError(400, "the body must be a JSON object", code="invalid_json")
     _drop_meaningless(data)
     try:
         body = kind.model_validate(data)
     except ValidationError as error:
         raise _explained(error.errors(include_url=False, include_context=False), data) from None
     if body.stream_options is not None and not body.stream:
-        message = "stream_options: only a stream has any; add stream=true, or leave it out"
-        raise Refusal(400, message, param="stream_options")
+        message = "stream_options: needs stream=true; add it, or omit stream_options"
+        raise APIError(400, message, param="stream_options")
     return body
 
 
 def sampling_of(body: Body, defaults: SamplingConfig, longest_answer: int) -> SamplingConfig:
-    """How a request wants to be answered.
+    """Sampling configuration of a request.
 
     Raises:
-        Refusal: names the parameter that is out of range.
+        APIError: a parameter is out of range; the message names it.
     """
     own = {field.name: getattr(defaults, field.name) for field in fields(SamplingConfig)}
     config = SamplingConfig(**own)
@@ -191,21 +191,21 @@ def sampling_of(body: Body, defaults: SamplingConfig, longest_answer: int) -> Sa
     if isinstance(body.stop, str):
         changes["stop"] = [body.stop]
     if any(map(_has_no_utf8, changes.get("stop", ()))):
-        raise Refusal(400, "stop: has a lone surrogate, which no text has", param="stop")
+        raise APIError(400, "stop: contains a lone surrogate; give valid text", param="stop")
     if len(changes.get("stop", ())) > MAX_STOPS:
-        raise Refusal(400, f"stop: has more than {MAX_STOPS} texts", param="stop")
+        raise APIError(400, f"stop: has more than {MAX_STOPS} texts", param="stop")
     name, wanted = _max_tokens(body)
     if wanted is not None:
         if not 1 <= wanted <= longest_answer:
-            message = f"{name}={_shown(wanted)}: must lie in 1 to {longest_answer:,} on this server"
-            raise Refusal(400, message, param=name)
+            message = f"{name}={_shown(wanted)}: must be 1 to {longest_answer:,} on this server"
+            raise APIError(400, message, param=name)
         changes["max_new_tokens"] = wanted
     try:
         return replace(config, **changes)
-    except ValueError as error:  # it begins with the name, as all of them do
+    except ValueError as error:  # its message begins with the name of the field
         reason = str(error)
         param = next((name for name in changes if reason.startswith(name)), None)
-        raise Refusal(400, reason, param=param) from None
+        raise APIError(400, reason, param=param) from None
 
 
 def _max_tokens(body: Body) -> tuple[str, int | None]:
@@ -213,33 +213,33 @@ def _max_tokens(body: Body) -> tuple[str, int | None]:
     if newer is None:
         return "max_tokens", body.max_tokens
     if body.max_tokens not in (None, newer):
-        message = "max_tokens and max_completion_tokens mean the same; give one of them"
-        raise Refusal(400, message, param="max_completion_tokens")
+        message = "max_tokens and max_completion_tokens are synonyms; give one of the two"
+        raise APIError(400, message, param="max_completion_tokens")
     return "max_completion_tokens", newer
 
 
 def _drop_meaningless(data: dict[str, Any]) -> None:
-    """Remove what has no effect; Refusal if it should have one."""
+    """Remove parameters without effect; APIError for unsupported values."""
     for name in [name for name in data if name in NOT_IMPLEMENTED]:
         value = data.pop(name)
         if not _among(value, NOT_IMPLEMENTED[name]):
-            remedy = REMEDIES.get(name, "leave it out")
+            remedy = REMEDIES.get(name, "omit it")
             message = f"{name}={_shown(value)}: not implemented here; {remedy}"
-            raise Refusal(400, message, param=name, code="unsupported_parameter")
+            raise APIError(400, message, param=name, code="unsupported_parameter")
     for name in LABELS:
         if not isinstance(data.pop(name, None), str | None):
-            raise Refusal(400, f"{name}: must be a string", param=name)
+            raise APIError(400, f"{name}: must be a string", param=name)
     messages = data.get("messages")
     for n, message in enumerate(messages if isinstance(messages, list) else ()):
         for name in MESSAGE_NULLS if isinstance(message, dict) else ():
             if not _among(message.pop(name, None), (None, [])):
                 param = f"messages[{n}].{name}"
-                reason = f"{param}: not implemented here; leave it out"
-                raise Refusal(400, reason, param=param, code="unsupported_parameter")
+                reason = f"{param}: not implemented here; omit it"
+                raise APIError(400, reason, param=param, code="unsupported_parameter")
 
 
 def _among(value: Any, harmless: Sequence[Any]) -> bool:
-    """Membership that tells 1 from true and 0 from false."""
+    """Membership that distinguishes 1 from true and 0 from false."""
     return any(value == x and isinstance(value, bool) == isinstance(x, bool) for x in harmless)
 
 
@@ -251,10 +251,10 @@ def _all_ids(value: Any) -> bool:
     return isinstance(value, list) and all(type(id) is int for id in value)
 
 
-def _explained(errors: list[ErrorDetails], data: dict[str, Any]) -> Refusal:
-    """What does not fit, and all that would have fitted in its place.
+def _explained(errors: list[ErrorDetails], data: dict[str, Any]) -> APIError:
+    """Error that names an invalid parameter and its valid values.
 
-    Where several types were tried, the one that got farthest is what was meant.
+    If several types were tried, the type with the longest path in the body is reported.
     """
     paths = [_path(error, data) for error in errors]
     top = [path.split(".")[0].split("[")[0] for path in paths]
@@ -269,11 +269,11 @@ def _explained(errors: list[ErrorDetails], data: dict[str, Any]) -> Refusal:
         if path == chosen and reason not in reasons:
             reasons.append(reason)
     where = chosen or "a parameter's name"
-    return Refusal(400, f"{where}: {' or '.join(reasons)}", param=chosen or None)
+    return APIError(400, f"{where}: {' or '.join(reasons)}", param=chosen or None)
 
 
 def _path(error: ErrorDetails, data: Any) -> str:
-    """Where in the request an error is; pydantic's path also names the types it tried."""
+    """Path of an error in the request; pydantic's path also contains the types that it tried."""
     path = ""
     for part in error["loc"]:
         missing = error["type"] == "missing" and part == error["loc"][-1]

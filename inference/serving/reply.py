@@ -1,30 +1,32 @@
-"""Answers as OpenAI spells them: whole, or in chunks."""
+"""Responses in OpenAI's format: whole, or in chunks of a stream."""
 
 import secrets
 import time
 from typing import Any
 
 from inference.generation.generate import Event
-from inference.serving.scheduler import Work
+from inference.serving.scheduler import GenerationRequest
 
 FINISH_REASONS = {"eos": "stop", "stop": "stop", "length": "length", "context": "length"}
 
 
-class Reply:
-    """What becomes of a job's events.
+class ResponseBuilder:
+    """Response of a request, built from its events.
 
     Args:
-        model: name to put into it.
-        chat: an answer to messages; else continued texts.
-        usage_in_stream: whether a last chunk counts the tokens.
+        model: name in the response.
+        chat: an answer to messages; otherwise continued texts.
+        usage_in_stream: a last chunk has the token counts.
 
     Attributes:
-        id: of the answer.
-        completion_tokens: ids chosen so far, each EOS included.
-        finish_reasons: of each choice; None while it goes on.
+        id: of the response.
+        completion_tokens: ids generated so far, including EOS.
+        finish_reasons: of each choice; None while it is generated.
     """
 
-    def __init__(self, work: Work, model: str, *, chat: bool, usage_in_stream: bool) -> None:
+    def __init__(
+        self, work: GenerationRequest, model: str, *, chat: bool, usage_in_stream: bool
+    ) -> None:
         self.model, self.chat, self.usage_in_stream = model, chat, usage_in_stream
         self.id = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
         self.created = int(time.time())
@@ -35,20 +37,20 @@ class Reply:
 
     @property
     def usage(self) -> dict[str, int]:
-        """Tokens in and out."""
+        """Token counts."""
         total = self.prompt_tokens + self.completion_tokens
         counts = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
         return {**counts, "total_tokens": total}
 
     def add(self, event: Event) -> None:
-        """Take an event."""
+        """Add an event."""
         self.completion_tokens += 1
         self.texts[event.prompt] += event.text
         if event.finished is not None:
             self.finish_reasons[event.prompt] = FINISH_REASONS[event.finished]
 
     def whole(self) -> dict[str, Any]:
-        """The body of a response without a stream, after the last event."""
+        """Body of a response without stream, after the last event."""
         choices = []
         for n, (text, reason) in enumerate(zip(self.texts, self.finish_reasons, strict=True)):
             content: dict[str, Any] = {"text": text}
@@ -58,11 +60,11 @@ class Reply:
         return {**self._head("chat.completion"), "choices": choices, "usage": self.usage}
 
     def opening(self) -> list[dict[str, Any]]:
-        """The chunks before the first event."""
+        """Chunks before the first event."""
         return [self._chunk(0, {"role": "assistant", "content": ""})] if self.chat else []
 
     def chunks(self, event: Event) -> list[dict[str, Any]]:
-        """What an event adds to a stream; most often one chunk."""
+        """Chunks of an event; mostly one."""
         found = []
         if event.text:
             content = {"content": event.text} if self.chat else event.text
@@ -73,7 +75,7 @@ class Reply:
         return found
 
     def closing(self) -> list[dict[str, Any]]:
-        """The chunks after the last event."""
+        """Chunks after the last event."""
         if not self.usage_in_stream:
             return []
         return [{**self._head("chat.completion.chunk"), "choices": [], "usage": self.usage}]

@@ -1,8 +1,8 @@
-"""Slots in which requests generate, and the queue before them.
+"""Slots in which requests generate, and their queue.
 
-All of an engine's state belongs to the event loop's thread; what generates runs in one thread per
-slot, and only reads whether its job was cancelled. It looks before every module and after every
-token, so that a cancelled job gives its slot back in the middle of a long prompt, too.
+The state of a scheduler belongs to the thread of the event loop. Generation runs in one thread per
+slot, which only reads the flag `cancelled` of its request: before every module and after every
+token, so that a cancelled request also frees its slot during a long prefill.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from functools import partial
 from inference.generation.generate import Event, stream
 from inference.generation.load import Speaker
 from inference.generation.sampling import SamplingConfig
-from inference.serving.errors import Refusal, failure, shutting_down
+from inference.serving.errors import APIError, failure, shutting_down
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a request asks for, in the words of `inference.generation.generate.stream`.
+class GenerationRequest:
+    """Arguments of `inference.generation.generate.stream` for a request.
 
     Attributes:
-        indices: of the prompts, for the draws; None: a number of the engine's that comes once.
+        indices: indices of the prompts for sampling; None: numbers that the scheduler uses once.
     """
 
     prompts: list[list[int]]
@@ -37,29 +37,28 @@ class Work:
 
 
 class Interrupted(Exception):
-    """A job was cancelled in the middle of a pass."""
+    """A request was cancelled during a forward pass."""
 
 
-class Job:
-    """One request on its way.
+class QueuedRequest:
+    """A waiting or running request.
 
     Attributes:
-        work: what is asked for.
-        cancelled: nobody waits for it any more, or the server ends.
-        failed: generation broke off with an error, which is in the log.
+        cancelled: its client left, or the server shuts down.
+        failed: generation ended with an error, which is in the log.
     """
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: GenerationRequest) -> None:
         self.work = work
         self.cancelled = False
         self.failed = False
         self._items: asyncio.Queue[Event | None] = asyncio.Queue()
 
     async def events(self) -> AsyncIterator[Event]:
-        """Events as they come; to be read once.
+        """Events of the request, to be read once.
 
         Raises:
-            Refusal: the answer did not come to its end.
+            APIError: generation failed or was cancelled.
         """
         while (event := await self._items.get()) is not None:
             yield event
@@ -69,22 +68,22 @@ class Job:
             raise shutting_down()
 
     def put(self, event: Event | None) -> None:
-        """Hand over an event; None after the last. In the event loop's thread."""
+        """Add an event, None after the last; called in the thread of the event loop."""
         self._items.put_nowait(event)
 
 
-class Engine:
-    """Generates for several requests at a time; made for one event loop.
+class RequestScheduler:
+    """Scheduler of concurrent requests, for one event loop.
 
     Args:
-        slots: jobs that run at the same time.
-        queue: jobs that may wait.
+        slots: requests that run concurrently.
+        queue: requests that may wait.
     """
 
     def __init__(self, speaker: Speaker, *, slots: int = 4, queue: int = 32) -> None:
         self.speaker, self.slots, self.queue = speaker, slots, queue
-        self._waiting: deque[Job] = deque()
-        self._running: set[Job] = set()
+        self._waiting: deque[QueuedRequest] = deque()
+        self._running: set[QueuedRequest] = set()
         self._stopping = False
         self._drawn = 0
         self._executor = ThreadPoolExecutor(slots, "slot")
@@ -94,54 +93,54 @@ class Engine:
 
     @property
     def running(self) -> int:
-        """Jobs that have a slot."""
+        """Number of requests with a slot."""
         return len(self._running)
 
     @property
     def waiting(self) -> int:
-        """Jobs that wait for one."""
+        """Number of waiting requests."""
         return len(self._waiting)
 
-    def submit(self, work: Work) -> Job:
-        """Start a job, or let it wait.
+    def submit(self, work: GenerationRequest) -> QueuedRequest:
+        """Start a request or add it to the queue.
 
         Raises:
-            Refusal: too many wait already, or the server ends.
+            APIError: the queue is full, or the server shuts down.
         """
         if self._stopping:
             raise shutting_down()
         if self.running == self.slots and self.waiting >= self.queue:
-            message = f"{self.waiting} requests wait already; try again later"
-            raise Refusal(429, message, code="queue_full")
-        job = Job(work)
+            message = f"the queue is full ({self.waiting} requests wait); try again later"
+            raise APIError(429, message, code="queue_full")
+        job = QueuedRequest(work)
         self._waiting.append(job)
         self._start()
         return job
 
-    def cancel(self, job: Job) -> None:
-        """End a job early; nothing happens if it has ended."""
+    def cancel(self, job: QueuedRequest) -> None:
+        """Cancel a request; no effect after its end."""
         if job in self._running:
-            job.cancelled = True  # its thread will see it
+            job.cancelled = True  # read by its thread
         elif job in self._waiting:
             job.cancelled = True
             self._waiting.remove(job)
             job.put(None)
 
     def stop(self) -> None:
-        """Cancel everything and take nothing more."""
+        """Cancel all requests and refuse new ones."""
         self._stopping = True
         for job in [*self._waiting, *self._running]:
             self.cancel(job)
 
     async def close(self) -> None:
-        """Stop, and wait until all threads have ended."""
+        """Stop, and wait for the end of all threads."""
         self.stop()
         await asyncio.to_thread(self._executor.shutdown)
         for hook in self._hooks:
             hook.remove()
 
     def _start(self) -> None:
-        """Give free slots to those that wait longest."""
+        """Give free slots to the longest waiting requests."""
         loop = asyncio.get_running_loop()
         while self._waiting and self.running < self.slots:
             job = self._waiting.popleft()
@@ -156,7 +155,7 @@ class Engine:
         self._drawn += count
         return list(range(first, first + count))
 
-    def _finish(self, job: Job, future: asyncio.Future[None]) -> None:
+    def _finish(self, job: QueuedRequest, future: asyncio.Future[None]) -> None:
         self._running.discard(job)
         error = future.exception()
         if error is not None and not isinstance(error, Interrupted):
@@ -165,8 +164,10 @@ class Engine:
         self._start()
         job.put(None)
 
-    def _generate(self, job: Job, indices: list[int], put: Callable[[Event], object]) -> None:
-        """What a slot's thread does for a job."""
+    def _generate(
+        self, job: QueuedRequest, indices: list[int], put: Callable[[Event], object]
+    ) -> None:
+        """Generate for a request, in the thread of a slot."""
         self._thread.job = job
         for event in stream(
             self.speaker.runner,
@@ -182,7 +183,7 @@ class Engine:
                 return
 
     def _look(self, *_: object) -> None:
-        """Before a module: leave the pass if nobody waits for it."""
-        job: Job | None = getattr(self._thread, "job", None)
+        """Forward pre-hook of every module: leave the pass of a cancelled request."""
+        job: QueuedRequest | None = getattr(self._thread, "job", None)
         if job is not None and job.cancelled:
             raise Interrupted

@@ -1,4 +1,4 @@
-"""The process: a socket, a model, and a server that ends when it is told to."""
+"""Process of the server: socket, model, start and shutdown."""
 
 import copy
 import logging
@@ -11,33 +11,33 @@ from uvicorn.config import LOGGING_CONFIG
 from inference.generation.load import open_speaker
 from inference.serving.app import build_app
 from inference.serving.config import ServeConfig
-from inference.serving.scheduler import Engine
+from inference.serving.scheduler import RequestScheduler
 
 logger = logging.getLogger(__name__)
 GRACE_SECONDS = 3
-"""How long the end waits for clients to take what they were sent."""
+"""Seconds that the shutdown waits for clients to receive sent data."""
 
 
 class Server(uvicorn.Server):
-    """A server whose end cuts answers short instead of waiting for them."""
+    """A server whose shutdown interrupts running answers."""
 
-    def __init__(self, engine: Engine, config: ServeConfig) -> None:
+    def __init__(self, engine: RequestScheduler, config: ServeConfig) -> None:
         app = build_app(engine, config)
         grace, log = GRACE_SECONDS, _log_config()
         super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=grace, log_config=log))
         self.engine = engine
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Cancel what runs and waits, then end."""
+        """Cancel running and waiting requests, then shut down."""
         self.engine.stop()
         await super().shutdown(sockets)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that does not listen yet: until the model is there, clients are turned away.
+    """A bound socket that does not listen yet: clients are refused until the model is loaded.
 
     Raises:
-        ValueError: the address is taken, or not this machine's.
+        ValueError: the address is in use, or does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family)
@@ -52,24 +52,24 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def serve(config: ServeConfig) -> None:
-    """Open the model and answer until Ctrl-C or SIGTERM.
+    """Open the model and serve until Ctrl-C or SIGTERM.
 
     Raises:
-        ValueError: there is no such model, or the address cannot be had.
+        ValueError: the model cannot be opened, or the address is not available.
     """
     with bind(config.host, config.port) as bound:
         speaker = open_speaker(config)
-        engine = Engine(speaker, slots=config.slots, queue=config.queue)
+        engine = RequestScheduler(speaker, slots=config.slots, queue=config.queue)
         server = Server(engine, config)
         host, port = bound.getsockname()[:2]
         logger.info("model %r at http://%s:%d/v1", config.served_name, host, port)
         if config.api_key is None and not host.startswith(("127.", "::1")):
-            logger.warning("host=%s: anybody in the network may ask; api_key=... keeps out", host)
+            logger.warning("host=%s: open to the network without a key; set api_key=...", host)
         server.run(sockets=[bound])
 
 
 def _log_config() -> dict[str, Any]:
-    """uvicorn's, with our lines among its own."""
+    """Log configuration of uvicorn, extended by the logger of this package."""
     config = copy.deepcopy(LOGGING_CONFIG)
     ours = {"handlers": ["default"], "level": "INFO", "propagate": False}
     config["loggers"]["inference.serving"] = ours

@@ -8,13 +8,11 @@ import torch
 
 from data.sample.probes import questions
 from evaluation.study.measure import (
-    common_length,
     first_texts,
     half_of,
     measure_documents,
     measure_probes,
     piece_losses,
-    probe_request,
 )
 from model.transformer import Mistral
 from scripts.measure import MeasureConfig, measure, place_of, settings_of
@@ -61,58 +59,37 @@ def test_losses_of_pieces_do_not_depend_on_batches(model, batch_tokens):
         assert nats == pytest.approx(by_hand, rel=1e-5)
 
 
-@pytest.mark.parametrize("language", ["en", "zh"])
-def test_margins_by_hand(model, tokenizer, language):
-    asked = [question for question in questions() if question.language == language][:40:10]
-    for question, probe in zip(asked, measure_probes(model, tokenizer, asked), strict=True):
-        blank = " " if language == "en" else ""
+def test_margins_by_hand(model, tokenizer):
+    with start_world("cpu") as world:
+        probes = measure_probes(model, tokenizer, world)
+    asked = {(question.fact_id, question.language): question for question in questions()}
+    assert {(probe["id"], probe["language"]) for probe in probes} == asked.keys()
+    for probe in [probe for n, probe in enumerate(probes) if n % (len(probes) // 8) == 0]:
+        question = asked[probe["id"], probe["language"]]
+        blank = " " if question.language == "en" else ""
         texts = [question.options[question.answer], *question.distractors]
         assert len(texts) == 10
+        encoded = [tokenizer.encode(question.cloze + blank + text) for text in texts]
+        context = [tokenizer.encode(question.cloze), *encoded]
+        common = next(
+            (n for n, ids in enumerate(zip(*context, strict=False)) if len(set(ids)) > 1),
+            min(map(len, context)),
+        )
         per_byte = []
-        for text in texts:
-            ids = [tokenizer.bos_id, *tokenizer.encode(question.cloze + blank + text)]
+        for text, ids in zip(texts, encoded, strict=True):
+            ids = [tokenizer.bos_id, *ids]
             with torch.no_grad():
                 logs = model(torch.tensor([ids]))[0].log_softmax(-1)
-            whole = sum(float(logs[n, token]) for n, token in enumerate(ids[1:]))
-            per_byte.append((whole, len(text.encode())))
-        # The shared context falls out of differences only where texts are equally long; so take it
-        # off: what all ten have in common.
-        request = probe_request(question, tokenizer)
-        context = [*request.prefix, *request.body]
-        with torch.no_grad():
-            logs = model(torch.tensor([context]))[0].log_softmax(-1)
-        common = sum(float(logs[n, token]) for n, token in enumerate(context[1:]))
-        right, *wrong = ((whole - common) / size for whole, size in per_byte)
+            likelihood = sum(float(logs[n - 1, ids[n]]) for n in range(common + 1, len(ids)))
+            per_byte.append(likelihood / len(text.encode()))
+        right, *wrong = per_byte
         assert probe["margin_nats_per_byte"] == pytest.approx(
             right - max(wrong), rel=1e-4, abs=1e-5
         )
         assert probe["correct"] == (right > max(wrong))
-        assert probe["id"] == question.fact_id
-
-
-def test_the_context_of_a_probe_is_the_cloze(tokenizer):
-    for question in questions()[::97]:
-        request = probe_request(question, tokenizer)
-        texts = [question.options[question.answer], *question.distractors]
-        blank = " " if question.language == "en" else ""
-        for ending, text in zip(request.endings, texts, strict=True):
-            assert ending
-            whole = tokenizer.decode([*request.body, *ending])
-            assert whole == question.cloze + blank + text
-        assert question.cloze.startswith(tokenizer.decode(list(request.body)).rstrip("\ufffd"))
-
-
-@pytest.mark.parametrize(
-    ("sequences", "length"),
-    [
-        ([[1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 5]], 3),
-        ([[1, 2, 3], [1, 2, 3]], 2),
-        ([[1, 2, 3], [1, 9, 3, 4]], 1),
-        ([[1], [2]], 0),
-    ],
-)
-def test_common_length(sequences, length):
-    assert common_length(sequences) == length
+        assert probe["domain"] == question.domain
+        assert probe["exposures"] == question.exposures
+        assert probe["invented"] == question.invented
 
 
 def started(folder, **start):

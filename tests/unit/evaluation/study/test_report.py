@@ -337,9 +337,15 @@ def remove(folder):
             r"arm_seeds\.fwe: no such arm; the arms are base, few, one_sta",
         ),
         ({"arm_seeds": {"few": [1]}}, r"arm_seeds\.few=\[1\]: few-0 has seed 0; add it, or omit"),
-        ({"grown_from": {"grwn": "base-0"}}, r"grown_from\.grwn: no run began .* no runs: grown-0"),
+        (
+            {"grown_from": {"grwn": "base-0"}},
+            r"grown_from\.grwn: no run starts .* folders: grown-0",
+        ),
         ({"grown_from": {"few-0": "base-0"}}, r"grown_from\.few-0: .*it is a run itself"),
-        ({"grown_from": {"grown-0": "bas"}}, r"grown_from\.grown-0=bas: none of the runs"),
+        (
+            {"grown_from": {"grown-0": "bas"}},
+            r"grown_from\.grown-0=bas: not one of the compared runs",
+        ),
         ({"grown_from": {"grown-0": "few-0"}}, "few-0 starts from few-0, in a circle"),
     ],
 )
@@ -603,22 +609,30 @@ def test_wrong_seeds_of_one_arm_are_refused(seeds):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("metrics.jsonl", '{"step": 0}\n{"step"\n', r"a.metrics.jsonl, line 2: '\{\"step\""),
+        (
+            "metrics.jsonl",
+            '{"step": 0}\n{"step"\n',
+            r"a.metrics.jsonl, line 2 is not a valid log record: '\{\"step\"",
+        ),
         ("metrics.jsonl", '{"step": 0, "eval": {"x": {}}}\n', r"metrics.jsonl, line 1"),
         ("metrics.jsonl", "[1]\n3\n", r"metrics.jsonl, line 2"),
         ("config.yaml", "a: [1\n", r"a.config.yaml: .*line 2"),
-        ("config.yaml", "seed: 0\n", r"a.config.yaml: no `data`"),
+        ("config.yaml", "seed: 0\n", r"a.config.yaml: not the configuration of a run"),
         ("study.json", '{\n"arm": "x",\n', r"a.study.json, line 3: not JSON"),
         ("study.json", "[]", r"study.json, line 1: must be a JSON object"),
-        ("study.json", '{"seed": 0, "starts_from": null, "lr": 1}', r"study.json: arm=None is no"),
-        ("study.json", '{"arm": "x", "seed": "0"}', r"study.json: seed='0' is no whole number"),
+        (
+            "study.json",
+            '{"seed": 0, "starts_from": null, "lr": 1}',
+            r"study.json: arm=None must be",
+        ),
+        ("study.json", '{"arm": "x", "seed": "0"}', r"study.json: seed='0' must be a whole number"),
         ("study.json", '{"arm": "x", "seed": 0, "starts_from": "a", "lr": 1}', "in a circle"),
         ("documents.json", '{"geo_en": [[1]]}', r"a.documents.json: geo_en must be pairs"),
         ("documents.json", '{"geo_en": 3}', r"documents.json: geo_en must be pairs"),
         ("documents.json", '{"geo_en": [[1, 0]]}', r"documents.json: geo_en must be pairs"),
         ("documents.json", '{"geo_en": [["x", 0]]}', r"documents.json: geo_en must be pairs"),
         ("probes.json", "[\n{},\n]", r"a.probes.json, line 3: not JSON"),
-        ("probes.json", '[{"exposures": 1}]', r"probes.json, entry 0: no probe"),
+        ("probes.json", '[{"exposures": 1}]', r"probes.json, entry 0: not a probe"),
         ("probes.json", "{}", r"probes.json, line 1: must be a JSON list"),
     ],
 )
@@ -640,7 +654,7 @@ def test_a_torn_last_line_is_of_a_run_that_goes_on(tmp_path):
 def test_folders_that_hold_no_runs(tmp_path):
     with pytest.raises(ValueError, match=r"runs=.*nowhere: no such folder"):
         find_runs(str(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match="no run in it"):
+    with pytest.raises(ValueError, match="contains no run folders"):
         find_runs(str(tmp_path))
     with pytest.raises(ValueError, match=r"runs=\[\]: name at least one"):
         find_runs([])
@@ -672,7 +686,7 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path):
     path = tmp_path / "b" / "documents.json"
     before = path.read_text()
     edit(path, lambda content: content["geo_zh"].pop())
-    with pytest.raises(ValueError, match="of a and b: geo_zh is not of the same documents"):
+    with pytest.raises(ValueError, match="of a and b: the documents of geo_zh differ"):
         read_planned(configure(tmp_path))
     path.write_text(before)
     config = tmp_path / "b" / "config.yaml"

@@ -16,7 +16,7 @@ from inference.generation.generate import generate
 from inference.generation.load import Speaker
 from inference.generation.sampling import SamplingConfig
 from inference.serving.config import ServeConfig
-from inference.serving.scheduler import Engine
+from inference.serving.scheduler import RequestScheduler
 from tests.helpers.toy import toy_config, toy_model
 from tokenizer.chat import Message, encode_prompt
 from tokenizer.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ class Running:
 
     url: str
     server: Server
-    engine: Engine
+    engine: RequestScheduler
     http: httpx.Client
     client: openai.OpenAI
 
@@ -65,7 +65,7 @@ class Running:
 def running(speaker: Speaker, *, key: str = "none", **options: object) -> Iterator[Running]:
     before, hooks = set(threading.enumerate()), count_hooks(speaker)
     config = ServeConfig(folder="toy", port=0, **options)
-    engine = Engine(speaker, slots=config.slots, queue=config.queue)
+    engine = RequestScheduler(speaker, slots=config.slots, queue=config.queue)
     server = Server(engine, config)
     with bind(config.host, config.port) as bound:
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -410,7 +410,7 @@ def test_a_failure_is_logged_and_not_told(speaker, capsys, monkeypatch):
 def test_models_and_health(server):
     assert [model.id for model in server.client.models.list()] == ["toy"]
     assert server.client.models.retrieve("toy").owned_by == "local"
-    with pytest.raises(openai.NotFoundError, match="this server has 'toy'"):
+    with pytest.raises(openai.NotFoundError, match="not on this server, which has 'toy'"):
         server.client.models.retrieve("gpt-4")
     health = server.http.get("/health").json()
     assert health == {"status": "ok", "model": "toy", "slots": 2, "running": 0, "waiting": 0}
@@ -454,8 +454,8 @@ CHAT_REFUSED = [
         "messages[0].tool_calls",
         "not implemented",
     ),
-    ({"max_tokens": 0}, "max_tokens", "must lie in 1 to 500,000"),
-    ({"max_tokens": ENDLESS + 1}, "max_tokens", "must lie in 1 to 500,000"),
+    ({"max_tokens": 0}, "max_tokens", "must be 1 to 500,000"),
+    ({"max_tokens": ENDLESS + 1}, "max_tokens", "must be 1 to 500,000"),
     ({"max_tokens": True}, "max_tokens", "valid integer"),
     ({"max_tokens": 5.5}, "max_tokens", "valid integer"),
     ({"max_tokens": 5, "max_completion_tokens": 6}, "max_completion_tokens", "give one"),
@@ -469,14 +469,14 @@ CHAT_REFUSED = [
     ({"stop": list("abcde")}, "stop", "more than 4"),
     ({"stop": [1]}, "stop[0]", "valid string"),
     ({"stream": "yes"}, "stream", "valid boolean"),
-    ({"stream_options": {"include_usage": True}}, "stream_options", "add stream=true"),
+    ({"stream_options": {"include_usage": True}}, "stream_options", "needs stream=true"),
     ({"n": 2}, "n", "repeat the request with other seeds"),
     ({"n": True}, "n", "not implemented"),
     ({"logprobs": True}, "logprobs", "not implemented"),
     ({"tools": [{"type": "function"}]}, "tools", "not implemented"),
     ({"response_format": {"type": "json_object"}}, "response_format", "not implemented"),
     ({"logit_bias": {"5": 1}}, "logit_bias", "not implemented"),
-    ({"presence_penalty": 0.5}, "presence_penalty", "repetition_penalty is there"),
+    ({"presence_penalty": 0.5}, "presence_penalty", "use repetition_penalty"),
     ({"temprature": 1}, "temprature", "no such parameter"),
     ({"user": 7}, "user", "must be a string"),
 ]
@@ -488,7 +488,7 @@ TEXT_REFUSED = [
     ({"prompt": ["a", 5]}, "prompt", "must be a text"),
     ({"prompt": {"a": 5}}, "prompt", "must be a text"),
     ({"prompt": [5, True]}, "prompt", "must be a text"),
-    ({"prompt": [5, 2048]}, "prompt", "the id 2048; there are 0 to 2047"),
+    ({"prompt": [5, 2048]}, "prompt", "the id 2048; ids are 0 to 2047"),
     ({"prompt": [-1]}, "prompt", "the id -1"),
     ({"prompt": [5] * 301}, "prompt", "301 tokens; this server takes 300"),
     ({"prompt": ["a"] * 17}, "prompt", "17 texts; this server takes 16"),
@@ -564,7 +564,7 @@ def test_other_ways_to_ask_wrongly(server):
         response = server.http.request(method, path)
         assert response.status_code == status, path
         assert path in response.json()["error"]["message"] or path == "/v1/models/"
-    with pytest.raises(openai.NotFoundError, match="this server has 'toy'"):
+    with pytest.raises(openai.NotFoundError, match="not on this server, which has 'toy'"):
         server.client.chat.completions.create(model="gpt-4", messages=QUESTION)
     large = server.post("completions", prompt="a" * 30_000)
     assert large.status_code == 413
