@@ -5,7 +5,7 @@
     python -m scripts.judge questions=subjective_task.xlsx answers='{a: a.jsonl, b: b.jsonl}' \\
         endpoint=http://127.0.0.1:8000/v1 judge=<model there> out=<folder> [mode=pairwise]
 
-Six criteria, as scores or, with mode=pairwise, as preferences asked for in both orders. The same
+Six criteria, as scores or, with mode=pairwise, as preferences in both orders. The same
 command continues after an interruption and repeats failed requests. See docs/howto/judge.md.
 """
 

@@ -21,7 +21,7 @@ class SpeakerConfig(SamplingConfig):
     folder: str
     """HF folder, finished run or adapter folder."""
     base: str | None = None
-    """Of an adapter, where it does not lie where the adapter says."""
+    """HF folder of an adapter's base; null takes the path in the adapter."""
     dtype: str = "auto"
     """`float32`, `bfloat16`; `auto` is bfloat16 on CUDA, else float32."""
     device: str = "auto"

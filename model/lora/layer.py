@@ -29,8 +29,8 @@ class _Adaptation:
     """Linears of the layers to adapt: `all`; the end of a name (`q_proj`, `mlp.up_proj`); or a
     regular expression for the whole name (`.*layers\\.[0-3]\\..*_proj`)."""
     modules_to_save: list[str] = field(default_factory=list)
-    """`embed_tokens`, `lm_head`: trained whole beside the updates and saved with them, as a grown
-    vocabulary needs it."""
+    """`embed_tokens`, `lm_head`: trained whole together with the updates and saved with them, as a
+    grown vocabulary needs it."""
     lr_ratio: float = 1.0
     """Learning rate of B relative to that of A (LoRA+); 1 is plain LoRA."""
 

@@ -54,9 +54,9 @@ class CheckpointConfig:
     keep_every: int | None = field(default=None, metadata={"launch": True})
     """Keep also each checkpoint whose step is a multiple of this."""
     asynchronous: bool = field(default=True, metadata={"launch": True})
-    """Write while training goes on, from a copy of the state in host memory; false waits."""
+    """Write during training, from a copy of the state in host memory; false waits."""
     export_every: int | None = field(default=None, metadata={"launch": True})
-    """Steps between HF folders under `exports/`, beside the final one in `model/`."""
+    """Steps between HF folders under `exports/`; the final one is in `model/`."""
     export_dtype: str = "float32"
     """Dtype of exported weights: `float32` loses nothing, `bfloat16` halves the folder."""
 
