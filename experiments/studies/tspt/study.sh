@@ -47,7 +47,7 @@ for name in "${sources[@]}"; do
     done
     [ -f "${sample}_grown/$name/manifest.json" ] || python -m scripts.prepare_data name="$name" \
         inputs="[$sample/corpus/$name.jsonl]" tokenizer="${sample}_grown/tokenizer" \
-        held_out_fraction=0.02 avoid="[$(join "${others_held_out[@]}")]" \
+        held_out_fraction=0.02 decontaminate_against="[$(join "${others_held_out[@]}")]" \
         out="${sample}_grown/$name"
 done
 python -m scripts.check_sources tokenizer="${sample}_grown/tokenizer" \

@@ -1,5 +1,6 @@
 """Links of the documentation, and its index."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -59,3 +60,24 @@ def test_paths_that_the_pages_name_exist():
             continue
         for path in shape.findall(page.read_text(encoding="utf-8")):
             assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def names_of(path: Path) -> set[str]:
+    """Functions, classes and methods (`Class.method`) that a file defines."""
+    found = set[str]()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            methods = (part for part in node.body if isinstance(part, ast.FunctionDef))
+            found |= {f"{node.name}.{method.name}" for method in methods}
+    return found
+
+
+def test_the_walks_name_functions_that_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    calls = re.findall(r"`([\w/]+\.py)`: ((?:`[\w.]+`(?:, )?)+)", text)
+    assert len(calls) > 25
+    for path, names in calls:
+        missing = set(re.findall(r"`([\w.]+)`", names)) - names_of(ROOT / path)
+        assert not missing, f"{path}: {missing}"

@@ -103,8 +103,8 @@ def test_everything_is_there_before_it_is_needed(calls):
                 assert (Path(given["tokenizer"]) / "tokenizer.model").exists()
                 name = given["name"]
                 assert f"/corpus/{name}.jsonl" in given["inputs"]
-                assert f"/held_out/{name}.jsonl" not in given["avoid"]
-                assert given["avoid"].count("/held_out/") == 4
+                assert f"/held_out/{name}.jsonl" not in given["decontaminate_against"]
+                assert given["decontaminate_against"].count("/held_out/") == 4
                 prepared.add(given["out"])
             case ["-m", "scripts.check_sources"]:
                 checked |= set(given["sources"].strip("[]").split(","))
