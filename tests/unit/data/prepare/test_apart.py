@@ -159,6 +159,19 @@ def test_the_command_that_mends_it_does(make, tokenizer, tmp_path):
     assert accepted(one, mended)
 
 
+def test_notes_of_earlier_versions_are_read(make, tokenizer):
+    one, two = make("one", ONE), make("two", OTHERS)
+    found = check(tokenizer, one, two)
+    for folder in (one, two):
+        (folder / "overlap.json").rename(folder / "apart.json")
+    assert known(one, two) == found
+    three = make("three", THIRDS)
+    check(tokenizer, one, two, three)
+    assert {
+        pair: copies for pair, copies in known(one, two, three).items() if "three" not in pair
+    } == found
+
+
 def test_a_source_that_avoided_the_other_needs_no_comparison(make):
     held_out = held_out_of(ONE)
     texts = [*OTHERS, changed(held_out[0]), held_out[1]]
