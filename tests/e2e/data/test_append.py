@@ -14,7 +14,7 @@ import data.prepare.writer
 from data.prepare.chunks import HELD_OUT_IS_FIXED
 from data.prepare.writer import SourceWriter
 from data.rows.shards import fingerprint_of, read_manifest
-from tests.unit.data.prepare.test_append import (  # noqa: F401 fixtures  # noqa: F401 fixtures
+from tests.unit.data.prepare.test_append import (  # noqa: F401 fixtures
     NEW,
     OLD,
     Stopped,
@@ -26,7 +26,7 @@ from tests.unit.data.prepare.test_append import (  # noqa: F401 fixtures  # noqa
 from tests.unit.data.prepare.test_near_copies import changed
 from tests.unit.data.prepare.test_prepare import contents, make_texts
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 
 
 HARNESS = """

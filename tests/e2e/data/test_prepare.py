@@ -17,7 +17,7 @@ import data.prepare.workers
 import data.prepare.writer
 import data.records.readers
 from data.rows.shards import read_manifest
-from tests.unit.data.prepare.test_prepare import (  # noqa: F401 fixtures  # noqa: F401 fixtures
+from tests.unit.data.prepare.test_prepare import (  # noqa: F401 fixtures
     LINES,
     ROOT,
     TEXTS,
