@@ -67,6 +67,7 @@ FIELDS = {
     "output": ("out", "runs_folder"),
     "output_dir": ("out", "runs_folder"),
     "output_path": ("out", "runs_folder"),
+    "pack": ("decoder",),
     "path": ("folder", "init_from"),
     "precision": ("parallel.dtype", "dtype"),
     "r": ("lora.rank",),

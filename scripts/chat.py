@@ -17,7 +17,7 @@ from pathlib import Path
 
 from conf.command import command
 from inference.generation.chat import ChatConfig, Conversation
-from inference.generation.load import open_speaker
+from inference.generation.load import load_for_generation
 
 QUOTES = '"""'
 NOTES = {
@@ -115,12 +115,12 @@ def talk(conversation: Conversation) -> None:
 @command("chat", ChatConfig, stopped="stopped; /save keeps a conversation")
 def main(config: ChatConfig) -> None:
     """Open the model and talk."""
-    speaker = open_speaker(config)
+    loaded = load_for_generation(config)
     if sys.stdin.isatty():
         with suppress(ImportError):
             import readline  # noqa: F401 input() then has history and editing
         print(f"{config.folder}; /help shows the commands, Ctrl-D leaves")
-    talk(Conversation(speaker, config, config.system))
+    talk(Conversation(loaded, config, config.system))
 
 
 if __name__ == "__main__":

@@ -11,23 +11,23 @@ from pathlib import Path
 from conf.command import command, to_continue
 from inference.generation.batch import GenerateConfig, encode_text, write_answers
 from inference.generation.generate import stream
-from inference.generation.load import open_speaker
+from inference.generation.load import load_for_generation
 from inference.generation.question_files import read_open_questions
 
 
 def print_answer(config: GenerateConfig) -> None:
     """Print one answer while it is generated; a continued text after its prompt."""
-    speaker = open_speaker(config)
+    loaded = load_for_generation(config)
     assert config.prompt is not None
-    ids = encode_text(speaker.tokenizer, config.prompt, config.chat)
+    ids = encode_text(loaded.tokenizer, config.prompt, config.chat)
     if not config.chat:
         print(config.prompt, end="", flush=True)
     for event in stream(
-        speaker.runner,
+        loaded.engine,
         [ids],
         config,
-        eos_ids=speaker.eos_ids,
-        decode=speaker.tokenizer.decode,
+        eos_ids=loaded.eos_ids,
+        decode=loaded.tokenizer.decode,
         continue_text=not config.chat,
     ):
         print(event.text, end="", flush=True)
@@ -39,8 +39,8 @@ def answer_file(config: GenerateConfig) -> None:
     questions = []
     if config.questions is not None:
         questions = read_open_questions(Path(config.questions))
-    speaker = open_speaker(config)
-    written = write_answers(config, speaker, questions)
+    loaded = load_for_generation(config)
+    written = write_answers(config, loaded, questions)
     print(f"{config.out}: {written:,} answers written")
 
 

@@ -21,7 +21,7 @@ from evaluation.multiple_choice.encode import encode_prompts
 from evaluation.multiple_choice.prompts import Prompt
 from evaluation.scoring.loglikelihood import score
 from evaluation.scoring.requests import Request, Scored
-from inference.generation.engine import Runner
+from inference.generation.engine import Engine
 from inference.generation.generate import context_limit, generate
 from inference.generation.sampling import SamplingConfig
 from model.transformer import Mistral
@@ -82,7 +82,7 @@ class ModelAdapter(LM):
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Greedy answers, each up to one of its stop texts; ValueError if a task samples."""
-        runner, answers = Runner(self.model), []
+        engine, answers = Engine(self.model), []
         for request in requests:
             context, options = request.args
             if options.get("do_sample"):
@@ -96,7 +96,7 @@ class ModelAdapter(LM):
                 stop=[stop] if isinstance(stop, str) else list(stop),
             )
             (answer,) = generate(
-                runner,
+                engine,
                 [[self.tokenizer.bos_id, *self.tokenizer.encode(context)]],
                 sampling,
                 eos_ids=[self.tokenizer.eos_id],

@@ -1,4 +1,4 @@
-"""Decode steps on a CPU: the packed step against the network's own forward, in one process.
+"""Decode steps on a CPU: decoder=cpu_onednn against decoder=plain, in one process.
 
     python -m experiments.benchmarks.cpu_decoders [rounds]
 
@@ -6,7 +6,7 @@ The shape is a Mistral-7B layer (hidden 4096, 32 query heads, 8 key heads, feed-
 of them, with 1,024 ids, so that the head hardly counts: in all 32 layers it is 2 % of the weights.
 Both decoders read the same weights and take turns, one step each. Printed are milliseconds per
 step, by the clock and in CPU time of the process, as the median over rounds of a round's median
-step and as the least step, with the ratios plain / packed.
+step and as the least step, with the ratios plain / cpu_onednn.
 """
 
 import platform
@@ -16,8 +16,7 @@ import time
 
 import torch
 
-from inference.generation.decoders.cpu_onednn import PackedMistral
-from inference.generation.engine import Runner
+from inference.generation.engine import Engine
 from model.config import ModelConfig
 from model.transformer import Mistral
 
@@ -54,31 +53,30 @@ def drawn_model(dtype: torch.dtype) -> Mistral:
 def measure(dtype: torch.dtype, rows: int, rounds: int) -> None:
     """Print one row of the table."""
     model = drawn_model(dtype)
-    runners = {"plain": Runner(model, pack=False), "packed": Runner(model, pack=False)}
-    runners["packed"].packed = PackedMistral(model)
+    engines = {name: Engine(model, decoder=name) for name in ("plain", "cpu_onednn")}
     prompts = torch.randint(SHAPE.vocab_size, (rows, PROMPT_TOKENS)).tolist()
     capacity = PROMPT_TOKENS + STEPS * (rounds + 1)
-    caches = {name: runner.new_cache(rows, capacity) for name, runner in runners.items()}
-    logits = {name: runner.prefill(prompts, caches[name]) for name, runner in runners.items()}
-    wall: dict[str, list[list[float]]] = {name: [] for name in runners}
-    cpu: dict[str, list[list[float]]] = {name: [] for name in runners}
+    caches = {name: engine.new_cache(rows, capacity) for name, engine in engines.items()}
+    logits = {name: engine.prefill(prompts, caches[name]) for name, engine in engines.items()}
+    wall: dict[str, list[list[float]]] = {name: [] for name in engines}
+    cpu: dict[str, list[list[float]]] = {name: [] for name in engines}
     for number in range(rounds + 1):  # the first warms up and is not counted
-        for name in runners:
+        for name in engines:
             wall[name].append([])
             cpu[name].append([])
         for step in range(STEPS):
             ids = torch.full((rows,), step + number)
-            for name, runner in runners.items():
+            for name, engine in engines.items():
                 before, used = time.perf_counter(), time.process_time()
-                logits[name] = runner.decode(ids, caches[name])
+                logits[name] = engine.decode(ids, caches[name])
                 wall[name][-1].append(time.perf_counter() - before)
                 cpu[name][-1].append(time.process_time() - used)
-    difference = (logits["plain"] - logits["packed"]).abs().max() / logits["plain"].abs().max()
+    difference = (logits["plain"] - logits["cpu_onednn"]).abs().max() / logits["plain"].abs().max()
     cells = []
     for times in (wall, cpu):
         for summary in (_median, _least):
-            plain, packed = (1000 * summary(times[name][1:]) for name in ("plain", "packed"))
-            cells.append(f"{plain:.1f} / {packed:.1f} = {plain / packed:.2f}")
+            plain, fast = (1000 * summary(times[name][1:]) for name in ("plain", "cpu_onednn"))
+            cells.append(f"{plain:.1f} / {fast:.1f} = {plain / fast:.2f}")
     dtype_name = str(dtype).removeprefix("torch.")
     print(f"| {dtype_name} | {rows} | {' | '.join(cells)} | {float(difference):.0e} |", flush=True)
 

@@ -18,7 +18,7 @@ from experiments.benchmarks.harness.common import (
     timed,
 )
 from experiments.benchmarks.harness.workloads import Decoding
-from inference.generation.engine import Runner
+from inference.generation.engine import Engine
 from inference.generation.generate import stream
 from inference.generation.sampling import SamplingConfig
 from model.attention import resolve_backend
@@ -47,18 +47,18 @@ def measure(work: Decoding, side: str) -> dict:
     model.tie_weights()
     with torch.no_grad():
         fill(model, weights)
-    runner = Runner(model.requires_grad_(False))
+    engine = Engine(model.requires_grad_(False))
     prompts = random_ids(shape.num_tokens, work.rows, work.prompt_tokens, device).tolist()
     capacity = work.prompt_tokens + work.new_tokens
     prefills = timed(
-        lambda: runner.prefill(prompts, runner.new_cache(work.rows, capacity)),
+        lambda: engine.prefill(prompts, engine.new_cache(work.rows, capacity)),
         work.prefills,
         device,
     )
     config = SamplingConfig(max_new_tokens=work.new_tokens, temperature=0.0)
     ids: list[list[int]] = [[] for _ in prompts]
     times = []
-    for event in stream(runner, prompts, config):
+    for event in stream(engine, prompts, config):
         ids[event.prompt].append(event.id)
         if event.prompt == 0:
             times.append(time.perf_counter())

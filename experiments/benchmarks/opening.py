@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 import model.weights
-from inference.generation.engine import Runner
+from inference.generation.engine import Engine
 from model.config import ModelConfig
 from model.transformer import Mistral
 from pretrained.safetensors_folder import load_pretrained, save_pretrained
@@ -79,8 +79,8 @@ def open_(folder: str, readers: str = "4") -> Mistral:
 def first(folder: str) -> None:
     """Read it and continue a prompt by one id."""
     begun = time.perf_counter()
-    runner = Runner(open_(folder), pack=False)
-    logits = runner.prefill([PROMPT], runner.new_cache(1, len(PROMPT)))
+    engine = Engine(open_(folder), decoder="plain")
+    logits = engine.prefill([PROMPT], engine.new_cache(1, len(PROMPT)))
     report("first", begun, id=int(logits[0].argmax()))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from inference.generation.generate import Answer, check_prompts, generate
-from inference.generation.load import Speaker, SpeakerConfig
+from inference.generation.load import LoadConfig, LoadedModel
 from inference.generation.question_files import OpenQuestion
 from pretrained.load import model_digest
 from storage.errors import why_no_file
@@ -27,7 +27,7 @@ from tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(kw_only=True)
-class GenerateConfig(SpeakerConfig):
+class GenerateConfig(LoadConfig):
     """Prompts to continue, the model, and how it samples."""
 
     prompt: str | None = field(default=None, metadata={"text": True})
@@ -144,7 +144,7 @@ def encode_questions(questions: Sequence[OpenQuestion], tokenizer: Tokenizer) ->
 
 
 def write_answers(
-    config: GenerateConfig, speaker: Speaker, questions: Sequence[OpenQuestion] = ()
+    config: GenerateConfig, loaded: LoadedModel, questions: Sequence[OpenQuestion] = ()
 ) -> int:
     """Answer every prompt that has no answer yet; returns the number of new answers.
 
@@ -156,24 +156,24 @@ def write_answers(
     """
     assert config.out is not None
     if config.prompts is not None:
-        prompts = read_prompts(Path(config.prompts), speaker.tokenizer, config.chat)
+        prompts = read_prompts(Path(config.prompts), loaded.tokenizer, config.chat)
     else:
-        prompts = encode_questions(questions, speaker.tokenizer)
-    check_prompts([prompt.ids for prompt in prompts], speaker.runner.model.config)
+        prompts = encode_questions(questions, loaded.tokenizer)
+    check_prompts([prompt.ids for prompt in prompts], loaded.engine.model.config)
     out = Path(config.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with only_writer(out.with_name(f".{out.name}.lock"), out):
-        done = _open(out, _settings(config, prompts, speaker))
-        _append(config, speaker, prompts, done, out)
+        done = _open(out, _settings(config, prompts, loaded))
+        _append(config, loaded, prompts, done, out)
     return len(prompts) - done
 
 
 def _append(
-    config: GenerateConfig, speaker: Speaker, prompts: list[Prompt], done: int, out: Path
+    config: GenerateConfig, loaded: LoadedModel, prompts: list[Prompt], done: int, out: Path
 ) -> None:
     """Answer the prompts from `done` on."""
     for batch in tqdm(list(_batches(prompts, done, config.batch_size)), unit="batch"):
-        answers = _answer(config, speaker, prompts, batch)
+        answers = _answer(config, loaded, prompts, batch)
         lines = [
             {"index": n, **prompts[n].echo, "answer": answer.text, "finished": answer.finished}
             | {"tokens": len(answer.ids)}
@@ -195,20 +195,20 @@ def _batches(prompts: list[Prompt], first: int, size: int) -> Iterator[list[int]
 
 
 def _answer(
-    config: GenerateConfig, speaker: Speaker, prompts: list[Prompt], batch: list[int]
+    config: GenerateConfig, loaded: LoadedModel, prompts: list[Prompt], batch: list[int]
 ) -> list[Answer]:
     return generate(
-        speaker.runner,
+        loaded.engine,
         [prompts[n].ids for n in batch],
         config,
-        eos_ids=speaker.eos_ids,
-        decode=speaker.tokenizer.decode,
+        eos_ids=loaded.eos_ids,
+        decode=loaded.tokenizer.decode,
         continue_text=not prompts[batch[0]].chat,
         indices=batch,
     )
 
 
-def _settings(config: GenerateConfig, prompts: list[Prompt], speaker: Speaker) -> dict[str, Any]:
+def _settings(config: GenerateConfig, prompts: list[Prompt], loaded: LoadedModel) -> dict[str, Any]:
     """What decides the answers."""
     free = (
         "folder",
@@ -219,18 +219,18 @@ def _settings(config: GenerateConfig, prompts: list[Prompt], speaker: Speaker) -
         "out",
         "batch_size",
         "device",
-        "pack",
+        "decoder",
         "dtype",
     )
     chosen = {key: value for key, value in asdict(config).items() if key not in free}
     ids = json.dumps([[prompt.ids, prompt.echo] for prompt in prompts], sort_keys=True)
-    model = speaker.runner.model
+    model = loaded.engine.model
     return {
         **chosen,
         "dtype": str(model.lm_head.weight.dtype).removeprefix("torch."),
         "prompts": hashlib.sha256(ids.encode()).hexdigest(),
         "model": model_digest(model),
-        "tokenizer": speaker.tokenizer.fingerprint,
+        "tokenizer": loaded.tokenizer.fingerprint,
     }
 
 

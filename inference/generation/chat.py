@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from inference.generation.generate import context_limit, stream
-from inference.generation.load import Speaker, SpeakerConfig
+from inference.generation.load import LoadConfig, LoadedModel
 from inference.generation.sampling import SamplingConfig
 from tokenizer.chat import Message, encode_prompt
 
 
 @dataclass(kw_only=True)
-class ChatConfig(SpeakerConfig):
+class ChatConfig(LoadConfig):
     """Who answers, and how."""
 
     system: str = field(default="", metadata={"text": True})
@@ -36,8 +36,8 @@ class Conversation:
             waited for its end.
     """
 
-    def __init__(self, speaker: Speaker, sampling: SamplingConfig, system: str = "") -> None:
-        self._speaker, self._sampling = speaker, sampling
+    def __init__(self, loaded: LoadedModel, sampling: SamplingConfig, system: str = "") -> None:
+        self._loaded, self._sampling = loaded, sampling
         self.system = system
         self.turns: list[Message] = []
         self.finished = ""
@@ -57,8 +57,8 @@ class Conversation:
             ValueError: the question is empty, or the context is full.
         """
         asked = [*self.messages(), Message("user", question)]
-        prompt = encode_prompt(self._speaker.tokenizer, asked)
-        limit = context_limit(self._speaker.runner.model.config)
+        prompt = encode_prompt(self._loaded.tokenizer, asked)
+        limit = context_limit(self._loaded.engine.model.config)
         if limit is not None and len(prompt) >= limit:
             raise ValueError(
                 f"the context is full: the conversation has {len(prompt):,} tokens and the model "
@@ -67,11 +67,11 @@ class Conversation:
         said, self.finished = "", "interrupted"
         try:
             for event in stream(
-                self._speaker.runner,
+                self._loaded.engine,
                 [prompt],
                 self._sampling,
-                eos_ids=self._speaker.eos_ids,
-                decode=self._speaker.tokenizer.decode,
+                eos_ids=self._loaded.eos_ids,
+                decode=self._loaded.tokenizer.decode,
                 continue_text=False,
                 indices=[self._answers],
             ):

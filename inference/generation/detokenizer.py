@@ -16,7 +16,7 @@ _CONTEXT = 16
 """Ids before the answer that are decoded with it: they decide whether it begins with a space."""
 
 
-class TextStream:
+class IncrementalDetokenizer:
     """The text of one answer.
 
     Args:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from inference.generation.detokenizer import Decode, TextStream
-from inference.generation.engine import Runner
+from inference.generation.detokenizer import Decode, IncrementalDetokenizer
+from inference.generation.engine import Engine
 from inference.generation.sampling import SamplingConfig, choose, uniform
 from model.config import ModelConfig
 from model.transformer import Mistral
@@ -53,7 +53,7 @@ class Answer:
 
 
 def generate(
-    model: Mistral | Runner,
+    model: Mistral | Engine,
     prompts: Sequence[Sequence[int]],
     config: SamplingConfig,
     *,
@@ -78,7 +78,7 @@ def generate(
 
 
 def stream(
-    model: Mistral | Runner,
+    model: Mistral | Engine,
     prompts: Sequence[Sequence[int]],
     config: SamplingConfig,
     *,
@@ -90,7 +90,7 @@ def stream(
     """Generate, and hand out every id as it is chosen; stop taking to stop generating.
 
     Args:
-        model: the network, or a `Runner` of it, which spares its preparation.
+        model: the network, or a `Engine` of it, which spares its preparation.
         prompts: ids of each, BOS included.
         eos_ids: what ends an answer.
         decode: ids to text; needed for text and stop strings.
@@ -103,14 +103,14 @@ def stream(
         ValueError: a prompt is empty, too long or has ids that stand for no token; stop strings
             without `decode`.
     """
-    runner = model if isinstance(model, Runner) else Runner(model)
-    check_prompts(prompts, runner.model.config)
+    engine = model if isinstance(model, Engine) else Engine(model)
+    check_prompts(prompts, engine.model.config)
     if config.stop and decode is None:
         raise ValueError("stop: stop strings need `decode`, the tokenizer's way back to text")
     if indices is None:
         indices = range(len(prompts))
     assert len(indices) == len(prompts)
-    return _stream(runner, prompts, config, frozenset(eos_ids), decode, continue_text, indices)
+    return _stream(engine, prompts, config, frozenset(eos_ids), decode, continue_text, indices)
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], config: ModelConfig) -> None:
@@ -138,7 +138,7 @@ def context_limit(config: ModelConfig) -> int | None:
 
 
 def _stream(
-    runner: Runner,
+    engine: Engine,
     prompts: Sequence[Sequence[int]],
     config: SamplingConfig,
     eos_ids: frozenset[int],
@@ -148,12 +148,14 @@ def _stream(
 ) -> Iterator[Event]:
     if not prompts:
         return
-    limit = context_limit(runner.model.config)
+    limit = context_limit(engine.model.config)
     texts = [
-        None if decode is None else TextStream(decode, config.stop, p if continue_text else ())
+        None
+        if decode is None
+        else IncrementalDetokenizer(decode, config.stop, p if continue_text else ())
         for p in prompts
     ]
-    batch = _Batch(runner, prompts, config, indices)
+    batch = _Batch(engine, prompts, config, indices)
     for count in range(1, config.max_new_tokens + 1):
         ids = batch.choose()
         going = []
@@ -171,7 +173,7 @@ def _stream(
         batch.advance(ids, going)
 
 
-def _event(n: int, id: int, text: TextStream | None, eos_ids: frozenset[int]) -> Event:
+def _event(n: int, id: int, text: IncrementalDetokenizer | None, eos_ids: frozenset[int]) -> Event:
     if id in eos_ids:
         return _last(Event(n, id, "", None), "eos", text)
     if text is None:
@@ -180,7 +182,7 @@ def _event(n: int, id: int, text: TextStream | None, eos_ids: frozenset[int]) ->
     return Event(n, id, new, "stop" if text.stopped else None)
 
 
-def _last(event: Event, reason: str, text: TextStream | None) -> Event:
+def _last(event: Event, reason: str, text: IncrementalDetokenizer | None) -> Event:
     """The event as the last one: with the text that was held back."""
     rest = "" if text is None else text.close()
     if text is not None and text.stopped:  # in what was held back
@@ -198,29 +200,29 @@ class _Batch:
 
     def __init__(
         self,
-        runner: Runner,
+        engine: Engine,
         prompts: Sequence[Sequence[int]],
         config: SamplingConfig,
         indices: Sequence[int],
     ) -> None:
-        self.runner, self.config, self.indices = runner, config, indices
+        self.engine, self.config, self.indices = engine, config, indices
         self.alive = list(range(len(prompts)))
         self.rows = list(range(len(prompts)))
         self.position = 0
-        shape = runner.model.config
+        shape = engine.model.config
         capacity = max(map(len, prompts)) + config.max_new_tokens
         limit = context_limit(shape)
-        self.cache = runner.new_cache(
+        self.cache = engine.new_cache(
             len(prompts), capacity if limit is None else min(capacity, limit)
         )
         self.num_tokens = shape.num_tokens
-        self.logits = runner.prefill(prompts, self.cache)
+        self.logits = engine.prefill(prompts, self.cache)
         self.seen: Tensor | None = None
         if config.repetition_penalty != 1:
             self.seen = torch.zeros(len(prompts), self.num_tokens, dtype=torch.bool)
             for row, prompt in zip(self.seen, prompts, strict=True):
                 row[torch.tensor(prompt)] = True
-            self.seen = self.seen.to(runner.device)
+            self.seen = self.seen.to(engine.device)
 
     @torch.inference_mode()
     def choose(self) -> list[int]:
@@ -245,16 +247,18 @@ class _Batch:
             self.rows = [self.rows[place] for place in going]
             if self.seen is not None:
                 self.seen = self.seen[torch.tensor(going, device=self.seen.device)]
-        added = torch.tensor([ids[place] for place in going], device=self.runner.device)
+        added = torch.tensor([ids[place] for place in going], device=self.engine.device)
         if self.seen is not None:
             self.seen[torch.arange(len(going), device=added.device), added] = True
         self.position += 1
-        if len(self.rows) < len(self.cache.lengths) and self.runner.drops(len(going), self.cache):
+        if len(self.rows) < len(self.cache.lengths) and self.engine.should_compact(
+            len(going), self.cache
+        ):
             self.cache.keep(self.rows)
             self.rows = list(range(len(self.rows)))
         if len(self.rows) == len(self.cache.lengths):
-            self.logits = self.runner.decode(added, self.cache)
+            self.logits = self.engine.decode(added, self.cache)
             return
         rows = torch.tensor(self.rows, device=added.device)
         padded = added.new_zeros(len(self.cache.lengths)).index_copy_(0, rows, added)
-        self.logits = self.runner.decode(padded, self.cache)[rows]
+        self.logits = self.engine.decode(padded, self.cache)[rows]

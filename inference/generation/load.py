@@ -1,8 +1,8 @@
-"""A model opened to speak: what generates, its tokenizer, and what ends its answers."""
+"""Opening a model for generation: engine, tokenizer and the ids that end an answer."""
 
 from dataclasses import dataclass
 
-from inference.generation.engine import Runner
+from inference.generation.engine import Engine, check_decoder
 from inference.generation.sampling import SamplingConfig
 from model.device import DTYPES, choose_device, compute_dtype
 from pretrained.adapter import AdapterFolder
@@ -15,8 +15,8 @@ from tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(kw_only=True)
-class SpeakerConfig(SamplingConfig):
-    """Which model speaks, on what, and how it samples."""
+class LoadConfig(SamplingConfig):
+    """Model, device, decoder and sampling."""
 
     folder: str
     """HF folder, finished run or adapter folder."""
@@ -26,8 +26,9 @@ class SpeakerConfig(SamplingConfig):
     """`float32`, `bfloat16`; `auto` is bfloat16 on CUDA, else float32."""
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
-    pack: bool | None = None
-    """Decode with a copy of the weights that a CPU reads faster; null: where it helps."""
+    decoder: str = "auto"
+    """Implementation of the decode step: `plain`, `cpu_onednn` or `cuda_graph`; `auto` is the fast
+    one of the device, if it is available."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,27 +36,28 @@ class SpeakerConfig(SamplingConfig):
             raise ValueError(f"seed={self.seed}: must be at least 0")
         if self.dtype not in ("auto", *DTYPES):
             raise ValueError(f"dtype={self.dtype!r}: one of auto, {', '.join(DTYPES)}")
+        check_decoder(self.decoder)
 
 
 @dataclass(frozen=True)
-class Speaker:
-    """What `open_speaker` returns.
+class LoadedModel:
+    """A model ready for generation.
 
     Attributes:
-        eos_ids: the tokenizer's EOS, what ends an answer in the chat template, and what
-            generation_config.json and config.json name.
+        eos_ids: ids that end an answer: the tokenizer's EOS, the end of a turn in the chat
+            template, and the EOS ids in generation_config.json and config.json.
     """
 
-    runner: Runner
+    engine: Engine
     tokenizer: Tokenizer
     eos_ids: list[int]
 
 
-def open_speaker(config: SpeakerConfig) -> Speaker:
-    """Open the model of a configuration.
+def load_for_generation(config: LoadConfig) -> LoadedModel:
+    """Open the model that a configuration names.
 
     Raises:
-        ValueError: there is no model, or its parts do not fit together.
+        ValueError: the folder has no model, or model and tokenizer do not belong together.
     """
     device = choose_device(config.device, 0)
     folder = final_folder(config.folder)
@@ -66,8 +68,8 @@ def open_speaker(config: SpeakerConfig) -> Speaker:
     dtype = compute_dtype(config.dtype, device)
     model, tokenizer = open_model(config.folder, dtype, device, base=config.base)
     model.requires_grad_(False)
-    runner = Runner(model, pack=config.pack)
-    if is_adapter(folder):  # an adapter has no settings of its own
+    engine = Engine(model, decoder=config.decoder)
+    if is_adapter(folder):  # the settings are in the base folder
         folder = open_base(AdapterFolder(folder), config.base).folder
     settings = read_settings(folder).ended_by(end_of_turn(tokenizer))
-    return Speaker(runner, tokenizer, sorted({tokenizer.eos_id, *settings.eos_ids}))
+    return LoadedModel(engine, tokenizer, sorted({tokenizer.eos_id, *settings.eos_ids}))

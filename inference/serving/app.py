@@ -27,17 +27,17 @@ GONE = 499
 """Status of nginx for a request whose client has disconnected."""
 
 
-def build_app(engine: RequestScheduler, config: ServeConfig) -> FastAPI:
+def build_app(scheduler: RequestScheduler, config: ServeConfig) -> FastAPI:
     """The application; its shutdown closes the scheduler."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await engine.close()
+        await scheduler.close()
 
     off: dict[str, Any] = {"openapi_url": None, "docs_url": None, "redoc_url": None}
     app = FastAPI(lifespan=lifespan, redirect_slashes=False, **off)
-    routes = Routes(engine, config)
+    routes = Routes(scheduler, config)
     secured = [Depends(routes.check_key)]
     app.add_api_route("/health", routes.health)
     app.add_api_route("/v1/models", routes.models, dependencies=secured)
@@ -54,8 +54,8 @@ def build_app(engine: RequestScheduler, config: ServeConfig) -> FastAPI:
 class Routes:
     """Handlers of the routes."""
 
-    def __init__(self, engine: RequestScheduler, config: ServeConfig) -> None:
-        self.engine, self.config = engine, config
+    def __init__(self, scheduler: RequestScheduler, config: ServeConfig) -> None:
+        self.scheduler, self.config = scheduler, config
         self.created = int(time.time())
         self._watchers: set[asyncio.Task[None]] = set()
 
@@ -71,8 +71,12 @@ class Routes:
 
     async def health(self) -> Response:
         """Status of the server, with running and waiting requests."""
-        engine = self.engine
-        counts = {"slots": engine.slots, "running": engine.running, "waiting": engine.waiting}
+        scheduler = self.scheduler
+        counts = {
+            "slots": scheduler.slots,
+            "running": scheduler.running,
+            "waiting": scheduler.waiting,
+        }
         return _json({"status": "ok", "model": self.config.served_name, **counts})
 
     async def models(self) -> Response:
@@ -130,7 +134,7 @@ class Routes:
         problem = find_problem(messages)
         param = f"messages[{problem[0]}]" if problem and messages else "messages"
         try:
-            prompt = encode_prompt(self.engine.speaker.tokenizer, messages)
+            prompt = encode_prompt(self.scheduler.loaded.tokenizer, messages)
         except ValueError as error:
             raise APIError(400, str(error), param=param) from None
         return body, self._work(body, [prompt], "messages", continue_text=False)
@@ -141,7 +145,7 @@ class Routes:
         if len(body.prompts) > self.config.batch_size:
             message = f"prompt: has {len(body.prompts):,} texts; this server takes "
             raise APIError(400, f"{message}{self.config.batch_size:,}", param="prompt")
-        tokenizer = self.engine.speaker.tokenizer
+        tokenizer = self.scheduler.loaded.tokenizer
         try:
             prompts = [
                 [tokenizer.bos_id, *tokenizer.encode(prompt)] if isinstance(prompt, str) else prompt
@@ -154,7 +158,7 @@ class Routes:
     def _work(
         self, body: Body, prompts: list[list[int]], param: str, *, continue_text: bool
     ) -> GenerationRequest:
-        shape = self.engine.speaker.runner.model.config
+        shape = self.scheduler.loaded.engine.model.config
         context = context_limit(shape)
         limit = self.config.longest_prompt
         limit = limit if context is None else min(limit, context - 1)
@@ -174,7 +178,7 @@ class Routes:
         self, request: Request, body: Body, work: GenerationRequest, *, chat: bool
     ) -> Response:
         """Generate the response while the client is connected."""
-        job = self.engine.submit(work)
+        job = self.scheduler.submit(work)
         watcher = asyncio.create_task(self._watch(request, job))
         self._watchers.add(watcher)
         watcher.add_done_callback(self._watchers.discard)
@@ -196,7 +200,7 @@ class Routes:
         """Cancel a request when its client disconnects, which also follows the response."""
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        self.engine.cancel(job)
+        self.scheduler.cancel(job)
 
     async def _stream(self, job: QueuedRequest, reply: ResponseBuilder) -> AsyncIterator[bytes]:
         started = time.monotonic()
@@ -213,7 +217,7 @@ class Routes:
         except APIError as refusal:
             yield _event(refusal.body)
         finally:
-            self.engine.cancel(job)
+            self.scheduler.cancel(job)
             _log(reply, job, started)
 
 

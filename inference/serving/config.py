@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.generation.load import SpeakerConfig
+from inference.generation.load import LoadConfig
 
 
 @dataclass(kw_only=True)
-class ServeConfig(SpeakerConfig):
+class ServeConfig(LoadConfig):
     """Model, address, access and limits.
 
     The inherited sampling fields are the defaults of requests. A request without a seed samples

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from inference.generation.generate import Event, stream
-from inference.generation.load import Speaker
+from inference.generation.load import LoadedModel
 from inference.generation.sampling import SamplingConfig
 from inference.serving.errors import APIError, failure, shutting_down
 
@@ -80,15 +80,15 @@ class RequestScheduler:
         queue: requests that may wait.
     """
 
-    def __init__(self, speaker: Speaker, *, slots: int = 4, queue: int = 32) -> None:
-        self.speaker, self.slots, self.queue = speaker, slots, queue
+    def __init__(self, loaded: LoadedModel, *, slots: int = 4, queue: int = 32) -> None:
+        self.loaded, self.slots, self.queue = loaded, slots, queue
         self._waiting: deque[QueuedRequest] = deque()
         self._running: set[QueuedRequest] = set()
         self._stopping = False
         self._drawn = 0
         self._executor = ThreadPoolExecutor(slots, "slot")
         self._thread = threading.local()
-        modules = speaker.runner.model.modules()
+        modules = loaded.engine.model.modules()
         self._hooks = [module.register_forward_pre_hook(self._look) for module in modules]
 
     @property
@@ -170,11 +170,11 @@ class RequestScheduler:
         """Generate for a request, in the thread of a slot."""
         self._thread.job = job
         for event in stream(
-            self.speaker.runner,
+            self.loaded.engine,
             job.work.prompts,
             job.work.sampling,
-            eos_ids=self.speaker.eos_ids,
-            decode=self.speaker.tokenizer.decode,
+            eos_ids=self.loaded.eos_ids,
+            decode=self.loaded.tokenizer.decode,
             continue_text=job.work.continue_text,
             indices=indices,
         ):

@@ -8,7 +8,7 @@ from typing import Any
 import uvicorn
 from uvicorn.config import LOGGING_CONFIG
 
-from inference.generation.load import open_speaker
+from inference.generation.load import load_for_generation
 from inference.serving.app import build_app
 from inference.serving.config import ServeConfig
 from inference.serving.scheduler import RequestScheduler
@@ -21,15 +21,15 @@ GRACE_SECONDS = 3
 class Server(uvicorn.Server):
     """A server whose shutdown interrupts running answers."""
 
-    def __init__(self, engine: RequestScheduler, config: ServeConfig) -> None:
-        app = build_app(engine, config)
+    def __init__(self, scheduler: RequestScheduler, config: ServeConfig) -> None:
+        app = build_app(scheduler, config)
         grace, log = GRACE_SECONDS, _log_config()
         super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=grace, log_config=log))
-        self.engine = engine
+        self.scheduler = scheduler
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Cancel running and waiting requests, then shut down."""
-        self.engine.stop()
+        self.scheduler.stop()
         await super().shutdown(sockets)
 
 
@@ -58,9 +58,9 @@ def serve(config: ServeConfig) -> None:
         ValueError: the model cannot be opened, or the address is not available.
     """
     with bind(config.host, config.port) as bound:
-        speaker = open_speaker(config)
-        engine = RequestScheduler(speaker, slots=config.slots, queue=config.queue)
-        server = Server(engine, config)
+        loaded = load_for_generation(config)
+        scheduler = RequestScheduler(loaded, slots=config.slots, queue=config.queue)
+        server = Server(scheduler, config)
         host, port = bound.getsockname()[:2]
         logger.info("model %r at http://%s:%d/v1", config.served_name, host, port)
         if config.api_key is None and not host.startswith(("127.", "::1")):

@@ -4,7 +4,7 @@ A decode step multiplies one to a few dozen rows with every matrix, so its time 
 the weights. `torch.nn.functional.linear` reads them more slowly than memory allows, and oneDNN
 reads a copy in blocks 1.4 to 2.7 times as fast at Mistral-7B's layer shape
 (docs/results/performance.md). One row in fp32 gains nothing and uses the plain weights. The copies
-are made at first use, with adapters merged; a change of the network needs a new `PackedMistral`.
+are made at first use, with adapters merged; a change of the network needs a new `OneDnnDecoder`.
 """
 
 import copy
@@ -23,7 +23,7 @@ _LAYOUT_ROWS = 8
 """Rows that the layout is optimised for; any number of rows may be multiplied."""
 
 
-def can_pack(model: Mistral) -> bool:
+def supports_onednn(model: Mistral) -> bool:
     """Decide if a packed copy works here: stock network, CPU, dtype, MKL and oneDNN."""
     libraries = torch.backends.mkldnn.is_available() and torch.backends.mkl.is_available()
     if not libraries or departure(model) is not None:
@@ -38,7 +38,7 @@ def can_pack(model: Mistral) -> bool:
     )
 
 
-class PackedMistral:
+class OneDnnDecoder:
     """Decode step: ids (N,) and a cache to logits (N, V), as `extend` computes them."""
 
     def __init__(self, model: Mistral) -> None:
@@ -47,13 +47,13 @@ class PackedMistral:
         for name, module in list(self.network.named_modules()):
             if isinstance(module, nn.Linear) and ".lora_" not in name:
                 parent, _, leaf = name.rpartition(".")
-                setattr(self.network.get_submodule(parent), leaf, PackedLinear(module))
+                setattr(self.network.get_submodule(parent), leaf, OneDnnLinear(module))
 
     def __call__(self, ids: Int[Tensor, " N"], cache: Cache) -> Float[Tensor, "N V"]:
         return extend(self.network, ids[:, None], cache)
 
 
-class PackedLinear(nn.Linear):
+class OneDnnLinear(nn.Linear):
     """A linear layer without bias whose weight has a copy that few rows are multiplied with faster.
 
     Attributes:

@@ -30,7 +30,7 @@ Mix = Callable[[Tensor], Tensor]
 """Queries, keys and values of a layer's new tokens to what attention makes of them."""
 
 
-def can_record(model: Mistral) -> bool:
+def supports_cuda_graph(model: Mistral) -> bool:
     """Check if a step can be recorded: the stock network on a CUDA device, with triton."""
     size = model.config.head_size
     return (
@@ -157,7 +157,7 @@ class DecodeStep:
         return attend_ring(query, *stored, self.lengths).flatten(1)
 
 
-class RecordedMistral:
+class CudaGraphDecoder:
     """Decode step: ids (N,) and a cache to logits (N, V), as `extend` computes them."""
 
     def __init__(self, model: Mistral) -> None:

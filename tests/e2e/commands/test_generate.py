@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from inference.generation.generate import generate
-from inference.generation.load import SpeakerConfig, open_speaker
+from inference.generation.load import LoadConfig, load_for_generation
 from inference.generation.sampling import (
     SamplingConfig,
 )
@@ -19,12 +19,12 @@ def test_the_command_continues_a_text(folder):
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    speaker = open_speaker(SpeakerConfig(folder=str(folder), device="cpu"))
-    tokenizer = speaker.tokenizer
+    loaded = load_for_generation(LoadConfig(folder=str(folder), device="cpu"))
+    tokenizer = loaded.tokenizer
     ids = [tokenizer.bos_id, *tokenizer.encode("the rock")]
     config = SamplingConfig(max_new_tokens=12, temperature=0.0)
     answer = generate(
-        speaker.runner, [ids], config, eos_ids=[tokenizer.eos_id], decode=tokenizer.decode
+        loaded.engine, [ids], config, eos_ids=[tokenizer.eos_id], decode=tokenizer.decode
     )[0]
     assert result.stdout == f"the rock{answer.text}\n"
     assert tokenizer.decode([*ids, *answer.ids]) == f"the rock{answer.text}"

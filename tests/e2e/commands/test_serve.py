@@ -12,8 +12,8 @@ from tests.helpers.toy import ROOT, toy_config, toy_model
 from tests.unit.inference.serving.test_serve import (
     ENDLESS,
     QUESTION,
+    loaded,  # noqa: F401 fixture
     openai,
-    speaker,  # noqa: F401 fixture
 )
 
 
@@ -26,8 +26,8 @@ def interruptible():
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_the_command_serves_until_ctrl_c(speaker, tmp_path):
-    tokenizer = speaker.tokenizer
+def test_the_command_serves_until_ctrl_c(loaded, tmp_path):
+    tokenizer = loaded.tokenizer
     model = toy_model(toy_config(vocab_size=tokenizer.vocab_size))
     with torch.no_grad():
         # A logit of 0 is never the largest of so many: at temperature 0 the answer has no EOS.

@@ -3,7 +3,7 @@
 import pytest
 
 from data.prepare.documents import PrepareConfig, prepare
-from inference.generation.load import SpeakerConfig, open_speaker
+from inference.generation.load import LoadConfig, load_for_generation
 from tests.helpers.folders import get_json
 from tests.helpers.runs import configure, tiny
 from tests.unit.pretrained.test_settings import assert_kept, export, speaking
@@ -26,7 +26,7 @@ def test_a_trained_model(sample, tmp_path, capsys, lora):
         export(folder=str(tmp_path / "run"), out=str(written))
     assert_kept(written)
     assert get_json(written / "config.json")["attention_dropout"] == 0.1
-    assert open_speaker(SpeakerConfig(folder=str(tmp_path / "run"))).eos_ids == [2, 77, 78]
+    assert load_for_generation(LoadConfig(folder=str(tmp_path / "run"))).eos_ids == [2, 77, 78]
 
 
 def test_a_tokenizer_with_more_ids_than_rows_is_refused_everywhere(sample, tmp_path):
@@ -35,7 +35,7 @@ def test_a_tokenizer_with_more_ids_than_rows_is_refused_everywhere(sample, tmp_p
     with pytest.raises(ValueError, match=message):
         export(folder=str(folder), out=str(tmp_path / "out"))
     with pytest.raises(ValueError, match=message):
-        open_speaker(SpeakerConfig(folder=str(folder)))
+        load_for_generation(LoadConfig(folder=str(folder)))
     shape = [x for x in tiny(sample, tmp_path) if not x.startswith("model.")]
     run = ["+experiment=tspt_stage1", "model=pretrained", f"init_from={folder}", "name=run"]
     with pytest.raises(ValueError, match=message):

@@ -3,7 +3,7 @@
 import pytest
 import transformers
 
-from inference.generation.load import SpeakerConfig, open_speaker
+from inference.generation.load import LoadConfig, load_for_generation
 from model.lora.layer import LoraConfig
 from pretrained.safetensors_folder import load_pretrained, write_folder
 from pretrained.settings import NO_SETTINGS, FolderSettings, read_settings
@@ -179,7 +179,7 @@ def test_what_ends_an_answer_is_all_that_the_folder_names(
 ):
     folder = speaking(sample, tmp_path / "folder", generation=generation, **config)
     assert read_settings(folder).eos_ids == eos
-    assert open_speaker(SpeakerConfig(folder=str(folder))).eos_ids == sorted({2, *eos})
+    assert load_for_generation(LoadConfig(folder=str(folder))).eos_ids == sorted({2, *eos})
     export(folder=str(folder), out=str(tmp_path / "out"))
     named = get_json(tmp_path / "out" / "generation_config.json")["eos_token_id"]
     assert set(named if isinstance(named, list) else [named]) == {2, *eos}

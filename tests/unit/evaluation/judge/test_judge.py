@@ -707,8 +707,8 @@ def test_a_quoted_mark_is_replaced():
 def test_a_model_answers_and_a_model_judges(files, sample, tmp_path, capsys):
     """Our own server as the judge; an untrained one gives no verdict, and none is made up."""
     pytest.importorskip("fastapi", reason="needs the server")
-    from inference.generation.engine import Runner
-    from inference.generation.load import Speaker
+    from inference.generation.engine import Engine
+    from inference.generation.load import LoadedModel
     from scripts.generate import answer_file
     from tests.unit.inference.serving.test_serve import running
 
@@ -725,7 +725,7 @@ def test_a_model_answers_and_a_model_judges(files, sample, tmp_path, capsys):
     assert "0 answers written" in capsys.readouterr().out
     assert set(read_answers("alpha", answers, QUESTIONS)) == {q.id for q in QUESTIONS}
     options = {"judge": "toy", "max_tokens": 3, "attempts": 1}
-    with running(Speaker(Runner(model), tokenizer, [])) as server:
+    with running(LoadedModel(Engine(model), tokenizer, [])) as server:
         judging = configure(files, f"{server.url}/v1", tmp_path / "out", ("alpha",), **options)
         summary = judge_answers(judging)
     assert len(summary["failed"]) == 6

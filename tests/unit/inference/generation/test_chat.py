@@ -5,8 +5,8 @@ import json
 import pytest
 
 from inference.generation.chat import Conversation
-from inference.generation.engine import Runner
-from inference.generation.load import Speaker
+from inference.generation.engine import Engine
+from inference.generation.load import LoadedModel
 from inference.generation.sampling import SamplingConfig
 from scripts import chat
 from tests.helpers.toy import toy_config, toy_model
@@ -26,7 +26,7 @@ def network(tokenizer, **changes):
 
 
 def conversation(tokenizer, sampling=SHORT, **changes):
-    return Conversation(Speaker(Runner(network(tokenizer, **changes)), tokenizer, []), sampling)
+    return Conversation(LoadedModel(Engine(network(tokenizer, **changes)), tokenizer, []), sampling)
 
 
 def typed(monkeypatch, *lines):

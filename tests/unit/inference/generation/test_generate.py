@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.generation.batch import GenerateConfig, write_answers
-from inference.generation.detokenizer import TextStream
-from inference.generation.engine import Runner
+from inference.generation.detokenizer import IncrementalDetokenizer
+from inference.generation.engine import Engine
 from inference.generation.generate import Answer, generate, stream
-from inference.generation.load import SpeakerConfig, open_speaker
+from inference.generation.load import LoadConfig, load_for_generation
 from inference.generation.sampling import (
     SamplingConfig,
     choose,
@@ -130,18 +130,20 @@ def test_of_equally_probable_ids_the_first_is_greedy(dtype):
 
 
 @pytest.mark.parametrize("idle", [False, True])
-@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("decoder", ["plain", "cpu_onednn"])
 @pytest.mark.parametrize("config", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize("window", [8, None])
-def test_an_answer_does_not_depend_on_its_batch(monkeypatch, window, config, pack, idle):
+def test_an_answer_does_not_depend_on_its_batch(monkeypatch, window, config, decoder, idle):
     """Sequences leave at different times, and prompts are of different lengths."""
-    runner = Runner(toy_model(toy_config(sliding_window=window)), pack=pack)
+    engine = Engine(toy_model(toy_config(sliding_window=window)), decoder=decoder)
     if idle:  # finished sequences stay for a while, as where a smaller batch is recorded anew
-        monkeypatch.setattr(runner, "drops", lambda alive, cache: 2 * alive <= len(cache.lengths))
-    together = generate(runner, PROMPTS, config, eos_ids=[11, 12, 13])
+        monkeypatch.setattr(
+            engine, "should_compact", lambda alive, cache: 2 * alive <= len(cache.lengths)
+        )
+    together = generate(engine, PROMPTS, config, eos_ids=[11, 12, 13])
     assert len({len(answer.ids) for answer in together}) > 1
     for n, prompt in enumerate(PROMPTS):
-        alone = generate(runner, [prompt], config, eos_ids=[11, 12, 13], indices=[n])
+        alone = generate(engine, [prompt], config, eos_ids=[11, 12, 13], indices=[n])
         assert alone == [together[n]]
 
 
@@ -263,7 +265,7 @@ def spell(ids):
 @given(st.text(max_size=20), st.lists(st.text("ab\u6771\U0001f600", min_size=1, max_size=3)))
 def test_streamed_text_is_never_taken_back(text, stops):
     """Byte by byte; with stop strings, the text before the one that ends first."""
-    shown = TextStream(spell, stops)
+    shown = IncrementalDetokenizer(spell, stops)
     parts = []
     for byte in text.encode():
         parts.append(shown.add(byte))
@@ -278,7 +280,7 @@ def test_streamed_text_is_never_taken_back(text, stops):
 
 
 def test_bytes_that_never_become_a_character_are_shown_at_the_end():
-    shown = TextStream(spell)
+    shown = IncrementalDetokenizer(spell)
     assert [shown.add(byte) for byte in (0x61, 0xE6, 0x9D)] == ["a", "", ""]
     assert shown.close() == "\ufffd"
 
@@ -291,7 +293,7 @@ def test_streaming_with_a_real_tokenizer(sample, text):
     ids = tokenizer.encode(text)
     for cut in range(len(ids)):
         head = [tokenizer.bos_id, *ids[:cut]]
-        shown = TextStream(tokenizer.decode, context=head)
+        shown = IncrementalDetokenizer(tokenizer.decode, context=head)
         parts = [shown.add(id) for id in ids[cut:]] + [shown.close()]
         assert all("\ufffd" not in part for part in parts[:-1])
         if "\ufffd" not in tokenizer.decode(head):
@@ -324,19 +326,19 @@ def test_events_are_the_answers(model):
 
 
 def test_the_folder_opens_with_its_padding(folder):
-    speaker = open_speaker(SpeakerConfig(folder=str(folder), device="cpu"))
-    assert speaker.runner.model.config.num_tokens == speaker.tokenizer.vocab_size
-    assert speaker.eos_ids == [speaker.tokenizer.eos_id]
+    loaded = load_for_generation(LoadConfig(folder=str(folder), device="cpu"))
+    assert loaded.engine.model.config.num_tokens == loaded.tokenizer.vocab_size
+    assert loaded.eos_ids == [loaded.tokenizer.eos_id]
     with pytest.raises(ValueError, match="dtype='half': one of auto"):
-        SpeakerConfig(folder=str(folder), dtype="half")
+        LoadConfig(folder=str(folder), dtype="half")
     with pytest.raises(ValueError, match="no such folder"):
-        open_speaker(SpeakerConfig(folder=str(folder / "absent")))
+        load_for_generation(LoadConfig(folder=str(folder / "absent")))
 
 
 def answer_file(folder, prompts, out, **changes):
     options = {"max_new_tokens": 8, "temperature": 1.0, "batch_size": 3, "device": "cpu"} | changes
     config = GenerateConfig(folder=str(folder), prompts=str(prompts), out=str(out), **options)
-    return write_answers(config, open_speaker(config))
+    return write_answers(config, load_for_generation(config))
 
 
 @pytest.fixture
@@ -436,3 +438,25 @@ def test_bad_prompt_files_are_refused(folder, tmp_path, line, message):
 def test_contradictory_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         GenerateConfig(folder="m", **options)
+
+
+def test_an_unknown_decoder_is_refused(model):
+    with pytest.raises(ValueError, match="decoder='fast': one of auto, plain, cpu_onednn, cuda"):
+        LoadConfig(folder="x", decoder="fast")
+    with pytest.raises(ValueError, match="decoder='fast': one of"):
+        Engine(model, decoder="fast")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the decoder may be available")
+def test_a_decoder_that_is_not_available_names_its_requirements(model):
+    with pytest.raises(
+        ValueError, match=r"decoder=cuda_graph is not available here: it needs .* a"
+    ):
+        Engine(model, decoder="cuda_graph")
+
+
+def test_the_old_name_of_the_decoder_is_answered_with_the_new_one():
+    from conf.suggest import check_overrides
+
+    with pytest.raises(ValueError, match=r"pack.*decoder"):
+        check_overrides("generate", ["folder=x", "prompt=a", "pack=false"])

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from inference.generation.engine import Runner
+from inference.generation.engine import Engine
 from inference.generation.generate import generate
-from inference.generation.load import Speaker
+from inference.generation.load import LoadedModel
 from inference.generation.sampling import SamplingConfig
 from inference.serving.config import ServeConfig
 from inference.serving.scheduler import RequestScheduler
@@ -46,7 +46,7 @@ class Running:
 
     url: str
     server: Server
-    engine: RequestScheduler
+    scheduler: RequestScheduler
     http: httpx.Client
     client: openai.OpenAI
 
@@ -62,11 +62,11 @@ class Running:
 
 
 @contextmanager
-def running(speaker: Speaker, *, key: str = "none", **options: object) -> Iterator[Running]:
-    before, hooks = set(threading.enumerate()), count_hooks(speaker)
+def running(loaded: LoadedModel, *, key: str = "none", **options: object) -> Iterator[Running]:
+    before, hooks = set(threading.enumerate()), count_hooks(loaded)
     config = ServeConfig(folder="toy", port=0, **options)
-    engine = RequestScheduler(speaker, slots=config.slots, queue=config.queue)
-    server = Server(engine, config)
+    scheduler = RequestScheduler(loaded, slots=config.slots, queue=config.queue)
+    server = Server(scheduler, config)
     with bind(config.host, config.port) as bound:
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
@@ -77,16 +77,16 @@ def running(speaker: Speaker, *, key: str = "none", **options: object) -> Iterat
                 httpx.Client(base_url=url, timeout=300) as http,
                 openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client,
             ):
-                yield Running(url, server, engine, http, client)
+                yield Running(url, server, scheduler, http, client)
         finally:
             server.should_exit = True
             thread.join(120)
     assert set(threading.enumerate()) <= before
-    assert count_hooks(speaker) == hooks
+    assert count_hooks(loaded) == hooks
 
 
-def count_hooks(speaker: Speaker) -> int:
-    return sum(len(module._forward_pre_hooks) for module in speaker.runner.model.modules())
+def count_hooks(loaded: LoadedModel) -> int:
+    return sum(len(module._forward_pre_hooks) for module in loaded.engine.model.modules())
 
 
 def until(holds: Callable[[], bool], seconds: float = 120) -> None:
@@ -97,33 +97,33 @@ def until(holds: Callable[[], bool], seconds: float = 120) -> None:
 
 
 @pytest.fixture(scope="module")
-def speaker(sample):
+def loaded(sample):
     tokenizer = Tokenizer.open(sample / "tokenizer")
     model = toy_model(toy_config(vocab_size=tokenizer.vocab_size))
-    return Speaker(Runner(model), tokenizer, [])
+    return LoadedModel(Engine(model), tokenizer, [])
 
 
 @pytest.fixture(scope="module")
-def server(speaker):
+def server(loaded):
     options = {"slots": 2, "queue": 8, "longest_answer": ENDLESS, "max_body_bytes": 20_000}
-    with running(speaker, longest_prompt=300, **options) as server:
+    with running(loaded, longest_prompt=300, **options) as server:
         yield server
 
 
-def expected(speaker, *contents, sampling=None, **options):
+def expected(loaded, *contents, sampling=None, **options):
     """What the library answers by itself: to a question, or as the texts' continuations."""
     sampling = sampling or SamplingConfig(**options)
-    tokenizer = speaker.tokenizer
+    tokenizer = loaded.tokenizer
     chat = isinstance(contents[0], list)
     if chat:
         prompts = [encode_prompt(tokenizer, [Message(**m) for m in contents[0]])]
     else:
         prompts = [[tokenizer.bos_id, *tokenizer.encode(text)] for text in contents]
     return generate(
-        speaker.runner,
+        loaded.engine,
         prompts,
         sampling,
-        eos_ids=speaker.eos_ids,
+        eos_ids=loaded.eos_ids,
         decode=tokenizer.decode,
         continue_text=not chat,
     )
@@ -133,13 +133,13 @@ def expected(speaker, *contents, sampling=None, **options):
     "options",
     [{"temperature": 0.0}, {"seed": 0}, {"seed": 3, "temperature": 0.7, "top_p": 0.9}],
 )
-def test_streamed_whole_and_direct_answers_are_the_same(server, speaker, options):
+def test_streamed_whole_and_direct_answers_are_the_same(server, loaded, options):
     asked = {"model": "toy", "messages": QUESTION, "max_tokens": 60} | options
     whole = server.client.chat.completions.create(**asked)
     chunks = list(server.client.chat.completions.create(**asked, stream=True))
     text = whole.choices[0].message.content
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text
-    assert expected(speaker, QUESTION, max_new_tokens=60, **options)[0].text == text
+    assert expected(loaded, QUESTION, max_new_tokens=60, **options)[0].text == text
     assert chunks[0].choices[0].delta.role == "assistant"
     assert [chunk.choices[0].finish_reason for chunk in chunks[-2:]] == [None, "length"]
     assert len({chunk.id for chunk in chunks}) == 1
@@ -149,17 +149,17 @@ def test_streamed_whole_and_direct_answers_are_the_same(server, speaker, options
     assert whole.usage.completion_tokens == 60
 
 
-def test_texts_are_continued(server, speaker):
+def test_texts_are_continued(server, loaded):
     texts = ["The Yangtze", "黄土是"]
     asked = {"model": "toy", "prompt": texts, "max_tokens": 20, "seed": 5}
     whole = server.client.completions.create(**asked)
-    answers = expected(speaker, *texts, max_new_tokens=20, seed=5)
+    answers = expected(loaded, *texts, max_new_tokens=20, seed=5)
     assert [choice.text for choice in whole.choices] == [answer.text for answer in answers]
     pieces = ["", ""]
     for chunk in server.client.completions.create(**asked, stream=True):
         pieces[chunk.choices[0].index] += chunk.choices[0].text
     assert pieces == [answer.text for answer in answers]
-    tokenizer = speaker.tokenizer
+    tokenizer = loaded.tokenizer
     ids = [[tokenizer.bos_id, *tokenizer.encode(text)] for text in texts]
     from_ids = server.client.completions.create(**asked | {"prompt": ids})
     assert [choice.text for choice in from_ids.choices] == pieces
@@ -167,13 +167,13 @@ def test_texts_are_continued(server, speaker):
     assert one.choices[0].text == pieces[0]
 
 
-def test_every_sampling_parameter_arrives(server, speaker):
+def test_every_sampling_parameter_arrives(server, loaded):
     more = {"top_k": 20, "min_p": 0.01, "repetition_penalty": 1.3}
     asked = {"model": "toy", "messages": QUESTION, "max_completion_tokens": 30, "seed": 2}
     answer = server.client.chat.completions.create(**asked, extra_body=more)
-    direct = expected(speaker, QUESTION, max_new_tokens=30, seed=2, **more)[0].text
+    direct = expected(loaded, QUESTION, max_new_tokens=30, seed=2, **more)[0].text
     assert answer.choices[0].message.content == direct
-    assert direct != expected(speaker, QUESTION, max_new_tokens=30, seed=2)[0].text
+    assert direct != expected(loaded, QUESTION, max_new_tokens=30, seed=2)[0].text
 
 
 def test_without_a_seed_answers_differ(server):
@@ -198,8 +198,8 @@ def test_contents_may_come_in_parts(server):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_stop_strings_end_an_answer(server, speaker, stream):
-    text = expected(speaker, QUESTION, max_new_tokens=40, temperature=0.0)[0].text
+def test_stop_strings_end_an_answer(server, loaded, stream):
+    text = expected(loaded, QUESTION, max_new_tokens=40, temperature=0.0)[0].text
     stop = text[12:15]
     asked = {"model": "toy", "messages": QUESTION, "temperature": 0, "max_tokens": 40}
     answer = server.client.chat.completions.create(**asked, stop=["never", stop], stream=stream)
@@ -212,9 +212,9 @@ def test_stop_strings_end_an_answer(server, speaker, stream):
     assert (got, reason) == (text[: text.index(stop)], "stop")
 
 
-def test_usage_counts_tokens(server, speaker):
+def test_usage_counts_tokens(server, loaded):
     asked = {"model": "toy", "messages": QUESTION, "max_tokens": 7, "seed": 0}
-    prompt = len(encode_prompt(speaker.tokenizer, [Message(**QUESTION[0])]))
+    prompt = len(encode_prompt(loaded.tokenizer, [Message(**QUESTION[0])]))
     usage = server.client.chat.completions.create(**asked).usage
     assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (
         prompt,
@@ -228,20 +228,20 @@ def test_usage_counts_tokens(server, speaker):
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
 
-def test_an_eos_ends_an_answer_and_is_counted(speaker):
-    ids = expected(speaker, QUESTION, max_new_tokens=40, temperature=0.0)[0].ids
+def test_an_eos_ends_an_answer_and_is_counted(loaded):
+    ids = expected(loaded, QUESTION, max_new_tokens=40, temperature=0.0)[0].ids
     eos = next(id for n, id in enumerate(ids) if n >= 5 and id not in ids[:n])
-    ending = Speaker(speaker.runner, speaker.tokenizer, [eos])
+    ending = LoadedModel(loaded.engine, loaded.tokenizer, [eos])
     with running(ending) as server:
         answer = server.post(temperature=0).json()
     assert answer["choices"][0]["finish_reason"] == "stop"
     assert answer["usage"]["completion_tokens"] == ids.index(eos) + 1
 
 
-def test_a_full_context_is_a_length(speaker):
+def test_a_full_context_is_a_length(loaded):
     shape = {"sliding_window": None, "max_position_embeddings": 50}
-    model = toy_model(toy_config(vocab_size=speaker.tokenizer.vocab_size, **shape))
-    with running(Speaker(Runner(model), speaker.tokenizer, [])) as server:
+    model = toy_model(toy_config(vocab_size=loaded.tokenizer.vocab_size, **shape))
+    with running(LoadedModel(Engine(model), loaded.tokenizer, [])) as server:
         answer = server.post(max_tokens=1000).json()
         assert answer["choices"][0]["finish_reason"] == "length"
         assert answer["usage"]["total_tokens"] == 50
@@ -249,7 +249,7 @@ def test_a_full_context_is_a_length(speaker):
         assert "prompt: has 50 tokens; this server takes 49" in response.text
 
 
-def test_eight_clients_share_two_slots(server, speaker):
+def test_eight_clients_share_two_slots(server, loaded):
     def ask(n):
         messages = [{"role": "user", "content": f"Question number {n}?"}]
         asked = {"model": "toy", "messages": messages, "max_tokens": 40, "seed": n}
@@ -262,7 +262,7 @@ def test_eight_clients_share_two_slots(server, speaker):
         answers = list(clients.map(ask, range(8)))
     for n, answer in enumerate(answers):
         messages = [{"role": "user", "content": f"Question number {n}?"}]
-        assert expected(speaker, messages, max_new_tokens=40, seed=n)[0].text == answer
+        assert expected(loaded, messages, max_new_tokens=40, seed=n)[0].text == answer
     assert server.counts() == (0, 0)
 
 
@@ -322,8 +322,8 @@ def test_a_client_that_leaves_while_it_waits_is_forgotten(server, stream):
     until(lambda: server.counts() == (0, 0))
 
 
-def test_the_queue_is_bounded_and_served_in_order(speaker):
-    with running(speaker, slots=1, queue=2, longest_answer=ENDLESS) as server:
+def test_the_queue_is_bounded_and_served_in_order(loaded):
+    with running(loaded, slots=1, queue=2, longest_answer=ENDLESS) as server:
         ended = []
 
         def ask(n):
@@ -341,15 +341,15 @@ def test_the_queue_is_bounded_and_served_in_order(speaker):
         assert server.post(max_tokens=3).status_code == 200
 
 
-def test_a_long_prompt_is_left_in_the_middle(speaker):
+def test_a_long_prompt_is_left_in_the_middle(loaded):
     inside, go, layers = threading.Event(), threading.Event(), []
-    first, second = speaker.runner.model.model.layers
+    first, second = loaded.engine.model.model.layers
 
     def hold(*_):
         inside.set()
         assert go.wait(300)
 
-    with running(speaker) as server:
+    with running(loaded) as server:
         handles = [
             first.register_forward_hook(hold),
             second.register_forward_hook(lambda *_: layers.append(2)),
@@ -357,7 +357,7 @@ def test_a_long_prompt_is_left_in_the_middle(speaker):
         with patient_client(server, max_tokens=1000):
             until(inside.is_set)
             assert server.counts() == (1, 0)
-        (job,) = server.engine._running
+        (job,) = server.scheduler._running
         until(lambda: job.cancelled)
         go.set()
         until(lambda: server.counts() == (0, 0))
@@ -366,8 +366,8 @@ def test_a_long_prompt_is_left_in_the_middle(speaker):
     assert not layers
 
 
-def test_the_end_of_the_server_ends_its_streams(speaker):
-    with running(speaker, slots=1, longest_answer=ENDLESS) as server, ThreadPoolExecutor(1) as pool:
+def test_the_end_of_the_server_ends_its_streams(loaded):
+    with running(loaded, slots=1, longest_answer=ENDLESS) as server, ThreadPoolExecutor(1) as pool:
         with endless_stream(server) as lines:
             waiting = pool.submit(server.post, max_tokens=5)
             until(lambda: server.counts() == (1, 1))
@@ -390,8 +390,8 @@ class Broken:
         raise RuntimeError("the inner secret")
 
 
-def test_a_failure_is_logged_and_not_told(speaker, capsys, monkeypatch):
-    with running(Speaker(speaker.runner, Broken(speaker.tokenizer), [])) as server:
+def test_a_failure_is_logged_and_not_told(loaded, capsys, monkeypatch):
+    with running(LoadedModel(loaded.engine, Broken(loaded.tokenizer), [])) as server:
         with pytest.raises(openai.InternalServerError) as caught:
             server.client.chat.completions.create(model="toy", messages=QUESTION)
         assert caught.value.body["code"] == "internal_error"
@@ -416,8 +416,8 @@ def test_models_and_health(server):
     assert health == {"status": "ok", "model": "toy", "slots": 2, "running": 0, "waiting": 0}
 
 
-def test_an_api_key(speaker):
-    with running(speaker, key="wrong", api_key="right") as server:
+def test_an_api_key(loaded):
+    with running(loaded, key="wrong", api_key="right") as server:
         with pytest.raises(openai.AuthenticationError, match="API key"):
             server.client.models.list()
         assert server.post().status_code == 401
@@ -510,7 +510,7 @@ def test_what_cannot_be_done_is_refused_by_name(server, path, body, param, reaso
     assert error["type"] == "invalid_request_error"
     assert reason in error["message"]
     assert param.split("[")[0].split(".")[0] in error["message"]
-    assert server.engine.running == server.engine.waiting == 0
+    assert server.scheduler.running == server.scheduler.waiting == 0
 
 
 def test_what_means_nothing_is_taken(server):

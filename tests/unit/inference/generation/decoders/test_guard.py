@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.utils import parametrize, prune
 
-from inference.generation.decoders.cpu_onednn import PackedMistral, can_pack
-from inference.generation.decoders.cuda_graph import can_record
+from inference.generation.decoders.cpu_onednn import OneDnnDecoder, supports_onednn
+from inference.generation.decoders.cuda_graph import supports_cuda_graph
 from inference.generation.decoders.guard import departure
-from inference.generation.engine import Runner
+from inference.generation.engine import Engine
 from model.adapters import add_lora
 from model.lora.layer import LoraConfig, LoraLinear
 from model.transformer import MLP, Attention
@@ -172,23 +172,23 @@ CHANGES = [
 @pytest.fixture
 def decoder():
     """The CPU decoder that bypasses the network's modules."""
-    if not can_pack(toy_model(toy_config())):
+    if not supports_onednn(toy_model(toy_config())):
         pytest.skip("needs a PyTorch with MKL and oneDNN")
-    return PackedMistral
+    return OneDnnDecoder
 
 
-def decoded(runner, cache, ids):
+def decoded(engine, cache, ids):
     """Logits after each of some ids, one at a time."""
-    return torch.stack([runner.decode(ids[:, n], cache) for n in range(ids.shape[1])], 1)
+    return torch.stack([engine.decode(ids[:, n], cache) for n in range(ids.shape[1])], 1)
 
 
 @torch.no_grad()
-def check_equal(model, runner, steps=4):
+def check_equal(model, engine, steps=4):
     tokens = random_tokens(model.config, 2, 6 + steps, seed=5)
-    cache = runner.new_cache(2, 0)
-    runner.prefill(tokens[:, :6].tolist(), cache)
+    cache = engine.new_cache(2, 0)
+    engine.prefill(tokens[:, :6].tolist(), cache)
     expected = model(tokens)[:, 6:]
-    found = decoded(runner, cache, tokens[:, 6:])
+    found = decoded(engine, cache, tokens[:, 6:])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     return expected
 
@@ -208,16 +208,16 @@ def test_a_changed_network_is_decoded_as_it_is(decoder, change):
     tokens = random_tokens(model.config, 2, 10, seed=5)
     with torch.no_grad():
         stock = model(tokens)
-    runner = Runner(model)
-    assert isinstance(runner.packed, decoder)
-    check_equal(model, runner)
+    engine = Engine(model)
+    assert isinstance(engine.decoder, decoder)
+    check_equal(model, engine)
     change(model)
     with torch.no_grad():
         assert (model(tokens) - stock).abs().max() > 1e-2  # or the test would show nothing
     assert departure(model)
-    for used in (runner, Runner(model)):  # made before, and after
+    for used in (engine, Engine(model)):  # made before, and after
         check_equal(model, used)
-        assert used.packed is None
+        assert used.decoder is None
         cache = used.new_cache(1, 0)
         ids = [int(used.prefill([[3, 1, 4]], cache)[0].argmax())]
         while len(ids) < 7:
@@ -231,32 +231,32 @@ def test_what_is_changed_between_two_steps_counts_from_the_next(decoder, change)
     model = toy_model(toy_config(sliding_window=None))
     twin = copy.deepcopy(model)
     tokens = random_tokens(model.config, 2, 10, seed=5)
-    runners = Runner(model), Runner(twin, pack=False)
-    caches = [runner.new_cache(2, 0) for runner in runners]
-    for runner, cache in zip(runners, caches, strict=True):
-        runner.prefill(tokens[:, :6].tolist(), cache)
-    assert isinstance(runners[0].packed, decoder)
+    engines = Engine(model), Engine(twin, decoder="plain")
+    caches = [engine.new_cache(2, 0) for engine in engines]
+    for engine, cache in zip(engines, caches, strict=True):
+        engine.prefill(tokens[:, :6].tolist(), cache)
+    assert isinstance(engines[0].decoder, decoder)
     for changed in (model, twin):
         if change not in (largest_embedding, add_bias):  # seen with the next prompts
             change(changed)
     one, other = (
-        decoded(runner, cache, tokens[:, 6:]) for runner, cache in zip(runners, caches, strict=True)
+        decoded(engine, cache, tokens[:, 6:]) for engine, cache in zip(engines, caches, strict=True)
     )
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_packing_that_was_asked_for_says_what_is_in_its_way(decoder, change):
+def test_a_requested_decoder_names_the_change_that_excludes_it(decoder, change):
     model = toy_model(toy_config())
-    runner = Runner(model, pack=True)
+    engine = Engine(model, decoder="cpu_onednn")
     change(model)
     reason = departure(model)
     assert reason is not None
-    with pytest.raises(ValueError, match="pack=true: ") as error:
-        Runner(model, pack=True)
+    with pytest.raises(ValueError, match="decoder=cpu_onednn: ") as error:
+        Engine(model, decoder="cpu_onednn")
     assert reason in str(error.value)
-    with pytest.raises(ValueError, match="pack=true: "):
-        runner.prefill([[1, 2]], runner.new_cache(1, 0))
+    with pytest.raises(ValueError, match="decoder=cpu_onednn: "):
+        engine.prefill([[1, 2]], engine.new_cache(1, 0))
 
 
 @pytest.mark.parametrize(
@@ -277,66 +277,66 @@ def test_the_reason_names_the_module_and_the_difference(change, words):
     assert departure(model) is None
     change(model)
     with pytest.raises(ValueError, match=words):
-        Runner(model, pack=True)
+        Engine(model, decoder="cpu_onednn")
 
 
 @pytest.mark.parametrize("register", [register_module_forward_hook, "before"])
 def test_hooks_of_all_modules_count(decoder, register):
     model = toy_model(toy_config())
-    runner = Runner(model)
+    engine = Engine(model)
     seen = []
     if register == "before":
         handle = register_module_forward_pre_hook(lambda module, _: seen.append(module))
     else:
         handle = register(lambda module, _, output: seen.append(module))
     try:
-        check_equal(model, runner)
-        assert runner.packed is None
+        check_equal(model, engine)
+        assert engine.decoder is None
         with pytest.raises(ValueError, match="global forward hook"):
-            Runner(model, pack=True)
+            Engine(model, decoder="cpu_onednn")
         seen.clear()
-        cache = runner.new_cache(1, 0)
-        runner.prefill([[1, 2]], cache)
-        runner.decode(torch.tensor([3]), cache)
+        cache = engine.new_cache(1, 0)
+        engine.prefill([[1, 2]], cache)
+        engine.decode(torch.tensor([3]), cache)
         assert seen.count(model.lm_head) == 2
     finally:
         handle.remove()
-    check_equal(model, runner)
-    assert isinstance(runner.packed, decoder)
+    check_equal(model, engine)
+    assert isinstance(engine.decoder, decoder)
 
 
 def test_a_forward_replaced_in_the_class_counts(decoder, monkeypatch):
     model = toy_model(toy_config())
-    runner = Runner(model)
-    before = check_equal(model, runner)
+    engine = Engine(model)
+    before = check_equal(model, engine)
     monkeypatch.setattr(MLP, "forward", Geglu.forward)
-    after = check_equal(model, runner)
+    after = check_equal(model, engine)
     assert (after - before).abs().max() > 1e-2
-    assert runner.packed is None
+    assert engine.decoder is None
     assert "MLP with another forward" in str(departure(model))
 
 
 def test_without_its_hook_a_network_is_decoded_fast_again(decoder):
     model = toy_model(toy_config())
-    runner = Runner(model)
+    engine = Engine(model)
     handle = model.lm_head.register_forward_hook(half)
-    check_equal(model, runner)
-    assert runner.packed is None
+    check_equal(model, engine)
+    assert engine.decoder is None
     handle.remove()
-    check_equal(model, runner)
-    assert isinstance(runner.packed, decoder)
+    check_equal(model, engine)
+    assert isinstance(engine.decoder, decoder)
 
 
 def test_other_weights_in_place_of_the_old_ones_are_seen_with_the_next_prompts(decoder):
     model = toy_model(toy_config())
-    runner = Runner(model)
-    check_equal(model, runner)
+    engine = Engine(model)
+    check_equal(model, engine)
     other = toy_model(toy_config(), seed=1)
     for block, theirs in zip(model.model.layers, other.model.layers, strict=True):
         block.mlp.up_proj.weight = theirs.mlp.up_proj.weight
     model.model.norm = other.model.norm
-    check_equal(model, runner)
-    assert isinstance(runner.packed, decoder)
+    check_equal(model, engine)
+    assert isinstance(engine.decoder, decoder)
 
 
 def adapted():
@@ -348,14 +348,14 @@ def adapted():
 
 def test_an_adapter_is_part_of_the_stock_network(decoder):
     model = adapted()
-    runner = Runner(model)
-    assert isinstance(runner.packed, decoder)
-    first = check_equal(model, runner)
+    engine = Engine(model)
+    assert isinstance(engine.decoder, decoder)
+    first = check_equal(model, engine)
     for module in model.modules():
         if isinstance(module, LoraLinear):
             module.scale = 0.0  # as who switches it off
-    second = check_equal(model, runner)
-    assert isinstance(runner.packed, decoder)
+    second = check_equal(model, engine)
+    assert isinstance(engine.decoder, decoder)
     assert (first - second).abs().max() > 1e-2
 
 
@@ -382,12 +382,12 @@ def bias_in_adapter(model):
 @pytest.mark.parametrize("change", [subclass_adapter, hook_adapter, widen_adapter])
 def test_a_changed_adapter_is_decoded_as_it_is(decoder, change):
     model = adapted()
-    runner = Runner(model)
+    engine = Engine(model)
     change(model)
-    check_equal(model, runner)
-    assert runner.packed is None
-    with pytest.raises(ValueError, match=r"pack=true: model\.layers\.0"):
-        Runner(model, pack=True)
+    check_equal(model, engine)
+    assert engine.decoder is None
+    with pytest.raises(ValueError, match=r"decoder=cpu_onednn: model\.layers\.0"):
+        Engine(model, decoder="cpu_onednn")
 
 
 def test_a_bias_in_an_adapter_and_dropout_are_no_stock_network():
@@ -404,9 +404,9 @@ def test_no_step_is_recorded_of_a_changed_network(monkeypatch, change):
     """Where a CUDA device and triton are had, which are stood for here."""
     monkeypatch.setattr("inference.generation.decoders.cuda_graph.use_triton", lambda x: True)
     model = toy_model(toy_config(hidden_size=64, head_dim=16))
-    assert can_record(model)
+    assert supports_cuda_graph(model)
     change(model)
-    assert not can_record(model)
+    assert not supports_cuda_graph(model)
 
 
 def test_stock_networks_of_every_shape_are_stock():

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from inference.generation.decoders import cuda_graph as recorded
-from inference.generation.decoders.cuda_graph import DecodeStep, RecordedMistral
-from inference.generation.engine import Runner
+from inference.generation.decoders.cuda_graph import CudaGraphDecoder, DecodeStep
+from inference.generation.engine import Engine
 from model.documents import Documents
-from tests.unit.inference.generation.decoders.test_recorded import drawn_network
+from tests.unit.inference.generation.decoders.test_cuda_graph import drawn_network
 
 pytestmark = pytest.mark.skipif(
     find_spec("triton") is None, reason="needs triton: pip install 'triton>=3.6'"
@@ -64,13 +64,13 @@ def test_a_network_of_kernels_is_the_network(interpreter):
 
 def check_step(window, lora, prompts):
     network = drawn_network(window=window, lora=lora).requires_grad_(False)
-    runner = Runner(network, pack=False)
-    caches = [runner.new_cache(len(prompts), 60) for _ in range(2)]
-    ids, _ = (runner.prefill(prompts, cache).argmax(-1) for cache in caches)
+    engine = Engine(network, decoder="plain")
+    caches = [engine.new_cache(len(prompts), 60) for _ in range(2)]
+    ids, _ = (engine.prefill(prompts, cache).argmax(-1) for cache in caches)
     layers = [recorded._Layer(block) for block in network.model.layers]
     step = DecodeStep(network, layers, caches[1].storage)
     for _ in range(4):  # a window of 24 is passed by the second prompt, and was by the third
-        expected = runner.decode(ids, caches[0])
+        expected = engine.decode(ids, caches[0])
         step.tokens.copy_(ids)
         torch.testing.assert_close(step.run(), expected, rtol=1e-4, atol=1e-4)
         ids = expected.argmax(-1)
@@ -137,28 +137,28 @@ def check_recording():
         graph=capturing,
     )
     network = drawn_network(window=40).requires_grad_(False)
-    plain, ours = Runner(network, pack=False), Runner(network, pack=False)
+    plain, ours = Engine(network, decoder="plain"), Engine(network, decoder="plain")
     before = {name: p.clone() for name, p in network.named_parameters()}
-    Graph.recorder = ours.packed = RecordedMistral(network)
+    Graph.recorder = ours.decoder = CudaGraphDecoder(network)
     torch_ = SimpleNamespace(**{name: getattr(torch, name) for name in ("tensor", "cat")})
     torch_.zeros_like, torch_.addmm, torch_.cuda = torch.zeros_like, torch.addmm, cuda
     records = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recorded, "torch", torch_)
-        record = RecordedMistral._record
+        record = CudaGraphDecoder._record
         noted = lambda self, storage: records.append(len(storage.lengths)) or record(self, storage)  # noqa: E731
-        patch.setattr(RecordedMistral, "_record", noted)
+        patch.setattr(CudaGraphDecoder, "_record", noted)
 
         def read(prompts, caches):
             plain.prefill(prompts, caches[1])
             return plain.prefill(prompts, caches[0]).argmax(-1)
 
-        caches = [runner.new_cache(3, 30) for runner in (plain, ours)]
+        caches = [engine.new_cache(3, 30) for engine in (plain, ours)]
         ids = read(PROMPTS, caches)
 
-        def decode(ids, runner=ours):
+        def decode(ids, engine=ours):
             expected = plain.decode(ids, caches[0])
-            found = runner.decode(ids, caches[1])
+            found = engine.decode(ids, caches[1])
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
             assert caches[0].lengths == caches[1].lengths
             return expected.argmax(-1)
@@ -174,7 +174,7 @@ def check_recording():
         assert records == [3, 3, 2]
         keys = weakref.ref(caches[1].storage.keys[0])
         del cache
-        caches[:] = [runner.new_cache(1, 9) for runner in (plain, ours)]
+        caches[:] = [engine.new_cache(1, 9) for engine in (plain, ours)]
         assert keys() is None  # no recording keeps memory that nobody goes on with
         ids = read([[4, 2]], caches)
         decode(decode(ids))

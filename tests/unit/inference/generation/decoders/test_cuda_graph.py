@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from inference.generation.decoders import cuda_graph as recorded
-from inference.generation.decoders.cuda_graph import can_record
+from inference.generation.decoders.cuda_graph import supports_cuda_graph
 from model import transformer
 from model.adapters import add_lora
 from model.lora.layer import LoraConfig
@@ -37,7 +37,7 @@ def drawn_network(*, window=None, lora=False):
 def test_weights_are_joined_once_and_stay_the_networks(tmp_path):
     network = drawn_network()
     before = {name: p.clone() for name, p in network.named_parameters()}
-    with torch.inference_mode():  # as `Runner.decode` is
+    with torch.inference_mode():  # as `Engine.decode` is
         first, second = ([recorded._Layer(x) for x in network.model.layers] for _ in range(2))
     for one, other in zip(first, second, strict=True):
         for joined, again in ((one.qkv, other.qkv), (one.gate_up, other.gate_up)):
@@ -58,5 +58,5 @@ def test_weights_are_joined_once_and_stay_the_networks(tmp_path):
 
 def test_what_cannot_be_recorded():
     network = drawn_network()
-    assert not can_record(network)  # no CUDA device
+    assert not supports_cuda_graph(network)  # no CUDA device
     assert transformer.Block in {type(layer) for layer in network.model.layers}

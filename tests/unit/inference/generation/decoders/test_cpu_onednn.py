@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from inference.generation.decoders.cpu_onednn import PackedMistral, can_pack
-from inference.generation.engine import Runner
+from inference.generation.decoders.cpu_onednn import OneDnnDecoder, supports_onednn
+from inference.generation.engine import Engine
 from model.adapters import add_lora
 from model.lora.layer import LoraConfig
 from tests.helpers.toy import random_tokens, randomize, toy_config, toy_model
@@ -23,14 +23,14 @@ def compare(model, lengths, steps=5, threads=2, packed=True):
     Args:
         packed: decode with the packed step; else with the network.
     """
-    ours = Runner(model, pack=False)
-    ours.packed = PackedMistral(model) if packed else None
-    exact = Runner(toy_model(model.config).double(), pack=False)
+    ours = Engine(model, decoder="plain")
+    ours.decoder = OneDnnDecoder(model) if packed else None
+    exact = Engine(toy_model(model.config).double(), decoder="plain")
     exact.model.load_state_dict({k: v.double() for k, v in model.state_dict().items()})
     prompts = [random_tokens(model.config, 1, n, seed=n)[0].tolist() for n in lengths]
-    caches = [runner.new_cache(len(lengths), 0) for runner in (ours, exact)]
-    for runner, cache in zip((ours, exact), caches, strict=True):
-        runner.prefill(prompts, cache)
+    caches = [engine.new_cache(len(lengths), 0) for engine in (ours, exact)]
+    for engine, cache in zip((ours, exact), caches, strict=True):
+        engine.prefill(prompts, cache)
     worst, before = 0.0, torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -81,15 +81,15 @@ def test_an_adapter_is_merged():
     add_lora(model, LoraConfig(rank=3, alpha=5.0))
     randomize(model, 0.3)
     tokens = random_tokens(model.config, 2, 9)
-    runner = Runner(model)
-    assert isinstance(runner.packed, PackedMistral)
-    cache = runner.new_cache(2, 0)
-    runner.prefill(tokens[:, :8].tolist(), cache)
+    engine = Engine(model)
+    assert isinstance(engine.decoder, OneDnnDecoder)
+    cache = engine.new_cache(2, 0)
+    engine.prefill(tokens[:, :8].tolist(), cache)
     with torch.no_grad():
         torch.testing.assert_close(
-            runner.decode(tokens[:, 8], cache), model(tokens)[:, -1], rtol=0, atol=1e-4
+            engine.decode(tokens[:, 8], cache), model(tokens)[:, -1], rtol=0, atol=1e-4
         )
-    assert not can_pack(model.bfloat16())  # rounding would lose a small merged update
+    assert not supports_onednn(model.bfloat16())  # rounding would lose a small merged update
 
 
 @needs_libraries
@@ -103,13 +103,13 @@ def test_large_numbers_stay_finite():
 @needs_libraries
 def test_threads_with_separate_caches_do_not_interfere():
     """As the server's slots decode: one step, several sequences of unequal length at once."""
-    runner = Runner(toy_model(toy_config(sliding_window=None)))
-    assert isinstance(runner.packed, PackedMistral)
+    engine = Engine(toy_model(toy_config(sliding_window=None)))
+    assert isinstance(engine.decoder, OneDnnDecoder)
 
     def decoded(length):
-        cache = runner.new_cache(1, 0)
-        runner.prefill([random_tokens(runner.model.config, 1, length)[0].tolist()], cache)
-        return torch.cat([runner.decode(torch.tensor([n]), cache) for n in range(40)])
+        cache = engine.new_cache(1, 0)
+        engine.prefill([random_tokens(engine.model.config, 1, length)[0].tolist()], cache)
+        return torch.cat([engine.decode(torch.tensor([n]), cache) for n in range(40)])
 
     lengths = [3, 300, 40, 7]
     alone = [decoded(length) for length in lengths]
@@ -118,14 +118,14 @@ def test_threads_with_separate_caches_do_not_interfere():
     assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
 
 
-@pytest.mark.parametrize("pack", [None, False])
+@pytest.mark.parametrize("decoder", ["auto", "plain"])
 @pytest.mark.parametrize("id", [-1, 64])
-def test_an_id_beyond_the_vocabulary_is_refused(id, pack):
-    runner = Runner(toy_model(toy_config(vocab_size=64)), pack=pack)
-    cache = runner.new_cache(1, 0)
-    runner.prefill([[1, 2]], cache)
+def test_an_id_beyond_the_vocabulary_is_refused(id, decoder):
+    engine = Engine(toy_model(toy_config(vocab_size=64)), decoder=decoder)
+    cache = engine.new_cache(1, 0)
+    engine.prefill([[1, 2]], cache)
     with pytest.raises(IndexError, match="out of range"):
-        runner.decode(torch.tensor([id]), cache)
+        engine.decode(torch.tensor([id]), cache)
     assert cache.lengths == [2]
 
 
@@ -141,9 +141,9 @@ def test_under_another_default_dtype():
 
 def compare_one(model):
     """Largest difference of one step from the network."""
-    runner, tokens = Runner(model), random_tokens(model.config, 1, 6)
-    assert isinstance(runner.packed, PackedMistral)
-    cache = runner.new_cache(1, 0)
-    runner.prefill(tokens[:, :5].tolist(), cache)
+    engine, tokens = Engine(model), random_tokens(model.config, 1, 6)
+    assert isinstance(engine.decoder, OneDnnDecoder)
+    cache = engine.new_cache(1, 0)
+    engine.prefill(tokens[:, :5].tolist(), cache)
     with torch.no_grad():
-        return float((runner.decode(tokens[:, 5], cache) - model(tokens)[:, -1]).abs().max())
+        return float((engine.decode(tokens[:, 5], cache) - model(tokens)[:, -1]).abs().max())
