@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 
 import pytest
@@ -164,13 +165,14 @@ def test_a_folder_of_texts_is_answered_with_its_files(tmp_path):
         find_inputs([str(tmp_path / "empty")], "text")
 
 
-def test_a_complete_sample_is_opened_without_writing(sample):
-    (sample / ".lock").unlink()
-    before = {path: path.stat().st_mtime_ns for path in sample.rglob("*")}
-    build_sample(sample, scale=SAMPLE_SCALE)
-    assert {path: path.stat().st_mtime_ns for path in sample.rglob("*")} == before
+def test_a_complete_sample_is_opened_without_writing(sample, tmp_path):
+    root = shutil.copytree(sample, tmp_path / "sample")
+    (root / ".lock").unlink()
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    build_sample(root, scale=SAMPLE_SCALE)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
     with pytest.raises(ValueError, match=r"sample\.json describes another sample"):
-        build_sample(sample, scale=2 * SAMPLE_SCALE)
+        build_sample(root, scale=2 * SAMPLE_SCALE)
 
 
 def test_a_sample_that_cannot_be_written_names_the_field(tmp_path):
