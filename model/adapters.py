@@ -27,15 +27,17 @@ _PLAIN_NAME = re.compile(r"[\w.]+")
 
 
 def settle(asked: LoraOptions, adapter: LoraConfig | None, model: Mistral) -> LoraConfig:
-    """The settings of a new adapter, or of one whose training continues: then the adapter decides,
-    and what is asked for may not contradict. Dropout and lr_ratio are those asked for.
+    """Settings of a new adapter, or of one whose training continues.
+
+    A continued adapter decides, and the requested settings must not contradict it, except for
+    dropout and lr_ratio.
 
     Args:
         adapter: settings of the adapter that is continued.
         model: before `add_lora`.
 
     Raises:
-        ValueError: no adapter whose rank could be taken, or another one than is asked for.
+        ValueError: rank or alpha is null without an adapter, or the settings contradict it.
     """
     if adapter is None:
         if asked.rank is None or asked.alpha is None:
@@ -140,7 +142,9 @@ def _matches(target: str, name: str) -> bool:
     try:
         return re.fullmatch(target, name) is not None
     except re.error as error:
-        raise ValueError(f"lora.targets: {target!r} is no regular expression: {error}") from None
+        raise ValueError(
+            f"lora.targets: {target!r} is not a valid regular expression: {error}"
+        ) from None
 
 
 def adapter_names(model: Mistral) -> set[str] | None:

@@ -1,6 +1,6 @@
 """Causal attention over packed documents with a sliding window.
 
-One definition for all backends: query i sees key j if and only if both lie in the same document,
+One definition for all backends: query i sees key j if and only if both are in the same document,
 j <= i, and i - j < window (so a window of W means W keys, the query's own included; None means no
 bound). The default scale is 1 / sqrt(head width).
 

@@ -151,11 +151,11 @@ def _stacked(x: Tensor, group: int) -> Tensor:
 
 
 class _Biases:
-    """What is added to the scaled scores of a block: 0 where a key is seen, else -inf.
+    """Biases of the scaled scores of a block: 0 if the query sees the key, else -inf.
 
-    A band shares with the one before, if their blocks are of the same shape, what the window hides,
-    and all of it where it lies in one document, as most do in long ones. Only the latest are kept:
-    until the window is full every block has a shape of its own.
+    Bands with blocks of one shape share the biases of the window, and inside one document, as most
+    bands of long documents are, all biases. Only the latest biases are kept: until the window is
+    full, every block has a different shape.
     """
 
     def __init__(self, segments: Tensor, window: int, group: int, dtype: torch.dtype) -> None:
@@ -175,7 +175,7 @@ class _Biases:
         t, keys = band.shape
         last = band.keys.stop + (band.blocks - 1) * t
         reach = self.segments[:, band.keys.start : last]
-        # Only a CPU can look before it goes on.
+        # Only on a CPU is reading a value free of a wait for the device.
         if reach.device.type == "cpu" and bool((reach == reach[:, :1]).all()):
             return self.of_one_document
         own = self.segments[:, band.queries.start : last].unflatten(1, (band.blocks, t))
@@ -224,6 +224,6 @@ def visible_keys(segments: Tensor, queries: slice, keys: slice, window: int | No
 
 
 def _in_window(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
-    """Which keys each query would see in an endless document, by their positions: (t, keys)."""
+    """(t, keys) True for each key that a query sees in one long document, from their positions."""
     i, j = queries[:, None], keys[None]
     return i >= j if window is None else (i >= j) & (i - j < window)

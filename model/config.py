@@ -46,7 +46,7 @@ class ModelConfig:
     sliding_window: int | None = None
     """Keys that a query sees, itself included; null means all earlier ones."""
     max_position_embeddings: int = 32768
-    """Where generation stops without a sliding window; the network has no table of positions."""
+    """Largest length of generation without a sliding window; the network has no position table."""
     rope_theta: float = 10000.0
     rms_norm_eps: float = 1e-5
     initializer_range: float = 0.02
@@ -56,8 +56,8 @@ class ModelConfig:
     """The last rows of the vocabulary that stand for no token: they get no probability in the
     loss, can never be sampled, and are exported as `suppress_tokens`."""
     num_base_ids: int | None = None
-    """Where the vocabulary was grown: ids below are those of the tokenizer that it was grown from,
-    ids from here on are new. null: it was not grown."""
+    """First new id of a grown vocabulary; lower ids are those of the tokenizer before growth. null:
+    the vocabulary was not grown."""
 
     def __post_init__(self) -> None:
         _check_kinds(vars(self))
@@ -100,13 +100,13 @@ class ModelConfig:
             )
         if not 0 <= self.num_padded_ids < self.vocab_size:
             raise ValueError(
-                f"model.num_padded_ids={self.num_padded_ids}: must lie in "
+                f"model.num_padded_ids={self.num_padded_ids}: must be in "
                 f"[0, vocab_size={self.vocab_size})"
             )
         if self.num_base_ids is not None and not 0 < self.num_base_ids <= self.num_tokens:
             raise ValueError(
-                f"model.num_base_ids={self.num_base_ids}: must lie in [1, {self.num_tokens}], the "
-                "ids that stand for a token; null if the vocabulary was not grown"
+                f"model.num_base_ids={self.num_base_ids}: must be in [1, {self.num_tokens}], the "
+                "number of tokens; set null if the vocabulary was not grown"
             )
 
     @property
@@ -308,7 +308,7 @@ def _is_text(value: object) -> bool:
 def to_hf(
     config: ModelConfig, *, kept: Mapping[str, Any] | None = None, **extra: Any
 ) -> dict[str, Any]:
-    """The contents of a config.json that transformers 4 and 5 read alike.
+    """Contents of a config.json with the same meaning in transformers 4 and 5.
 
     Args:
         kept: keys of the folder that the weights come from, which say nothing of the network.

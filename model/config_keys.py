@@ -1,4 +1,4 @@
-"""Keys of a config.json that are no fields of `ModelConfig`: harmless, neutral, or refused by name.
+"""Keys of a config.json that `ModelConfig` lacks: harmless, neutral, or refused by name.
 
 A list of forbidden names would lose against next year's architecture, so the lists below name what
 passes. Of a key on no list, null passes, and so does text whose name does not speak of a part of
@@ -107,7 +107,7 @@ _NETWORK_WORDS = (
 
 
 def check_other_keys(others: Mapping[str, Any]) -> None:
-    """Check the keys of a config.json that are no fields of `ModelConfig`.
+    """Check the keys of a config.json that `ModelConfig` lacks.
 
     Raises:
         ValueError: a key changes the network, or is not known, or its value is of the wrong kind.
@@ -120,7 +120,7 @@ def check_other_keys(others: Mapping[str, Any]) -> None:
                 raise ValueError(f"config.json: {name}={shown(value)} is not supported{only}")
         elif name == "attention_dropout":
             if value is not None and not (is_number(value) and 0 <= value < 1):
-                raise ValueError(f"config.json: {name}={shown(value)}: must lie in [0, 1)")
+                raise ValueError(f"config.json: {name}={shown(value)}: must be in [0, 1)")
         elif name in HARMLESS or name in _READ or value is None:
             continue
         elif not isinstance(value, str) or any(word in name.lower() for word in _NETWORK_WORDS):

@@ -1,7 +1,7 @@
-"""Where documents begin and end in a batch of packed rows.
+"""Borders of documents in a batch of packed rows.
 
-Built once per batch on the host and shared by all layers, so that every attention backend is told
-the same thing in the form it needs: segment ids for masks, cumulative lengths for varlen kernels.
+They are computed once per batch on the host and shared by all layers, in the form that each
+attention backend needs: segment ids for masks, cumulative lengths for varlen kernels.
 """
 
 from dataclasses import dataclass, replace
@@ -15,8 +15,8 @@ from torch.nn.attention.flex_attention import BlockMask
 def copy_to(device: torch.device, x: Tensor) -> Tensor:
     """A tensor on a device, for whose copy the host does not wait.
 
-    From memory that could be paged out CUDA copies by way of its own, and may first wait until all
-    that the device was given before is done ("API synchronization behavior" in NVIDIA's manual).
+    Copies from pageable memory are staged and may synchronise with earlier work of the device
+    ("API synchronization behavior" in NVIDIA's manual), so the memory is pinned first.
     """
     if x.device.type == "cpu" and device.type == "cuda":
         x = x.contiguous().pin_memory()  # an expanded tensor cannot be pinned as it is
@@ -48,7 +48,7 @@ class Documents:
         """Find the documents: maximal runs of one segment number within a row.
 
         A number must not come back after another in the same row: backends that compare numbers
-        would join what backends that compare borders keep apart.
+        would join documents that backends that compare borders separate.
         """
         rows, length = segments.shape
         starts = torch.ones_like(segments, dtype=torch.bool)

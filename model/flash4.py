@@ -22,8 +22,7 @@ MEASURED_WIDTHS = (64, 128)
 
 @cache
 def runs_flash4(device: torch.device) -> bool:
-    """Whether the package is installed and the device is one that it has kernels for; asked once,
-    at start-up."""
+    """True if the package is installed and has kernels for the device; called once, at start-up."""
     try:
         installed = find_spec("flash_attn.cute") is not None
     except ModuleNotFoundError:  # no flash_attn at all
@@ -34,7 +33,7 @@ def runs_flash4(device: torch.device) -> bool:
 
 
 def prefers_flash4(device: torch.device, head_dim: int) -> bool:
-    """Whether `auto` means it."""
+    """True if the backend `auto` selects flash-attn-4."""
     if not runs_flash4(device) or not MEASURED_WIDTHS[0] <= head_dim <= MEASURED_WIDTHS[1]:
         return False
     return torch.cuda.get_device_capability(device)[0] == HOPPER
@@ -129,7 +128,7 @@ _flash4.register_autograd(_backward, setup_context=_keep)
 def _package():  # noqa: ANN202
     # It compiles for each kind of call once; from then on other processes find that on the disk.
     os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
-    # Its own, of every call that is compiled; what it says is not a user's to mend.
+    # The package warns at every call that it compiles; a user cannot change the cause.
     warnings.filterwarnings("ignore", "Argument aux_data")
     from flash_attn.cute import interface  # pyright: ignore[reportMissingImports]
 

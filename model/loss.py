@@ -113,7 +113,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 def _scaled(gradient: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
     """A gradient times a factor in fp32, which in bfloat16 could be off by 0.4 % for every element.
 
-    A few rows at a time: a product of two dtypes is made in a tensor of its own first.
+    A few rows at a time: torch first writes a product of two dtypes to a separate tensor.
     """
     out = gradient.new_empty(gradient.shape, dtype=dtype)
     for part, scaled in zip(gradient.split(HEAD_ROWS), out.split(HEAD_ROWS), strict=True):

@@ -12,8 +12,8 @@ TILE = 1 << 17
 
 
 def worth_tiling(x: Tensor) -> bool:
-    """Whether an operation in pieces, with its backward pass by hand, is to be taken: on an eager
-    CPU, unless it generates token by token.
+    """Decide if an operation runs in pieces with a manual backward pass: on an eager CPU, unless it
+    generates token by token.
 
     Compilers fuse torch's own, and on a GPU nothing of it has been measured.
     """
@@ -28,7 +28,7 @@ def tile_rows(width: int) -> int:
 
 
 def tiles(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The tensors, alike in all but the last dim, in the same pieces of their rows: (N, D) each.
+    """Pieces (N, D) of the same rows of tensors that differ in the last dim at most.
 
     What is written to a piece is written to its tensor, which therefore has to be contiguous; the
     others are copied where they are not.

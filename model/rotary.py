@@ -14,7 +14,7 @@ class Rotary(NamedTuple):
 
     Attributes:
         cos: of the angle of pair i at i and at i + E / 2.
-        sin: likewise, but negative at i: what the pair's other half is multiplied by.
+        sin: the same for the sine, but negative at i: what the pair's other half is multiplied by.
     """
 
     cos: Float[Tensor, "B T 1 E"]

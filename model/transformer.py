@@ -116,7 +116,7 @@ class Mistral(nn.Module):
         self.tie_weights()
 
     def tie_weights(self) -> None:
-        """Use the embedding as the head, if the config says so; call again after `to_empty`."""
+        """Use the embedding as the head if `tie_word_embeddings`; call again after `to_empty`."""
         if self.config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
 

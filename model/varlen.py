@@ -1,7 +1,7 @@
 """The varlen kernel that comes with PyTorch.
 
-A module of its own because `torch.nn.attention.varlen` imports torch's compiler and DTensor, more
-than a second that only the `flash` backend without flash-attn needs to pay.
+A separate module, because `torch.nn.attention.varlen` imports torch's compiler and DTensor, which
+takes more than a second and only the `flash` backend without flash-attn needs.
 """
 
 import inspect

@@ -1,7 +1,7 @@
 """Sources of weights, initial weights, and the copying of their rows into a network.
 
 A `WeightSource` returns any rows of any tensor by name, so that a process (one of one, or one of
-many that each keep a part) reads only the rows that it keeps. This file knows no ranks.
+many that each keep a part) reads only the rows that it keeps. This file does not depend on ranks.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ READERS = 4
 
 @runtime_checkable
 class WeightSource(Protocol):
-    """Where weights come from."""
+    """A source of weights."""
 
     def read(self, name: str, rows: slice) -> Tensor:
         """Rows of one tensor, on the CPU, in the dtype they are stored in; called from threads."""
@@ -56,7 +56,7 @@ class InitialWeights:
         self._shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
 
     def read(self, name: str, rows: slice) -> Tensor:
-        """Rows of one tensor in fp32; the whole tensor is drawn, whatever part is asked for."""
+        """Rows of one tensor in fp32; the whole tensor is drawn for every part."""
         shape = self._shapes[name]
         if len(shape) == 1:
             return torch.ones(shape)[rows]

@@ -2,7 +2,7 @@
 
 PEFT's tensor names are ours behind a prefix. An adapter that the network can hold unmerged (LoRA of
 one rank and scale on linears of the layers; embedding and head whole) is read and written; every
-other one can only be merged (`pretrained.merged`). The digest of the base lies in the safetensors
+other one can only be merged (`pretrained.merged`). The digest of the base is in the safetensors
 metadata, which other readers ignore, so that an adapter is not put on another base unnoticed.
 """
 
@@ -45,11 +45,11 @@ class AdapterFolder:
     """An adapter opened for reading; tensors stay on disk until they are read.
 
     Attributes:
-        settings: what adapter_config.json says.
-        base: where the folder says its base model is; None if it does not.
+        settings: the settings in adapter_config.json.
+        base: path of the base model in adapter_config.json; None if it has none.
         base_digest: `PretrainedFolder.digest` of the base that it was trained on, where known.
-        updates: what becomes of a tensor of the base, by the tensor's name.
-        stored_base: tensors of the base that lie in the adapter: the name there of each.
+        updates: tensor name in the base -> update of that tensor.
+        stored_base: tensor name in the base -> name in the adapter, for whole tensors.
         shapes: the shape of every tensor of the adapter that counts, by the name it has in the
             network.
 
@@ -92,9 +92,9 @@ class AdapterFolder:
         embedding = factors == ["lora_embedding_A", "lora_embedding_B"]
         if not embedding and factors != ["lora_A.weight", "lora_B.weight"]:
             raise ValueError(
-                f"{self.folder / WEIGHTS} holds {', '.join(sorted(ends))} of {module}, which is no "
-                "whole update: a part is missing, or belongs to a kind of adapter that is not "
-                "implemented"
+                f"{self.folder / WEIGHTS} has {', '.join(sorted(ends))} of {module}, which is not "
+                "a complete update: a part is missing, or belongs to a kind of adapter that is not "
+                "implemented; merge it with PEFT and give the merged folder"
             )
         if (magnitude is not None) != self.settings.dora:
             raise ValueError(
@@ -192,7 +192,7 @@ class AdapterFolder:
     def head_follows(self) -> bool:
         """True if the head of a tied model stays equal to its embedding under this adapter.
 
-        PEFT adapts both apart unless it is told otherwise (`ensure_weight_tying`).
+        PEFT adapts the two independently unless `ensure_weight_tying` is set.
         """
         embedding, head = (self.updates.get(name) for name in TABLES)
         if self.settings.weight_tying and embedding is not None:
@@ -321,7 +321,7 @@ class AdapterFolder:
         if self.vocabulary(config) != config.vocab_size:
             return "a vocabulary of another size than that of the base"
         if tied and tables and not self.head_follows:
-            return "embedding and head of a tied model are trained apart"
+            return "embedding and head of a tied model are trained independently"
         if not linears:
             return "no linear is adapted"
         if len({(settings.rank_of(name), settings.scale_of(name)) for name in linears}) > 1:

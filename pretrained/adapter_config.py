@@ -37,7 +37,7 @@ _REFUSED = {
     "layer_replication": "the network has other layers than its base",
     "lora_bias": "the update has a bias, and the network has none",
     "megatron_config": "the tensors are those of Megatron's layers",
-    "target_parameters": "parameters that are no module's weight are adapted",
+    "target_parameters": "parameters other than the weights of modules are adapted",
     "use_bdlora": "the factors are block-diagonal",
     "use_qalora": "the inputs are pooled for a quantized base",
 }
@@ -58,7 +58,7 @@ class AdapterConfig:
         targets: names of modules or one regular expression; None: the file does not say.
         excluded: as `targets`, taken away from them.
         layers: the only numbers of layers whose modules are adapted; None: all.
-        layers_pattern: names that can stand before the number of a layer; empty: any.
+        layers_pattern: names that can precede the number of a layer; empty: any.
         modules_to_save: the ends of names of modules that are trained whole.
         weight_tying: a tied head follows the embedding.
         token_rows: by the end of a module's name, the rows of its table that are trained.
@@ -165,8 +165,8 @@ def read_config(folder: Path) -> AdapterConfig:
         if _is_on(raw[key]):
             if key not in _REFUSED:
                 raise ValueError(
-                    f"{path}: {key}={raw[key]!r} is no key that is known here; remove it if it "
-                    "changes nothing that is computed, or merge the adapter with the PEFT that "
+                    f"{path}: {key}={raw[key]!r} is an unknown key; remove it if it does not "
+                    "change the results, or merge the adapter with the PEFT that "
                     "wrote it (merge_and_unload) and give the merged folder"
                 )
             raise ValueError(
@@ -180,7 +180,7 @@ def is_adapter(folder: Path) -> bool:
     """Check if a folder is an adapter and not a model.
 
     Raises:
-        ValueError: it is neither, and has adapters in folders of their own.
+        ValueError: the folder is neither, and contains folders with adapters.
     """
     if (folder / CONFIG).is_file():
         return True
@@ -293,7 +293,7 @@ class _Reader:
             re.compile(pattern)
         except re.error as error:
             raise ValueError(
-                f"{self._path}: {key}: {pattern!r} is no regular expression: {error}"
+                f"{self._path}: {key}: {pattern!r} is not a valid regular expression: {error}"
             ) from None
 
     def _modules(self, key: str) -> list[str] | str | None:

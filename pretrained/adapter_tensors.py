@@ -16,7 +16,7 @@ PREFIX = "base_model.model."
 BASE_DIGEST = "base_digest"
 _DTYPES = ("F64", "F32", "F16", "BF16")  # as safetensors calls them
 
-# How the name of a tensor goes on behind that of its module; of two that fit the longer is first.
+# Ends of tensor names after the name of the module; of two that match, the longer one is first.
 _ENDS = (
     *("lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B"),
     *("lora_magnitude_vector", "lora_magnitude_vector.weight"),
@@ -36,7 +36,7 @@ class AdapterTensors:
     """The file of an adapter's tensors, opened for reading; names are those without PEFT's prefix.
 
     Attributes:
-        base_digest: what the file says of the base that it was trained on.
+        base_digest: digest of the base in the file's metadata.
         shapes: of all tensors but those that only training reads.
         modules: the ends of the names of each module's tensors, by the name of the module.
 
@@ -55,7 +55,7 @@ class AdapterTensors:
     def _stored_shapes(self) -> dict[str, torch.Size]:
         """Of all tensors but what only training reads, by their names without the prefix."""
         shapes = {}
-        for key in self._file.keys():  # noqa: SIM118 it is no dict
+        for key in self._file.keys():  # noqa: SIM118 not a dict
             if not key.startswith(PREFIX):
                 raise ValueError(
                     f"{self._path}: {key} does not begin with {PREFIX}, so that PEFT passes "

@@ -10,11 +10,11 @@ from tokenizer.folder import JSON, MODEL
 from tokenizer.tokenizer import Tokenizer
 
 FINAL_FOLDERS = ("model", "adapter")
-"""What a run leaves when it has finished: one of them."""
+"""Folders of which a finished run has one."""
 
 
 def own_tokenizer(folder: Path) -> Tokenizer | None:
-    """The tokenizer in a folder, None where there is no file of one."""
+    """The tokenizer in a folder; None if the folder has no tokenizer file."""
     found = any((folder / name).is_file() for name in (MODEL, JSON))
     return Tokenizer.open(folder) if found else None
 
@@ -26,7 +26,7 @@ def open_folder(path: Path | str, base: Path | str | None = None) -> Folder:
     """The weights in an HF folder, an adapter folder or a finished run.
 
     Args:
-        base: of an adapter, where it does not lie where the adapter says.
+        base: base of an adapter, if it is not at the path in the adapter's settings.
 
     Raises:
         ValueError: there are none, or they do not fit together.
@@ -34,14 +34,16 @@ def open_folder(path: Path | str, base: Path | str | None = None) -> Folder:
     folder = final_folder(path)
     if not is_adapter(folder):
         if base is not None:
-            raise ValueError(f"base={base}: {folder} is no adapter and has no base; leave it out")
+            raise ValueError(
+                f"base={base}: {folder} is not an adapter, so it has no base; remove base"
+            )
         return PretrainedFolder(folder)
     adapter = AdapterFolder(folder)
     return MergedAdapters(open_base(adapter, base), [(adapter, 1.0)])
 
 
 def final_folder(path: Path | str) -> Path:
-    """What holds the weights: the folder itself, or `model/` or `adapter/` of a run.
+    """Folder with the weights: the folder itself, or `model/` or `adapter/` of a run.
 
     Raises:
         ValueError: the run has not finished.
@@ -67,8 +69,8 @@ def open_base(adapter: AdapterFolder, base: Path | str | None = None) -> Pretrai
     path = final_folder(named) if named else None
     if path is None or not (path / "config.json").is_file():
         raise ValueError(
-            f"{adapter.folder} is an adapter of {named or 'an unnamed base'}, and there is no "
-            "model there; write the folder of the base into base_model_name_or_path of "
+            f"{adapter.folder} is an adapter of {named or 'an unnamed base'}, but that path has "
+            "no model; write the folder of the base into base_model_name_or_path of "
             "adapter_config.json, or merge the adapter first (python -m scripts.export folder=<it> "
             "base=<HF folder> out=<folder>; generate, chat and serve take base too)"
         )

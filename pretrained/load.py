@@ -1,4 +1,4 @@
-"""What generation needs, from whatever a folder is: a network in one process, and its tokenizer."""
+"""Open a network in one process and its tokenizer, from any kind of model folder."""
 
 import hashlib
 from pathlib import Path
@@ -33,7 +33,7 @@ def open_model(
     where the network can hold it so (`AdapterFolder.obstacle`).
 
     Args:
-        base: of an adapter, where it does not lie where the adapter says.
+        base: base of an adapter, if it is not at the path in the adapter's settings.
 
     Raises:
         ValueError: something does not exist, or does not fit.

@@ -33,17 +33,17 @@ class MergedAdapters:
     The bits of a matrix product depend on the number of its rows, so rows are merged in blocks at
     fixed places: a row has the same bits whichever other rows are read with it.
 
-    Where an adapter has trained embedding and head of a tied model apart, as PEFT does unless
-    `ensure_weight_tying` is set, the merged model is not tied. (PEFT's merge_and_unload puts an
-    update of low rank into the shared table, and then computes something else than the adapter
-    did.) One adapter that holds a resized embedding and head whole decides the size of the
+    If an adapter trained embedding and head of a tied model independently, as PEFT does unless
+    `ensure_weight_tying` is set, the merged model is not tied. (PEFT's merge_and_unload adds a
+    low-rank update to the shared table, which gives other results than the adapter.) A single
+    adapter that contains a whole, resized embedding and head decides the size of the
     vocabulary; rows that the base does not have are its own, whatever its weight.
 
     Attributes:
-        config, shapes: of the base, but for the size of the vocabulary and a head of its own.
-        folder: of the base.
-        base: what the adapters are merged into.
-        adapters: with the weight of each.
+        config, shapes: those of the base, except for the vocabulary's size and a separate head.
+        folder: folder of the base.
+        base: the base.
+        adapters: (adapter, weight).
         digest: sha256 over the digest of the base and, for each adapter, its weight, settings and
             stored tensors (some rows, as in `PretrainedFolder.digest`), behind `ADAPTED`. No
             product enters the digest, so the processor does not change it. A folder that the
@@ -76,7 +76,7 @@ class MergedAdapters:
         self.base.check(model)
 
     def dtype(self, name: str) -> torch.dtype:
-        """What the base stores a tensor in."""
+        """Storage dtype of a tensor in the base."""
         return self.base.dtype(_name_in(self.base, name))
 
     @cached_property

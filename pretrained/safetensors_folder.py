@@ -1,7 +1,7 @@
 """HF folders of safetensors <-> the network: I/O, not translation, since the names are the same.
 
-A `WeightSource` hands out any rows of any tensor by name, so that whoever places the weights (one
-process, or one of many that each keep a part) reads only what it keeps. This file knows no ranks.
+A `WeightSource` returns any rows of any tensor by name, so that a process (one of one, or one of
+many that each keep a part) reads only the rows that it keeps. This file does not depend on ranks.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ class NetworkSource(WeightSource, Protocol):
 
 @runtime_checkable
 class SavedTokenizer(Protocol):
-    """What `save_pretrained` asks of a tokenizer."""
+    """Interface of a tokenizer that `save_pretrained` writes."""
 
     @property
     def bos_id(self) -> int | None:
@@ -65,12 +65,12 @@ class SavedTokenizer(Protocol):
 class PretrainedFolder:
     """An HF folder opened for reading; tensors stay on disk until they are read.
 
-    Opening checks all that can be known without reading the tensors, for every command alike.
+    Opening checks everything that needs no reading of tensors, in the same way for every command.
 
     Attributes:
         config: the shape of the network.
         shapes: the shape of every tensor of the network; a tied head is none.
-        settings: what the folder says besides the network.
+        settings: settings of the folder other than the network.
         digest: sha256 over names, shapes and some rows of every tensor, see `telling_rows`: tells
             one model from another, but not a damaged file from a sound one.
 
@@ -140,7 +140,7 @@ class PretrainedFolder:
         return tensor
 
     def dtype(self, name: str) -> torch.dtype:
-        """What a tensor is stored in."""
+        """Storage dtype of a tensor."""
         return self._tensors[name].read(slice(0, 0)).dtype
 
     @cached_property
@@ -151,7 +151,7 @@ class PretrainedFolder:
 def digest_of(
     read: Callable[[str, slice], Tensor], shapes: Mapping[str, torch.Size], config: ModelConfig
 ) -> str:
-    """What `PretrainedFolder.digest` is, for weights from anywhere."""
+    """`PretrainedFolder.digest` of weights from any source."""
     digest = hashlib.sha256()
     for name, shape in sorted(shapes.items()):
         digest.update(f"{name} {tuple(shape)}".encode())

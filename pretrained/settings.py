@@ -91,7 +91,7 @@ def read_settings(folder: Path) -> FolderSettings:
     """Settings besides the network from the files of a folder.
 
     Raises:
-        ValueError: a file is damaged, or names a token by what is no row of the network.
+        ValueError: a file is damaged, or names a token by an id outside the network's rows.
     """
     raw = read_object(folder / "config.json")
     path = folder / GENERATION
@@ -113,7 +113,7 @@ def settings_to_write(
 
     Args:
         config: of the network that is written; its padded ids become `suppress_tokens`.
-        bos_id, eos_id: of the tokenizer that is written beside it, where there is one.
+        bos_id, eos_id: those of the tokenizer written to the same folder, if any.
     """
     kept = settings.without_ids_from(config.num_tokens)
     others, generation = dict(kept.config), dict(kept.generation)

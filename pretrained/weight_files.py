@@ -26,7 +26,7 @@ _FLOATING = ("F64", "F32", "F16", "BF16")
 _DERIVED_SUFFIX = "rotary_emb.inv_freq"
 _MOST_PROBLEMS = 12
 
-# What wraps a network while it trains, and then stands inside the names it is saved under.
+# Wrappers of a network in training; their names become part of the saved names.
 _WRAPPERS = {
     "_orig_mod.": "a compiled network",
     "module.": "a network wrapped for data parallelism",
@@ -124,12 +124,14 @@ def _files(folder: Path) -> dict[Path, list[str] | None]:
         )
     weight_map = read_object(index).get("weight_map")
     if not isinstance(weight_map, dict):
-        raise ValueError(f"{index}: weight_map={shown(weight_map)} is no object; it is damaged")
+        raise ValueError(
+            f"{index}: weight_map={shown(weight_map)} is not an object; copy the damaged file again"
+        )
     files: dict[Path, list[str] | None] = {}
     for name, file in weight_map.items():
         if not isinstance(file, str) or not _is_bare(file):
             raise ValueError(
-                f"{index}: {name} lies in {shown(file)}, which is not the name of a "
+                f"{index}: {name} is in {shown(file)}, which is not the name of a "
                 "safetensors file in this folder"
             )
         names = files.setdefault(folder / file, [])

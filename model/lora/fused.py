@@ -4,8 +4,8 @@ What `LoraLinear` computes one by one. Here the first factors of linears that sh
 product, forward and backward; the frozen product is added to the update where it lies, inside the
 product, instead of afterwards; and in a feed-forward the updates of gate and up never exist
 (`kernels.lora_swiglu`), nor is the product that SwiGLU makes kept. On an H200 see
-docs/results/performance.md; on CPUs, and where dropout gives each adapter inputs of its own,
-linears go one by one.
+docs/results/performance.md; on CPUs, and with dropout, which gives each adapter
+different inputs, linears are computed one by one.
 Dims: N tokens, I inputs, O outputs, F feed-forward, D model, R rank.
 """
 
@@ -26,7 +26,7 @@ from kernels.lora_swiglu import (
 from model.lora.layer import LoraLinear
 
 DEVICES = ("cuda",)
-"""Where linears are computed together."""
+"""Device types on which linears are computed together."""
 
 
 def fusible(x: Tensor, *linears: nn.Module) -> list[LoraLinear]:
@@ -44,7 +44,7 @@ def fusible_feed_forward(x: Tensor, *linears: nn.Module) -> list[LoraLinear]:
 
 
 def project(x: Float[Tensor, "*any I"], *linears: nn.Linear) -> tuple[Tensor, ...]:
-    """What each linear makes of x."""
+    """Output of each linear for x."""
     adapted = fusible(x, *linears)
     if not adapted:
         return tuple(linear(x) for linear in linears)
@@ -105,7 +105,7 @@ def _grad_input(
 
 
 def _apart(x: Tensor, like: Sequence[Tensor], dim: int) -> list[Tensor]:
-    """Its parts for factors that lie side by side in it, each with memory of its own."""
+    """Copies of the parts of x that belong to factors concatenated in it."""
     parts = x.split([factor.shape[dim] for factor in like], dim)
     return [part.clone(memory_format=torch.contiguous_format) for part in parts]
 

@@ -29,8 +29,8 @@ class _Adaptation:
     """Linears of the layers to adapt: `all`; the end of a name (`q_proj`, `mlp.up_proj`); or a
     regular expression for the whole name (`.*layers\\.[0-3]\\..*_proj`)."""
     modules_to_save: list[str] = field(default_factory=list)
-    """`embed_tokens`, `lm_head`: trained whole together with the updates and saved with them, as a
-    grown vocabulary needs it."""
+    """`embed_tokens`, `lm_head`: trained whole, in addition to the updates, and saved with them, as
+    a grown vocabulary needs."""
     lr_ratio: float = 1.0
     """Learning rate of B relative to that of A (LoRA+); 1 is plain LoRA."""
 
@@ -42,7 +42,7 @@ class _Adaptation:
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"lora.{name}={value}: must be positive and finite")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"lora.dropout={self.dropout}: must lie in [0, 1)")
+            raise ValueError(f"lora.dropout={self.dropout}: must be in [0, 1)")
         if not self.targets:
             raise ValueError("lora.targets: empty; name linears, or set lora=none")
         for name in self.modules_to_save:
@@ -64,7 +64,7 @@ class LoraConfig(_Adaptation):
 
     @property
     def scale(self) -> float:
-        """What B A is multiplied with."""
+        """Factor of B A."""
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
@@ -80,7 +80,7 @@ class LoraOptions(_Adaptation):
 
 
 class LoraLinear(nn.Linear):
-    """A linear layer with a trained low-rank update beside its frozen weight.
+    """A linear layer with a frozen weight and a trained low-rank update.
 
     Attributes:
         lora_A, lora_B: the factors, in fp32 until somebody converts them.
@@ -118,8 +118,10 @@ class LoraLinear(nn.Linear):
 def dropout_mask(
     seeds: Int[Tensor, " B"], length: int, width: int, rate: float
 ) -> Bool[Tensor, "B T I"]:
-    """What dropout keeps: a hash of (seed of the row and layer, token, feature), so that it depends
-    on neither batch nor rank, and recomputation in the backward pass finds the same."""
+    """Mask of the inputs that dropout keeps.
+
+    It is a hash of (seed of the row and layer, token, feature), so it depends on neither batch nor
+    rank, and recomputation in the backward pass gives the same mask."""
     token, feature = (torch.arange(n, device=seeds.device) for n in (length, width))
     per_token = _mix(seeds[:, None] + _mix(token))
     return _mix(per_token[..., None] + _mix(feature)) >= int(rate * 2**32)
@@ -137,5 +139,5 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def per_layer_seeds(seeds: Int[Tensor, " B"], number: int) -> Int[Tensor, " B"]:
-    """The rows' seeds for the adapter of this number, so that no two drop alike."""
+    """The rows' seeds for the adapter of this number, so that no two adapters share a mask."""
     return _mix(seeds + _MIX * (number + 1))

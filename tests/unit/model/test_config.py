@@ -39,9 +39,9 @@ SHAPE = {
         ({"sliding_window": 0}, "model.sliding_window=0.*null switches it off"),
         ({"model_type": "llama"}, "sliding_window=8 with model_type=llama.*model_type=mistral"),
         ({"num_padded_ids": -1}, "model.num_padded_ids=-1"),
-        ({"num_padded_ids": 61}, r"model.num_padded_ids=61: must lie in \[0, vocab_size=61\)"),
-        ({"num_base_ids": 0}, r"model.num_base_ids=0: must lie in \[1, 61\].*null if"),
-        ({"num_base_ids": 59, "num_padded_ids": 3}, r"num_base_ids=59: must lie in \[1, 58\]"),
+        ({"num_padded_ids": 61}, r"model.num_padded_ids=61: must be in \[0, vocab_size=61\)"),
+        ({"num_base_ids": 0}, r"model.num_base_ids=0: must be in \[1, 61\].*null if"),
+        ({"num_base_ids": 59, "num_padded_ids": 3}, r"num_base_ids=59: must be in \[1, 58\]"),
     ],
 )
 def test_refused(changes, message):

@@ -381,7 +381,7 @@ def test_what_is_not_implemented_is_refused_by_name(plain, bases, tmp_path, key,
         ("use_dora", "yes", "use_dora='yes': must be true or false"),
         ("use_dora", True, "use_dora=True, but .*q_proj has no lora_magnitude_vector"),
         ("rank_pattern", {"q_proj": 8}, r"says r=8, the tensors of .*q_proj have rank 4"),
-        ("rank_pattern", {"(q_proj": 8}, "rank_pattern: .* is no regular expression"),
+        ("rank_pattern", {"(q_proj": 8}, "rank_pattern: .* is not a valid regular expression"),
         (
             "target_modules",
             ["q_proj"],
@@ -393,7 +393,7 @@ def test_what_is_not_implemented_is_refused_by_name(plain, bases, tmp_path, key,
             [1],
             r"update of .*layers\.0\..*, which adapter_config.json does not",
         ),
-        ("target_modules", "*", "target_modules: .* is no regular expression"),
+        ("target_modules", "*", "target_modules: .* is not a valid regular expression"),
     ],
     ids=str,
 )
@@ -424,8 +424,8 @@ LAYER = "base_model.model.model.layers.0.self_attn"
             f"{LAYER}.q_proj.lora_B.bias",
             "bias belongs to a kind of adapter that is not implemented",
         ),
-        (f"{LAYER}.q_proj.weight", "holds .*weight of .*q_proj, which is no whole update"),
-        (f"{LAYER}.o_proj.original_module.weight", "which is no whole update: a part is missing"),
+        (f"{LAYER}.q_proj.weight", "has .*weight of .*q_proj, which is not a complete update"),
+        (f"{LAYER}.o_proj.original_module.weight", "is not a complete update: a part is missing"),
         (f"{LAYER}.q_proj.lora_magnitude_vector", "q_proj has a lora_magnitude_vector"),
         ("model.norm.weight", r"does not begin with base_model\.model\."),
         ("base_model.model.score.weight", "it changes score.weight, which .* does not have"),
@@ -520,7 +520,7 @@ def test_other_names_of_tensors_in_memory(plain, tmp_path, name):
 
 def test_half_an_update(plain, tmp_path):
     folder = changed(plain, tmp_path / "a", lambda x: x.pop(f"{LAYER}.q_proj.lora_B.weight"))
-    with pytest.raises(ValueError, match=r"holds lora_A.weight of .*q_proj, which is no whole"):
+    with pytest.raises(ValueError, match=r"has lora_A.weight of .*q_proj, which is not a complete"):
         AdapterFolder(folder)
 
 

@@ -113,7 +113,7 @@ def test_a_chat_vector_ends_where_the_chat_model_does(sample, tmp_path, capsys):
     export(**options, out=str(tmp_path / "out"), progress=True)
     found = get_json(tmp_path / "out" / "generation_config.json")
     assert found == GENERATION | {"eos_token_id": [2, 78, 77], "temperature": 0.2}
-    line = f"generation_config.json: temperature of {chat} are not kept, but those of {ours}"
+    line = f"generation_config.json: temperature are taken from {ours}, not from {chat}"
     assert line in capsys.readouterr().out
 
 

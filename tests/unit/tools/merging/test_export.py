@@ -144,7 +144,7 @@ def test_two_adapters(sample, tmp_path):
         ({"scale": float("inf")}, "must be finite"),
         ({"max_shard_gib": 0.0}, "must be positive"),
         ({"folder": "adapter", "base": "other"}, "was trained on other weights"),
-        ({"folder": "adapter", "base": "nowhere"}, "there is no model there"),
+        ({"folder": "adapter", "base": "nowhere"}, "but that path has no model"),
     ],
     ids=str,
 )
