@@ -161,7 +161,9 @@ def test_a_folder_of_texts_is_answered_with_its_files(tmp_path):
             find_inputs([str(folder)], "text")
         assert "is a folder" in str(error.value)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"is a folder; there is no file in it"):
+    with pytest.raises(
+        ValueError, match=r"is a folder; this folder contains no file whose name ends in"
+    ):
         find_inputs([str(tmp_path / "empty")], "text")
 
 
