@@ -28,7 +28,7 @@ from model.documents import Documents, copy_to
 from model.transformer import Mistral
 from training.checkpoint.checkpointer import Checkpointer
 from training.checkpoint.export import export
-from training.distributed import World, fixed_order, start_world
+from training.distributed import World, deterministic_algorithms, start_world
 from training.freeze import frozen_rows_held, zero_frozen_gradients
 from training.optim import build_optimizer, clip_gradients
 from training.parallelize import materialize, sum_over_replicas
@@ -42,7 +42,7 @@ def train(config: Config) -> None:
     with ExitStack() as stack:
         # 1. World: processes and devices.
         world = stack.enter_context(start_world(config.device))
-        stack.enter_context(fixed_order(config.parallel.deterministic))
+        stack.enter_context(deterministic_algorithms(config.parallel.deterministic))
 
         # 2. Parts: data and network. Bad input is refused here, before anything is written.
         parts = build_run(config, world, resumes=True)
@@ -54,7 +54,7 @@ def train(config: Config) -> None:
         # 3. Run: its folder is compared with this configuration, then locked.
         run = stack.enter_context(open_run(describe_run(parts, world), world, checkpointer.steps()))
         if run.finished:
-            world.say(f"{run.folder} is finished; remove it or set another name to train again")
+            world.print(f"{run.folder} is finished; remove it or set another name to train again")
             return
         # Before the folder is changed: weights that are not finite are refused where they are read.
         materialize(model, parts.weights, world.device)
@@ -138,8 +138,8 @@ def train_step(
             labels=copy_to(world.device, batch.labels),
             supervised=batch.supervised_tokens,
         )
-        # FSDP averages gradients over ranks; the factor `world.size` turns the mean into the sum.
-        (losses.total * (world.size / supervised)).backward()
+        # FSDP averages gradients over ranks; the factor `dp_size` turns the mean into the sum.
+        (losses.total * (world.dp_size / supervised)).backward()
         row_losses.append(losses.rows)
     seed_dropout(model, None)
     zero_frozen_gradients(optimizer)

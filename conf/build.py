@@ -94,7 +94,7 @@ def build_run(config: Config, world: World, *, resumes: bool = False) -> RunPart
         sources,
         micro_batch_rows=batch.micro_batch_rows,
         rank=world.rank,
-        world_size=world.size,
+        world_size=world.dp_size,
         seed=config.seed,
         prefetch=batch.prefetch,
     )
@@ -110,7 +110,7 @@ def build_run(config: Config, world: World, *, resumes: bool = False) -> RunPart
     parallelize(model, config.parallel, mesh)
     config = replace(config, model=shape, lora=lora)
     if resumes:
-        world.on_main(lambda: check_same_run(config.folder / "config.yaml", config))
+        world.run_on_rank0(lambda: check_same_run(config.folder / "config.yaml", config))
     return RunParts(
         config=config,
         tokenizer=tokenizer,
@@ -133,7 +133,7 @@ def _open_data(config: Config, world: World) -> tuple[Tokenizer, dict[str, AnySo
     if data.sample_scale is not None:
         root, scale = Path(data.root), data.sample_scale
         asks = any(folder in INSTRUCTIONS for folder in data.sources.values())
-        world.on_main(lambda: build_sample(root, scale=scale, conversations=asks))
+        world.run_on_rank0(lambda: build_sample(root, scale=scale, conversations=asks))
     tokenizer = open_tokenizer(data.tokenizer)
     recorded = world.from_main(recorded_fingerprints(config.folder / "environment.json"))
     return tokenizer, open_sources(data.root, data.sources, tokenizer, recorded)

@@ -40,7 +40,7 @@ def describe_start(parts: RunParts, world: World) -> dict[str, Any]:
     config, cuda = parts.config, world.device.type == "cuda"
     return {
         "step": 0,
-        "ranks": world.size,
+        "ranks": world.dp_size,
         "threads": world.threads,
         "processor": describe_processor(),
         "device": torch.cuda.get_device_name() if cuda else world.device.type,
@@ -79,8 +79,8 @@ def _first_lines(parts: RunParts, world: World) -> list[str]:
     plan, sources, backend = parts.plan, parts.sources, parts.model.backend
     weights = sum(parameter.numel() for parameter in parts.model.parameters())
     lines = [
-        f"{world.size} x {world.device.type}, {world.threads} CPU threads each (all cores shared "
-        f"out, whatever OMP_NUM_THREADS says), {parts.dtype}, attention "
+        f"{world.dp_size} x {world.device.type}, {world.threads} CPU threads each (all cores "
+        f"shared out, whatever OMP_NUM_THREADS says), {parts.dtype}, attention "
         f"{describe_backend(backend)}, {weights:,} weights"
     ]
     if lora := parts.model.lora:

@@ -147,6 +147,11 @@ def _matches(target: str, name: str) -> bool:
         ) from None
 
 
+def unwrapped_name(name: str) -> str:
+    """Name of a module or parameter without the wrapper of activation checkpointing."""
+    return name.replace("_checkpoint_wrapped_module.", "")
+
+
 def adapter_names(model: Mistral) -> set[str] | None:
     """Names of the parameters that an adapter consists of; None for a model without one."""
     if model.lora is None:
@@ -154,7 +159,7 @@ def adapter_names(model: Mistral) -> set[str] | None:
     names = {SAVED_NAMES[name] for name in model.lora.modules_to_save}
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear):
-            clean = name.replace("_checkpoint_wrapped_module.", "")
+            clean = unwrapped_name(name)
             names |= {f"{clean}.lora_A.weight", f"{clean}.lora_B.weight"}
     return names
 

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from model.adapters import add_lora
+from model.adapters import add_lora, unwrapped_name
 from model.config import ModelConfig
 from model.lora.layer import EMBEDDING_MODULE, HEAD_MODULE, SAVED_NAMES, LoraConfig
 from model.transformer import Mistral
@@ -426,7 +426,7 @@ def _peft_config(model: Mistral, base: Path | str) -> dict[str, Any]:
     lora = model.lora
     assert lora is not None
     adapted = [n.removesuffix(".lora_A") for n, _ in model.named_modules() if n.endswith(".lora_A")]
-    adapted = [name.replace("_checkpoint_wrapped_module.", "") for name in adapted]
+    adapted = [unwrapped_name(name) for name in adapted]
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",

@@ -38,18 +38,18 @@ def find_lm_eval() -> Callable[..., str]:
 
 def report(config: EvaluateConfig, summary: dict[str, Any], world: World) -> None:
     """Print the table of accuracies and notes on how the questions were scored."""
-    world.say(table(summary))
+    world.print(table(summary))
     if config.limit is not None:
-        world.say(
+        world.print(
             f"limit={config.limit}: at most {config.limit:,} questions of each task were asked"
         )
     for name, one in summary.items():
         if one["moved_borders"]:
-            world.say(
+            world.print(
                 f"{name}: in {one['moved_borders']:,} questions the tokenizer joins an answer with "
                 "the text before it; there every id that differs is scored"
             )
-    world.say(f"{config.out}: predictions per question, summary.json")
+    world.print(f"{config.out}: predictions per question, summary.json")
 
 
 @command("evaluate", EvaluateConfig, stopped=to_continue)
@@ -66,8 +66,8 @@ def main(config: EvaluateConfig) -> None:
         if tasks:
             report(config, evaluate_tasks(config, tasks, model, tokenizer, world), world)
         if run_lm_eval is not None:
-            world.say(run_lm_eval(config, model, tokenizer, world))
-            world.say(f"{config.out}: {RESULTS}")
+            world.print(run_lm_eval(config, model, tokenizer, world))
+            world.print(f"{config.out}: {RESULTS}")
 
 
 if __name__ == "__main__":

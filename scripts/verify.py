@@ -51,7 +51,7 @@ def verify(asked: VerifyConfig) -> Verdict:
         run, plan, model, batch = parts.config, parts.plan, parts.model, run.batch
         check_same_data(run.folder / "environment.json", parts.fingerprints)
         files = check_source_files(parts.sources, world)
-        world.say(f"data: {files} files, byte for byte what {run.folder} started with")
+        world.print(f"data: {files} files, byte for byte what {run.folder} started with")
 
         saved = stack.enter_context(Checkpointer(run.folder / "checkpoints", run.checkpoint, world))
         damage = {step: saved.damage(step) for step in saved.steps()}
@@ -61,10 +61,10 @@ def verify(asked: VerifyConfig) -> Verdict:
         drawn = draw_replays(asked, states, list(logged))
         replays, tolerances = with_tolerances(drawn, asked.tolerance, records.starts, now)
         then, here = records.environment, describe_environment(world, parts.fingerprints)
-        world.say(f"code: commit {then['git_commit']} in the run, {here['git_commit']} here")
-        world.say("\n".join(tolerances))
-        world.say(describe_reach(states, logged, asked.reach))
-        world.say("\n".join(describe_replays(replays, records, batch.tokens_per_step)))
+        world.print(f"code: commit {then['git_commit']} in the run, {here['git_commit']} here")
+        world.print("\n".join(tolerances))
+        world.print(describe_reach(states, logged, asked.reach))
+        world.print("\n".join(describe_replays(replays, records, batch.tokens_per_step)))
 
         materialize(model, parts.weights, world.device)
         optimizer = build_optimizer(model, run.optim)
@@ -95,7 +95,7 @@ def verify(asked: VerifyConfig) -> Verdict:
             for step, problem in damage.items()
             if problem and step in still
         ]
-        world.say(str(verdict))
+        world.print(str(verdict))
         return verdict
 
 

@@ -28,7 +28,7 @@ class World:
 
     Attributes:
         rank: its number, from 0.
-        size: how many there are.
+        dp_size: number of processes; each computes its own rows (data parallelism).
         device: where it computes.
         threads: CPU threads it uses.
         group: what its collectives run on; None means the default group.
@@ -36,13 +36,13 @@ class World:
     """
 
     rank: int
-    size: int
+    dp_size: int
     device: torch.device
     threads: int
     group: dist.ProcessGroup | None = None
     backend: str = "gloo"
 
-    def apart(self) -> "World":
+    def background_group(self) -> "World":
         """The same processes with collectives of their own on the CPU, for another thread."""
         return replace(self, group=dist.new_group(backend=self.backend))
 
@@ -63,18 +63,18 @@ class World:
         dist.broadcast_object_list(box, src=0, group=self.group)
         return box[0]
 
-    def say(self, message: str) -> None:
+    def print(self, message: str) -> None:
         """Print once, from process 0."""
         if self.is_main:
             print(message, flush=True)
 
     def gather(self, value: T) -> list[T]:
         """Every process's value, by rank, on every process."""
-        values: list[Any] = [None] * self.size
+        values: list[Any] = [None] * self.dp_size
         dist.all_gather_object(values, value, group=self.group)
         return values
 
-    def on_main(self, work: Callable[[], None]) -> None:
+    def run_on_rank0(self, work: Callable[[], None]) -> None:
         """Let process 0 do something; what goes wrong is a ValueError on every process."""
         problem = None
         if self.is_main:
@@ -136,7 +136,7 @@ def start_world(device: str) -> Iterator[World]:
     else:
         on_cpu = _join_alone(backend)
     try:
-        yield World(rank=rank, size=size, device=chosen, threads=threads, backend=on_cpu)
+        yield World(rank=rank, dp_size=size, device=chosen, threads=threads, backend=on_cpu)
     finally:
         dist.destroy_process_group()
 
@@ -223,7 +223,7 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
 
 
 @contextmanager
-def fixed_order(wanted: bool) -> Iterator[None]:
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
     """Algorithms that add in a fixed order, for a while and if wanted: torch's, and what asks
     `torch.are_deterministic_algorithms_enabled`, as our attention backends do.
 

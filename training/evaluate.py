@@ -261,9 +261,9 @@ def evaluate(
         nats = 0.0
         packed = pack_pieces(held_out.pieces, row_length)
         total_rows = len(packed.rows)
-        group = micro_batch_rows * world.size
+        group = micro_batch_rows * world.dp_size
         for first in range(0, total_rows, group):
-            mine = range(first + world.rank, min(first + group, total_rows), world.size)
+            mine = range(first + world.rank, min(first + group, total_rows), world.dp_size)
             # A process without rows repeats one and does not count it.
             index = torch.tensor(list(mine) or [0])
             documents = Documents.from_segments(packed.segments[index]).to(world.device)

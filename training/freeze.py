@@ -14,13 +14,12 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
 
 from data.rows.curriculum import StagePlan
 from model.config import ModelConfig
 from model.lora.layer import LoraConfig
 from model.transformer import Mistral
-from training.parallelize import local_rows
+from training.parallelize import local_part, local_rows
 
 
 def check_stages(
@@ -113,7 +112,7 @@ def frozen_rows_held(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 def _others(tensor: Tensor, rows: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Views of what this rank keeps of the rows before and behind a range."""
-    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    local = local_part(tensor)
     start = local_rows(tensor).start
     first, stop = (min(max(row - start, 0), len(local)) for row in rows)
     return local[:first], local[stop:]

@@ -1,4 +1,4 @@
-"""AdamW: which parameters decay, and at what rate each part learns."""
+"""Optimizers: settings, parameter groups, learning rates, gradient clipping."""
 
 import math
 from collections.abc import Iterable
@@ -11,8 +11,14 @@ from torch.distributed.tensor import DTensor
 
 from data.rows.curriculum_config import LrMultipliers
 from model.transformer import Mistral
-from training.adamw import RoundedAdamW
-from training.parallelize import clean_named_parameters
+from training.adamw import AdamW, AdamWBF16
+from training.optimizer import TrainingOptimizer
+from training.parallelize import clean_named_parameters, local_part
+
+OPTIMIZERS: dict[str, type[AdamW | AdamWBF16]] = {"float32": AdamW, "bfloat16": AdamWBF16}
+"""Optimizer by `optim.moment_dtype`."""
+CLIP_BYTES = 12
+"""Memory traffic per trained weight of the gradient's norm (4) and of clipping (8)."""
 
 
 @dataclass(kw_only=True)
@@ -20,7 +26,7 @@ class OptimConfig:
     """AdamW (Loshchilov and Hutter 2019) with gradient clipping."""
 
     lr: float = 3e-4
-    """Peak learning rate; a stage may name its own."""
+    """Peak learning rate; a stage may override it."""
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
@@ -29,37 +35,38 @@ class OptimConfig:
     embedding rows and norm weights are not decayed (a token that never occurs must keep its
     row)."""
     moment_dtype: str = "float32"
-    """What the two moments are kept in: `float32`, or `bfloat16`, rounded by chance, for 12 bytes
-    per weight (with its gradient) instead of 16."""
+    """Dtype of the two moments: `float32`, or `bfloat16` with stochastic rounding, which takes 12
+    instead of 16 bytes per weight, gradient included."""
     clip_norm: float = 1.0
-    """Gradients are scaled down to this global norm."""
+    """Largest global norm of the gradient; larger gradients are scaled down to it."""
 
     def __post_init__(self) -> None:
         for name in ("lr", "eps", "clip_norm"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"optim.{name}={value}: must be positive and finite")
-        if self.moment_dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"optim.moment_dtype={self.moment_dtype!r}: one of float32, bfloat16")
+        if self.moment_dtype not in OPTIMIZERS:
+            known = ", ".join(OPTIMIZERS)
+            raise ValueError(f"optim.moment_dtype={self.moment_dtype!r}: one of {known}")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"optim.{name}={getattr(self, name)}: must lie in [0, 1)")
+                raise ValueError(f"optim.{name}={getattr(self, name)}: must be in [0, 1)")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(f"optim.weight_decay={self.weight_decay}: must not be negative")
 
     @property
-    def moment_bytes(self) -> int:
-        """What a moment of one weight takes."""
-        return {"float32": 4, "bfloat16": 2}[self.moment_dtype]
+    def optimizer(self) -> type[AdamW | AdamWBF16]:
+        """Class of the optimizer."""
+        return OPTIMIZERS[self.moment_dtype]
 
 
-def build_optimizer(model: Mistral, config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW over the trainable parameters: torch's, fused, or with moments in 16 bits ours.
+def build_optimizer(model: Mistral, config: OptimConfig) -> TrainingOptimizer:
+    """Build the optimizer of the trainable parameters, in groups.
 
-    Each group has the `name` of the multiplier of its learning rate
-    (`data.rows.curriculum_config.LrMultipliers`),
-    those of embedding and head also the `rows` that may move (`training.freeze`), that of LoRA's B
-    the `lr_ratio` of LoRA+.
+    Each group has a `name`, which selects its learning-rate multiplier
+    (`data.rows.curriculum_config.LrMultipliers`). The groups of embedding and head also have the
+    trained `rows` (`training.freeze`), and the group of LoRA's B has the `lr_ratio` of LoRA+ (Hayou
+    et al. 2024).
     """
     decay, rows = config.weight_decay, (0, model.config.num_tokens)
     embeddings = {"name": "embeddings", "weight_decay": 0.0, "rows": rows, "params": []}
@@ -75,34 +82,32 @@ def build_optimizer(model: Mistral, config: OptimConfig) -> torch.optim.Optimize
             group = lora_b if ".lora_B." in name else named.get(name, by_shape)
             group["params"].append(parameter)
     groups = [group for group in (embeddings, head, matrices, norms, lora_b) if group["params"]]
-    options = {"lr": config.lr, "betas": (config.beta1, config.beta2), "eps": config.eps}
-    if config.moment_dtype == "bfloat16":
-        return RoundedAdamW(groups, **options)
-    return torch.optim.AdamW(groups, **options, fused=True)
+    betas = (config.beta1, config.beta2)
+    return config.optimizer(groups, lr=config.lr, betas=betas, eps=config.eps)
 
 
 def set_learning_rates(
     optimizer: torch.optim.Optimizer, lr: float, multipliers: LrMultipliers
 ) -> None:
-    """Give each group its rate for the next update."""
+    """Set the learning rate of each group for the next update."""
     for group in optimizer.param_groups:
         group["lr"] = lr * getattr(multipliers, group["name"]) * group.get("lr_ratio", 1.0)
 
 
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
-    """Scale gradients down to a global norm where they exceed it; returns the norm before.
+    """Scale gradients down to a global norm; returns the norm before scaling.
 
-    torch's own norm adds up the squares of a tensor one after the other on a CPU. Over the four
-    million elements of a small embedding that is short by 8e-5, and by 3e-5 for each half of it on
-    two ranks, so that the clipped gradient would depend on the number of ranks.
+    On a CPU torch's own norm sums the squares of a tensor one by one. For the four million elements
+    of a small embedding the sum is too small by 8e-5, and by 3e-5 for each half of the embedding on
+    two ranks, so the clipped gradient would depend on the number of ranks.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    local = [grad.to_local() if isinstance(grad, DTensor) else grad for grad in gradients]
-    # `sum` adds in pairs, and a few hundred tensors lose nothing in fp64.
+    local = [local_part(grad) for grad in gradients]
+    # `sum` adds in pairs; the sum over a few hundred tensors is exact enough in fp64.
     squares = torch.stack([part.square().sum(dtype=torch.float32).double() for part in local]).sum()
     if gradients and isinstance(gradients[0], DTensor):
-        # Replicas hold the same gradient: only its shards are to be added up.
+        # Replicas have the same gradient, so the sum runs over the shards only.
         dist.all_reduce(squares, group=gradients[0].device_mesh.get_group("shard"))
     norm = float(squares.sqrt())
     _scale(local, max_norm / (norm + 1e-6))
@@ -110,5 +115,5 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
 
 
 def _scale(gradients: list[Tensor], factor: float) -> None:
-    if not factor >= 1:  # a norm that is no number must not leave the gradient as if it were
+    if not factor >= 1:  # also for a norm that is NaN
         torch._foreach_mul_(gradients, factor)

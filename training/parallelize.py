@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
+from model.adapters import unwrapped_name
 from model.device import DTYPES, compute_dtype
 from model.transformer import Mistral
 from model.weights import WeightSource, copy_rows
@@ -91,14 +92,14 @@ def build_mesh(config: ParallelConfig, world: World) -> DeviceMesh:
     Raises:
         ValueError: `shard_ranks` does not divide the number of ranks.
     """
-    shards = {"fsdp": world.size, "replicate": 1, "hsdp": config.shard_ranks}[config.strategy]
+    shards = {"fsdp": world.dp_size, "replicate": 1, "hsdp": config.shard_ranks}[config.strategy]
     assert shards is not None
-    if shards < 1 or world.size % shards:
+    if shards < 1 or world.dp_size % shards:
         raise ValueError(
-            f"parallel.shard_ranks={shards} does not divide the {world.size} ranks of this run"
+            f"parallel.shard_ranks={shards} does not divide the {world.dp_size} ranks of this run"
         )
     return init_device_mesh(
-        world.device.type, (world.size // shards, shards), mesh_dim_names=("replicate", "shard")
+        world.device.type, (world.dp_size // shards, shards), mesh_dim_names=("replicate", "shard")
     )
 
 
@@ -172,8 +173,7 @@ def materialize(model: Mistral, source: WeightSource, device: torch.device) -> N
     model.tie_weights()
     wanted = []
     for name, parameter in clean_named_parameters(model):
-        local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
-        wanted.append((name, local_rows(parameter), local))
+        wanted.append((name, local_rows(parameter), local_part(parameter)))
     copy_rows(source, wanted)
 
 
@@ -188,18 +188,19 @@ def local_rows(parameter: torch.Tensor) -> slice:
     return slice(min(shard * chunk, rows), min((shard + 1) * chunk, rows))
 
 
+def local_part(tensor: torch.Tensor) -> torch.Tensor:
+    """Shard of a tensor on this rank; the tensor itself where it is not sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
 def local_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """The bytes of what this rank holds of a tensor, to compare bit for bit."""
-    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
-    return local.contiguous().reshape(-1).view(torch.uint8)
+    """Bytes of this rank's shard, for comparisons bit for bit."""
+    return local_part(tensor).contiguous().reshape(-1).view(torch.uint8)
 
 
 def clean_named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Parameters under the names they have without wrappers, tied ones once."""
-    parameters = [
-        (name.replace("_checkpoint_wrapped_module.", ""), parameter)
-        for name, parameter in model.named_parameters()
-    ]
+    parameters = [(unwrapped_name(name), parameter) for name, parameter in model.named_parameters()]
     if isinstance(model, FSDPModule):
         # A gathered copy is rounded to the compute dtype and unknown to the optimizer.
         alone = dist.get_world_size() == 1  # then FSDP has nothing that is frozen and settled

@@ -110,7 +110,7 @@ def answer(
         for index, scored in scores:
             mine[asked[index]] = _per_choice(items[asked[index]], scored, scoring)
             if bar is not None and bar.n < (bar.total or 0):
-                bar.update(min(world.size, bar.total - bar.n))
+                bar.update(min(world.dp_size, bar.total - bar.n))
     found: dict[int, tuple[float, ...]] = {}
     for part in world.gather(mine):
         found |= part

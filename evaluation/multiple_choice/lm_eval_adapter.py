@@ -138,5 +138,5 @@ def run_lm_eval(config: EvaluateConfig, model: Mistral, tokenizer: Tokenizer, wo
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / RESULTS, summary)
 
-    world.on_main(write)
+    world.run_on_rank0(write)
     return make_table(results)

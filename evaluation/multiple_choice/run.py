@@ -62,7 +62,7 @@ def evaluate_tasks(
             check_settings(file, own)
         out.mkdir(parents=True, exist_ok=True)
 
-    world.on_main(check)
+    world.run_on_rank0(check)
     with _locked_by_main(out, world):
         summary: dict[str, Any] = {}
         known: dict[Request, tuple[float, ...]] = {}
@@ -80,7 +80,7 @@ def evaluate_tasks(
                 "problems": len(task.problems),
                 **summarize(predictions, task.categories),
             }
-        world.on_main(lambda: write_json(out / "summary.json", summary))
+        world.run_on_rank0(lambda: write_json(out / "summary.json", summary))
     return summary
 
 
@@ -130,7 +130,7 @@ def _write(
     def open_file() -> None:
         done[0] = open_predictions(file, settings, config.save_every)
 
-    world.on_main(open_file)
+    world.run_on_rank0(open_file)
     first = world.from_main(done[0])
     total = len(questions)
     with tqdm(
@@ -148,7 +148,7 @@ def _write(
                 bar=bar,
             )
             lines = [asdict(prediction) for prediction in predictions]
-            world.on_main(lambda lines=lines: append_lines(file, lines))
+            world.run_on_rank0(lambda lines=lines: append_lines(file, lines))
             first += len(block)
             bar.update(first - bar.n)
     world.barrier()  # the other processes read the file
@@ -157,5 +157,5 @@ def _write(
 @contextmanager
 def _locked_by_main(out: Path, world: World) -> Iterator[None]:
     with ExitStack() as stack:
-        world.on_main(lambda: stack.enter_context(only_writer(out / ".lock", out)))
+        world.run_on_rank0(lambda: stack.enter_context(only_writer(out / ".lock", out)))
         yield

@@ -64,7 +64,7 @@ def score(
     for index, request in enumerate(requests):
         _check(index, request, model)
     rooted = [_split_long_body(_distinct(request), batch_tokens) for request in requests]
-    shares = _partition(_batches(rooted, batch_tokens), batch_tokens, world.size if world else 1)
+    shares = _partition(_batches(rooted, batch_tokens), batch_tokens, world.dp_size if world else 1)
     mine = shares[world.rank if world else 0]
     passes = [sum(_passes(share, batch_tokens)) for share in shares]
     idle = max(passes) - sum(_passes(mine, batch_tokens))

@@ -19,8 +19,8 @@ def norm_and_gradients(world, strategy, shard_ranks):
     randomize(model, 0.1)
     config = ParallelConfig(strategy=strategy, shard_ranks=shard_ranks)
     parallelize(model, config, build_mesh(config, world))
-    tokens = torch.arange(24).view(4, 6)[world.rank :: world.size]
-    (model(tokens, labels=tokens).total * (world.size / 20)).backward()
+    tokens = torch.arange(24).view(4, 6)[world.rank :: world.dp_size]
+    (model(tokens, labels=tokens).total * (world.dp_size / 20)).backward()
     norm = clip_gradients(model.parameters(), 0.5)
     return norm, [
         (p.grad.full_tensor() if isinstance(p.grad, DTensor) else p.grad)

@@ -44,7 +44,7 @@ def test_a_killed_command_goes_on(folder, opened, world, tmp_path, name, count):
 
 def on_ranks(world, folder, out):
     torch.set_num_threads(1)
-    out = out / str(world.size)
+    out = out / str(world.dp_size)
     opened = open_model(folder, torch.float32, "cpu")
     # Few tokens at a time, so that there is work for all.
     summary = evaluate(out, opened, world, shots=1, batch_tokens=200, save_every=7)
@@ -60,7 +60,7 @@ def test_one_two_and_three_ranks_answer_alike(folder, tmp_path):
 def refused_on_ranks(world, folder, out):
     opened = open_model(folder, torch.float32, "cpu")
     try:
-        evaluate(out, opened, world, shots=world.size)
+        evaluate(out, opened, world, shots=world.dp_size)
     except ValueError as error:
         return str(error)
 

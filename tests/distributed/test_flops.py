@@ -20,7 +20,7 @@ def flops_of_a_step(world: World, length, window, rows):
     config = toy_config(sliding_window=window)
     model = Mistral(config)
     randomize(model, 0.1)
-    mine = segments_of(length, rows)[world.rank :: world.size]
+    mine = segments_of(length, rows)[world.rank :: world.dp_size]
     batch = Batch(
         tokens=torch.ones(mine.shape, dtype=torch.long),
         labels=torch.where(mine > 0, 3, -100),

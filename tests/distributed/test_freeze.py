@@ -57,7 +57,7 @@ def train_stages(world: World, shape, settings, micro):
 
 def train_splits(world: World):
     return [
-        [train_stages(world, shape, *split) for split in SPLITS[world.size]] for shape in SHAPES
+        [train_stages(world, shape, *split) for split in SPLITS[world.dp_size]] for shape in SHAPES
     ]
 
 

@@ -61,7 +61,8 @@ SPLITS = {  # world size: (settings, micro-batch rows)
 
 def train_splits(world: World, shapes: list[ModelConfig]):
     return [
-        [train_a_little(world, shape, *split) for split in SPLITS[world.size]] for shape in shapes
+        [train_a_little(world, shape, *split) for split in SPLITS[world.dp_size]]
+        for shape in shapes
     ]
 
 

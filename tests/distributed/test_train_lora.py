@@ -72,7 +72,7 @@ def twenty_steps(world, arguments, steps=20):
     optimizer = build_optimizer(parts.model, config.optim)
     from data.rows.loader import Loader
 
-    split = {"rank": world.rank, "world_size": world.size, "seed": config.seed}
+    split = {"rank": world.rank, "world_size": world.dp_size, "seed": config.seed}
     with Loader(parts.plan, parts.sources, micro_batch_rows=2, **split) as loader:
         for step in range(steps):
             plan, schedule = parts.plan, parts.config.schedule

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from kernels.lora_swiglu import MAX_RANK
 from model.loss import CHUNK_LOGITS
 from tools.planning.run import PlannedRun, WeightCounts
+from training.optim import OPTIMIZERS
+from training.optimizer import WEIGHT_AND_GRADIENT_BYTES
 
 
 class StateBytes(NamedTuple):
@@ -20,12 +22,13 @@ class StateBytes(NamedTuple):
 
 
 STATES = {
-    "fp32 weights, gradients and moments (train.py)": StateBytes(16, 4),
-    "fp32 weights and gradients, bf16 moments (optim.moment_dtype=bfloat16)": StateBytes(12, 4),
-    "bf16 weights, gradients and moments": StateBytes(8, 2),
-}
-"""The first two are available in this project. The last loses updates below 2^-8 of a weight."""
-FP32 = STATES["fp32 weights, gradients and moments (train.py)"]
+    f"fp32 weights and gradients, {one.summary}": StateBytes(
+        WEIGHT_AND_GRADIENT_BYTES + one.state_bytes, 4
+    )
+    for one in OPTIMIZERS.values()
+} | {"bf16 weights, gradients and moments": StateBytes(8, 2)}
+"""Optimizers of this project, and bf16 throughout, which loses updates below 2^-8 of a weight."""
+FP32 = next(iter(STATES.values()))
 DRIVER_BYTES = int(1.5 * 2**30)
 """Allowance for CUDA's context, NCCL's buffers and gaps of the allocator."""
 

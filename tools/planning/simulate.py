@@ -86,7 +86,7 @@ def _second_step(
     micro_batches, rows, row_length = batch
     parallel = replace(parallel, compile=False)
     device = torch.device("cpu")
-    mesh = build_mesh(parallel, World(rank=0, size=ranks, device=device, threads=1))
+    mesh = build_mesh(parallel, World(rank=0, dp_size=ranks, device=device, threads=1))
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = Mistral(shape)
         if lora is not None:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, fields, replace
 from math import isfinite
 
 from tools.planning.run import PlannedRun
+from training.optim import CLIP_BYTES, OptimConfig
 
 SCALING_FLOOR = 0.8
 """Scaling ends when the tokens per second of a device fall below this share of those in one
 node."""
 MAX_DEVICES = 65536
-OPTIMIZER_BYTES = 40
-"""Memory traffic of an update per trained weight: norm and clipping of gradients 12, AdamW 28."""
+OPTIMIZER_BYTES = CLIP_BYTES + OptimConfig().optimizer.update_bytes
+"""Memory traffic of an update per trained weight, clipping included."""
 
 
 @dataclass(kw_only=True)

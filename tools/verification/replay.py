@@ -13,8 +13,6 @@ from itertools import groupby
 from statistics import median
 from typing import Any
 
-import torch
-
 from data.rows.seeds import derive, permutation
 from data.rows.sources import AnySource
 from model.transformer import Mistral
@@ -22,6 +20,7 @@ from storage.checksum import sha256_of
 from tools.verification.verdict import Verdict
 from training.checkpoint.checkpointer import Checkpointer
 from training.distributed import World
+from training.optimizer import TrainingOptimizer
 from training.run.log import Records
 
 PROGRESS_SECONDS = 15
@@ -100,7 +99,7 @@ def check_source_files(sources: dict[str, AnySource], world: World) -> int:
         for source in sources.values()
         for name, digest in source.digests.items()
     ]
-    mine = files[world.rank :: world.size]
+    mine = files[world.rank :: world.dp_size]
     found = world.gather([str(path) for path, digest in mine if sha256_of(path) != digest])
     if changed := sorted(path for part in found for path in part):
         raise ValueError(
@@ -238,7 +237,7 @@ def repeat(
     records: Records,
     checkpointer: Checkpointer,
     model: Mistral,
-    optimizer: torch.optim.Optimizer,
+    optimizer: TrainingOptimizer,
 ) -> Verdict:
     """Repeat the steps and compare with the log; all processes call it and get the same verdict.
 
@@ -258,7 +257,7 @@ def repeat(
     for replay in replays:
         problems, there = len(verdict.problems), checkpointer.steps()
         if replay.start and replay.start not in there:
-            world.say(
+            world.print(
                 f"checkpoint of step {replay.start} was pruned meanwhile; its steps are skipped"
             )
             continue
@@ -280,7 +279,7 @@ def repeat(
             verdict.problems.append(f"steps {replay.start + 1} to {replay.stop}: stopped, {error}")
         new = len(verdict.problems) - problems
         outcome = f"NOT reproduced ({new})" if new else "reproduced"
-        world.say(f"steps {replay.start + 1} to {replay.stop}: {outcome}")
+        world.print(f"steps {replay.start + 1} to {replay.stop}: {outcome}")
     return verdict
 
 
@@ -295,4 +294,4 @@ class _Progress:
         self._done += 1
         if time.monotonic() - self._shown > PROGRESS_SECONDS:
             self._shown = time.monotonic()
-            self._world.say(f"  {self._done} of {self._total} executed, the last was step {step}")
+            self._world.print(f"  {self._done} of {self._total} executed, the last was step {step}")

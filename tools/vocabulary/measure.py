@@ -22,6 +22,8 @@ from tokenizer.tokenizer import Tokenizer
 from tools.vocabulary.init_rows import EMBEDDING, HEAD, METHODS, GrownWeights, Init, NewPieces
 from training.distributed import start_world
 from training.evaluate import EvaluationConfig, HeldOutSet, build_set, evaluate
+from training.optim import OptimConfig
+from training.optimizer import WEIGHT_AND_GRADIENT_BYTES
 
 NO_GROWTH = "no growth"
 SHOWN_CHANGES = 8
@@ -140,7 +142,8 @@ class HeadCost:
             rows=grown.vocab_size,
             base_rows=base.vocab_size,
             parameters=parameters,
-            training_bytes=16 * parameters,
+            training_bytes=(WEIGHT_AND_GRADIENT_BYTES + OptimConfig().optimizer.state_bytes)
+            * parameters,
             flops_per_token=grown.training_flops(1, 0),
             base_flops_per_token=base.training_flops(1, 0),
         )

@@ -38,8 +38,9 @@ from training.checkpoint.manifest import (
     reason,
     seal,
 )
-from training.checkpoint.state import match_moments, moment_bytes, state_bytes, state_tensors
+from training.checkpoint.state import checkpoint_bytes, match_moments, state_tensors
 from training.distributed import World
+from training.optimizer import TrainingOptimizer
 from training.parallelize import local_bytes
 
 
@@ -79,7 +80,7 @@ class Checkpointer:
         self.folder = folder
         self.config = config
         self.world = world
-        self._background = world.apart()
+        self._background = world.background_group()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: tuple[int, Future[float]] | None = None
         self._stood_still: list[float] = []
@@ -98,7 +99,7 @@ class Checkpointer:
         finally:
             self._thread.shutdown()
 
-    def save(self, step: int, model: Mistral, optimizer: torch.optim.Optimizer) -> None:
+    def save(self, step: int, model: Mistral, optimizer: TrainingOptimizer) -> None:
         """Begin to write the state after `step` updates; every process must call it.
 
         Raises:
@@ -106,7 +107,7 @@ class Checkpointer:
         """
         begun = time.perf_counter()
         self.wait()
-        self.world.on_main(lambda: self._check_room(state_bytes(model, moment_bytes(optimizer))))
+        self.world.run_on_rank0(lambda: self._check_room(checkpoint_bytes(model, optimizer)))
         state = {  # of CPU tensors no copy where training waits
             name: tensor.to("cpu", copy=self.config.asynchronous)
             for name, tensor in state_tensors(model, optimizer, step).items()
@@ -133,7 +134,7 @@ class Checkpointer:
                 f"({reason(error)}); mend that, and the same command continues from the one before"
             ) from error
 
-    def check_space(self, model: Mistral, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    def check_space(self, model: Mistral, optimizer: TrainingOptimizer, steps: int) -> None:
         """Refuse a run whose checkpoints do not fit on the disk; every process must call it.
 
         Args:
@@ -148,8 +149,8 @@ class Checkpointer:
             both = math.lcm(self.config.every, self.config.keep_every)
             kept += saves * self.config.every // both
         count = min(saves, kept) - len(self.steps())
-        needed = state_bytes(model, moment_bytes(optimizer)) * max(count, 1)
-        self.world.on_main(lambda: self._check_room(needed))
+        needed = checkpoint_bytes(model, optimizer) * max(count, 1)
+        self.world.run_on_rank0(lambda: self._check_room(needed))
 
     def _check_room(self, needed: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -178,11 +179,11 @@ class Checkpointer:
         begun = time.perf_counter()
         world, final = self._background, self.folder / f"step-{step:08d}"
         partial = final.with_name(final.name + ".tmp")
-        world.on_main(partial.mkdir)
+        world.run_on_rank0(partial.mkdir)
         writer = Writer(partial)
         dcp.save(state, storage_writer=writer, process_group=world.group)
         written = world.gather(writer.files)
-        world.on_main(lambda: self._publish(partial, final, written))
+        world.run_on_rank0(lambda: self._publish(partial, final, written))
         return time.perf_counter() - begun
 
     def _publish(self, partial: Path, final: Path, written: list[dict[str, dict]]) -> None:
@@ -191,7 +192,7 @@ class Checkpointer:
         fsync(self.folder)
         self._prune()
 
-    def load_latest(self, model: Mistral, optimizer: torch.optim.Optimizer) -> int | None:
+    def load_latest(self, model: Mistral, optimizer: TrainingOptimizer) -> int | None:
         """Restore the newest sound checkpoint; returns its step, or None if there is none at all.
 
         Damaged ones are reported, and put aside as `.damaged` once an older one is loaded.
@@ -205,9 +206,9 @@ class Checkpointer:
             damage = self.damage(step)
             if damage is None:
                 self.load(step, model, optimizer)
-                self.world.on_main(lambda: self._put_aside(damaged))
+                self.world.run_on_rank0(lambda: self._put_aside(damaged))
                 return step
-            self.world.say(f"checkpoint {folder} is damaged ({damage})")
+            self.world.print(f"checkpoint {folder} is damaged ({damage})")
             damaged.append(folder)
         if damaged or self.world.from_main(any(self.folder.glob("step-*.damaged"))):
             # From step 0 the run would overwrite the log of what is lost.
@@ -224,7 +225,7 @@ class Checkpointer:
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
 
-    def load(self, step: int, model: Mistral, optimizer: torch.optim.Optimizer) -> None:
+    def load(self, step: int, model: Mistral, optimizer: TrainingOptimizer) -> None:
         """Restore one checkpoint, without `damage`'s look at it; every process must call it.
 
         Moments that it does not have are forgotten.
@@ -241,7 +242,7 @@ class Checkpointer:
                 "own name back, or remove it"
             )
 
-    def differences(self, step: int, model: Mistral, optimizer: torch.optim.Optimizer) -> list[str]:
+    def differences(self, step: int, model: Mistral, optimizer: TrainingOptimizer) -> list[str]:
         """Tensors of a checkpoint that are not the state in hand, bit for bit.
 
         Every process must call it; all get the same answer. One tensor is read at a time.
@@ -264,7 +265,7 @@ class Checkpointer:
         """Names of the tensors of a checkpoint, as process 0 reads them."""
         names: set[str] = set()
         reader = dcp.FileSystemReader(self.folder / f"step-{step:08d}")
-        self.world.on_main(lambda: names.update(reader.read_metadata().state_dict_metadata))
+        self.world.run_on_rank0(lambda: names.update(reader.read_metadata().state_dict_metadata))
         return self.world.from_main(names)
 
     def _read(self, step: int, state: dict[str, Tensor]) -> None:
@@ -279,7 +280,7 @@ class Checkpointer:
         """Why a checkpoint cannot be trusted, or None; the processes share the reading."""
         folder = self.folder / f"step-{step:08d}"
         files = read_marker(folder)
-        names, found = sorted(files)[self.world.rank :: self.world.size], []
+        names, found = sorted(files)[self.world.rank :: self.world.dp_size], []
         try:
             found = differences(folder, {name: files[name] for name in names})
             problem = None

@@ -51,7 +51,7 @@ def open_run_folder(folder: Path, world: World) -> Iterator[None]:
             held.write(f"process {os.getpid()} on {platform.node()}".encode())
             held.flush()
 
-        world.on_main(take_lock)
+        world.run_on_rank0(take_lock)
         yield
 
 
@@ -73,7 +73,7 @@ def describe_environment(world: World, fingerprints: dict[str, str]) -> dict[str
         "cpus": os.cpu_count(),
         "threads": world.threads,
         "cuda_device": cuda,
-        "world_size": world.size,
+        "world_size": world.dp_size,
         "data_fingerprints": fingerprints,
     }
 

@@ -235,8 +235,8 @@ class Meter:
         """Meter against `logging.peak_tflops` or a matrix product measured now; prints the peak."""
         peak = (config.peak_tflops or 0.0) * 1e12 or measure_peak_flops(world.device, dtype)
         source = "measured now" if config.peak_tflops is None else "logging.peak_tflops"
-        world.say(f"MFU is relative to {peak / 1e12:.3g} TFLOP/s per device ({source})")
-        return cls(peak * world.size, model.customary_training_flops(1, row_length))
+        world.print(f"MFU is relative to {peak / 1e12:.3g} TFLOP/s per device ({source})")
+        return cls(peak * world.dp_size, model.customary_training_flops(1, row_length))
 
     def add(self, tokens: int, flops: int, seconds: float) -> None:
         """Count the work of all devices in one update, and its time."""

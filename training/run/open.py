@@ -97,7 +97,7 @@ class Run:
         self._stack.callback(self.log.close)
         self.log.rewind(step)
         # After the rewind: the rows of the log after `step` belong to this start.
-        world.on_main(lambda: record_start(folder, record.start | {"step": step or 0}))
+        world.run_on_rank0(lambda: record_start(folder, record.start | {"step": step or 0}))
         if world.is_main:
             for gap in describe_gaps(folder, step, record.logging.every):
                 self.log.say(gap)
@@ -122,7 +122,7 @@ def open_run(record: RunRecord, world: World, checkpoints: list[int]) -> Iterato
     Raises:
         ValueError: data, precision or `resume` do not allow this run to continue there.
     """
-    world.on_main(
+    world.run_on_rank0(
         lambda: check_same_state(
             record.folder, checkpoints, record.fingerprints, record.start["dtype"]
         )
@@ -130,7 +130,7 @@ def open_run(record: RunRecord, world: World, checkpoints: list[int]) -> Iterato
     with ExitStack() as stack:
         run = Run(record, world, stack)
         if not run.finished:
-            world.on_main(lambda: check_resume(record.resume, record.folder, checkpoints))
+            world.run_on_rank0(lambda: check_resume(record.resume, record.folder, checkpoints))
         yield run
 
 

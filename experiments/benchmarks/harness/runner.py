@@ -28,7 +28,7 @@ Launch = Callable[[Job], dict]
 def describe(threads: int) -> dict[str, Any]:
     """Conditions of a figure apart from its settings: code, versions, hardware."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    world = World(rank=0, size=1, device=device, threads=threads)
+    world = World(rank=0, dp_size=1, device=device, threads=threads)
     told = describe_environment(world, {})
     for name in ("data_fingerprints", "world_size"):
         del told[name]

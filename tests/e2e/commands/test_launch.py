@@ -12,7 +12,7 @@ ALONE = """
 import torch, torch.distributed as dist
 from training.distributed import start_world
 with start_world("cpu") as world:
-    for one in (world, world.apart()):
+    for one in (world, world.background_group()):
         assert one.sum([2.0, 3.0]) == [2.0, 3.0]
         assert one.from_main({"a": 1}) == {"a": 1}
         assert one.gather("x") == ["x"]

@@ -127,7 +127,7 @@ def test_what_the_log_has_lost_is_said(sample, run, capsys):
 
 def test_the_lock_names_its_holder(run):
     class Alone:
-        def on_main(self, work):
+        def run_on_rank0(self, work):
             work()
 
     with (

@@ -16,7 +16,7 @@ from model.documents import Documents
 from model.flash4 import runs_flash4
 from model.transformer import Mistral
 from tests.helpers.toy import random_tokens, randomize, toy_config
-from training.distributed import fixed_order
+from training.distributed import deterministic_algorithms
 
 CUDA = torch.device("cuda")
 
@@ -127,7 +127,7 @@ def test_the_backward_pass_adds_in_a_fixed_order_where_that_is_asked_for(package
     model = Mistral(toy_config(num_hidden_layers=1), backend="flash4")
     randomize(model, 0.3, 0)
     for wanted in (True, False):
-        with fixed_order(wanted):
+        with deterministic_algorithms(wanted):
             results(model, random_tokens(toy_config(), 2, 24), batch())
     assert package.deterministic == [True, False]
 

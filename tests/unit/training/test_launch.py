@@ -67,7 +67,7 @@ def test_one_process_waits_for_nobody(given, monkeypatch, capsys):
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     with start_world("cpu") as world:
-        assert (world.rank, world.size) == (0, 1)
+        assert (world.rank, world.dp_size) == (0, 1)
         assert world.sum([2.0]) == [2.0]
     said = capsys.readouterr().err
     assert ("WORLD_SIZE=2 without RANK: ignored" in said) == ("RANK" not in given)

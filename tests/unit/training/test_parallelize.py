@@ -18,7 +18,7 @@ from model.weights import InitialWeights, fill
 from tests.helpers.toy import toy_config
 from train import train_step
 from training import parallelize as parallel_module
-from training.distributed import World, fixed_order, start_world
+from training.distributed import World, deterministic_algorithms, start_world
 from training.evaluate import after_bos, pack_pieces
 from training.optim import OptimConfig, build_optimizer
 from training.parallelize import (
@@ -74,8 +74,8 @@ def one_split(world: World, shape: ModelConfig, settings: dict, micro: int):
         batch=SimpleNamespace(tokens_per_step=6 * ROW_LENGTH),
     )
     step = rows_of_a_step(shape.num_tokens)
-    mine = list(range(world.rank, len(step.rows), world.size))
-    most = -(-len(step.rows) // world.size)
+    mine = list(range(world.rank, len(step.rows), world.dp_size))
+    most = -(-len(step.rows) // world.dp_size)
     mine += [-1] * (-(-most // micro) * micro - len(mine))
     batches = [some_rows(step, mine[i : i + micro]) for i in range(0, len(mine), micro)]
     return model, optimizer, batches, run
@@ -203,15 +203,15 @@ def test_a_fixed_order_is_asked_of_torch_for_a_while():
 
     before = state()
     assert not before[0]
-    with fixed_order(False):
+    with deterministic_algorithms(False):
         assert state() == before
-    with suppress(KeyError), fixed_order(True):
+    with suppress(KeyError), deterministic_algorithms(True):
         assert state() == (True, False)
         raise KeyError
     assert state() == before
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        with fixed_order(True):
+        with deterministic_algorithms(True):
             assert not torch.is_deterministic_algorithms_warn_only_enabled()
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:

@@ -8,7 +8,7 @@ from model.transformer import Mistral
 from model.weights import InitialWeights
 from tests.helpers.toy import toy_config
 from training import adamw
-from training.adamw import RoundedAdamW
+from training.adamw import AdamWBF16
 from training.checkpoint.state import state_tensors
 from training.optim import OptimConfig, build_optimizer
 
@@ -81,7 +81,7 @@ def test_a_network_learns_as_with_exact_moments(monkeypatch):
     state = state_tensors(model, optimizer, 40)
     dtypes = {state[f"optimizer.lm_head.weight.{key}"].dtype for key in adamw.MOMENTS}
     assert dtypes == {torch.bfloat16}
-    assert isinstance(optimizer, RoundedAdamW)
+    assert isinstance(optimizer, AdamWBF16)
 
 
 def test_its_updates_are_adamws():

@@ -356,7 +356,8 @@ def test_bad_requests_are_refused_before_any_work(request_, options, message):
 def deal(model, requests, size, **options):
     """What each of some ranks yields, when none needs the others' weights."""
     worlds = [
-        World(rank=rank, size=size, device=torch.device("cpu"), threads=1) for rank in range(size)
+        World(rank=rank, dp_size=size, device=torch.device("cpu"), threads=1)
+        for rank in range(size)
     ]
     return [count_work(model, requests, world=world, **options) for world in worlds]
 
