@@ -60,8 +60,9 @@ def summarize(manifest: dict, config: PrepareConfig) -> None:
         print(f"  {config.out}/skipped.jsonl lists what was skipped, by file and line")
     if held_out["fraction"] and not held_out["documents"]:
         print(
-            f"warning: nothing was held out, since none of so few documents fell into the share of "
-            f"{held_out['fraction']}; raise held_out_fraction to measure loss on this source"
+            "warning: no document was held out, because the source is small for "
+            f"held_out_fraction={held_out['fraction']}; raise held_out_fraction to measure the loss "
+            "on this source"
         )
     tokenizer = Tokenizer.open(config.tokenizer)
     ids = Source(config.out).document(0).tolist()

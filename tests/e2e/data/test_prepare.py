@@ -181,7 +181,7 @@ def test_the_command_reports(make):
     assert f"{manifest['tokens']:,}" in ended.stdout
     assert "no field 'text'" in ended.stdout
     assert "skipped.jsonl" in ended.stdout
-    assert "warning: nothing was held out" in ended.stdout
+    assert "warning: no document was held out" in ended.stdout
     first = manifest["tokenizer"]
     shown = f"[BOS {first['bos_id']}]{texts[0][:300]}...[EOS {first['eos_id']}]"
     assert shown in ended.stdout
