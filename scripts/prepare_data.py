@@ -61,8 +61,8 @@ def summarize(manifest: dict, config: PrepareConfig) -> None:
     if held_out["fraction"] and not held_out["documents"]:
         print(
             "warning: no document was held out, because the source is small for "
-            f"held_out_fraction={held_out['fraction']}; raise held_out_fraction to measure the loss "
-            "on this source"
+            f"held_out_fraction={held_out['fraction']}; raise held_out_fraction to measure "
+            "the loss on this source"
         )
     tokenizer = Tokenizer.open(config.tokenizer)
     ids = Source(config.out).document(0).tolist()
