@@ -14,7 +14,7 @@ from data.rows.loader import Loader
 from data.rows.sources import open_source, rows_of_run
 from experiments.studies.tspt.tests import ARM_FOLDER
 from tests.helpers.runs import configure
-from tokenizer.expansion.candidates import learn_pieces, learnt_size, read_model
+from tokenizer.expansion.candidates import learn_pieces, learned_size, read_model
 from tokenizer.expansion.expand import expand
 from tokenizer.expansion.rules import Rules
 from tokenizer.tokenizer import Tokenizer
@@ -124,7 +124,7 @@ def grown_sample(sample, tmp_path_factory):
     ]
     size = arm("grown_s1").data.vocab_size
     room = size - old.vocab_size - 96
-    pieces = learn_pieces(texts, base, vocab_size=learnt_size(texts, merges=2 * room))
+    pieces = learn_pieces(texts, base, vocab_size=learned_size(texts, merges=2 * room))
     found = expand(
         base, {"learnt": pieces}, texts, target_vocab_size=size, rules=Rules(), reserved=96
     )
