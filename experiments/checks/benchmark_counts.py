@@ -7,7 +7,7 @@ With a task, its problems are listed.
 
 import sys
 
-from evaluation.benchmarks.registry import TASKS, open_task
+from evaluation.benchmarks.registry import BENCHMARKS, open_task
 
 
 def main() -> None:
@@ -17,9 +17,9 @@ def main() -> None:
         for problem in open_task(chosen[0], folder, variant="cleaned").problems:
             print(f"{problem.place}: {problem.reason}")
         return
-    print("| task | released | count as wrong | cleaned | repeated | doubtful | demonstrations |")
+    print("| task | released | scored incorrect | cleaned | repeated | doubtful | demonstrations |")
     print("|---|---|---|---|---|---|---|")
-    for name in TASKS:
+    for name in BENCHMARKS:
         released, cleaned = (open_task(name, folder, variant=v) for v in ("released", "cleaned"))
         broken = sum("broken" in item.tags for item in released.items)
         reasons = [problem.reason for problem in cleaned.problems]
