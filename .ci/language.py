@@ -39,7 +39,7 @@ WORDS = {
     "begun": r"\bbegun\b",
     "go on": r"\bgo(es)? on\b",
     "stand": r"\bstands? (?!for\b)",
-    "is no": r"\b(is|are) no [a-z]",
+    "is no": r"(?<![Tt]here\s)\b(is|are) no [a-z]",  # "there is no" is plain English
     "vouch": r"\bvouch",
     "learnt": r"\blearnt\b",
     "likewise": r"\blikewise\b",

@@ -36,7 +36,7 @@ class Argument:
 
     Attributes:
         sign: "", "+", "++" or "~".
-        value: what stands behind the first `=`; None where there is none.
+        value: text after the first `=`; None without a `=`.
     """
 
     sign: str
@@ -327,7 +327,7 @@ def _is_enclosed(value: str, brackets: str) -> bool:
 
 
 def _split(value: str) -> Iterator[str]:
-    """Parts between commas, but for commas in quotes or in brackets that are balanced."""
+    """Parts between commas, except commas in quotes or in balanced brackets."""
     depths = _depths(value)
     begin = number = 0
     while number < len(value):

@@ -1,6 +1,7 @@
 """Ctrl-C while a command is still importing what it needs: one line instead of a traceback.
 
-Imported first by every command, for its effect. Once a command has begun, `conf.command` answers.
+Every command imports this module first, for its effect. Once a command has started, `conf.command`
+handles Ctrl-C.
 """
 
 import multiprocessing

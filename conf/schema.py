@@ -34,7 +34,7 @@ from training.schedule import ScheduleConfig
 LONGEST_ROW = 2**24
 """Tokens of a row: more than any text has that a model of this kind is trained on."""
 LONGEST_NAME = 200
-"""Bytes of a run's name: file systems take 255, and files beside the folder are named after it."""
+"""Bytes of a run's name: file systems take 255, and names of other files contain it."""
 MOST_SCALE = 1000
 """Of the embedded sample, which is to be a corpus of minutes."""
 
@@ -72,14 +72,12 @@ class DataConfig:
                     )
         scale = self.sample_scale
         if scale is not None and not 0 < scale <= MOST_SCALE:
-            raise ValueError(
-                f"data.sample_scale={scale}: must lie in (0, {MOST_SCALE}], or be null"
-            )
+            raise ValueError(f"data.sample_scale={scale}: must be in (0, {MOST_SCALE}], or null")
 
 
 @dataclass(kw_only=True)
 class BatchConfig:
-    """How many tokens a step sees, and how many at a time."""
+    """Tokens of a step, of a row and of a micro-batch."""
 
     row_length: int = 256
     """Tokens per row."""
@@ -218,7 +216,7 @@ def _departures(value: Any, standard: Any) -> Any:
     """A value as a tree without the fields of dataclasses that have their default values.
 
     Args:
-        standard: the dataclass that stands in this place by default, if one does.
+        standard: the default dataclass of this field, if any.
     """
     if isinstance(value, dict):
         return {key: _departures(part, None) for key, part in value.items()}
@@ -279,7 +277,7 @@ def load_run(folder: Path | str) -> Config:
     """The configuration that a run was carried out with, from its folder, wherever it lies now.
 
     Raises:
-        ValueError: this is no run folder, or its configuration is not one of this code.
+        ValueError: the folder is not a run folder, or its configuration does not fit this version.
     """
     path = Path(folder).absolute() / "config.yaml"
     if not path.is_file():
@@ -289,7 +287,9 @@ def load_run(folder: Path | str) -> Config:
         config = OmegaConf.to_object(written)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: {reason}; the run was begun by another version") from None
+        raise ValueError(
+            f"{path}: {reason}; the run was started by another version of the code"
+        ) from None
     assert isinstance(config, Config)
     return replace(config, runs_folder=str(path.parent.parent), name=path.parent.name)
 
@@ -312,7 +312,7 @@ def to_yaml(config: Config) -> str:
 
 
 def check_same_run(path: Path, config: Config) -> None:
-    """Compare with the configuration that a run folder was begun with, if it was.
+    """Compare with the configuration of an existing run folder.
 
     Raises:
         ValueError: names the fields that differ and decide what the run computes.
@@ -327,13 +327,13 @@ def check_same_run(path: Path, config: Config) -> None:
         free += ("init_from",)
     if different := _differences(path, config, free):
         raise ValueError(
-            f"{path} was begun with other settings ({'; '.join(different)}); restore them, or set "
-            "another name"
+            f"{path} was created with other settings ({'; '.join(different)}); restore them, "
+            "or set another name"
         )
 
 
 def under_former_name(config: Config) -> Config:
-    """The configuration with the name under which the same run was begun by an earlier version.
+    """The configuration with the name that an earlier version gave to the same run.
 
     Default names depended on all fields once. A run without a name that has no folder is looked for
     among those of its experiment that have a default name and equal settings.
@@ -348,7 +348,7 @@ def under_former_name(config: Config) -> Config:
         free += ("model.num_base_ids", "model.num_padded_ids")
     pattern = f"{glob.escape(config.experiment)}-{'[0-9a-f]' * 8}/config.yaml"
     for path in Path(config.runs_folder).glob(pattern):
-        with suppress(ValueError):  # a damaged one is no reason not to begin another run
+        with suppress(ValueError):  # a damaged folder must not prevent a new run
             if not _differences(path, config, free):
                 found.append((path.stat().st_mtime, path.parent.name))
     return replace(config, name=max(found)[1]) if found else config
@@ -386,7 +386,7 @@ def _read_tree(path: Path) -> dict:
 
 
 def _without(fields: tuple[str, ...], tree: Any) -> dict[str, Any]:
-    """Leaves by dotted key, but for those of some fields and below them."""
+    """Leaves by dotted key, without those at or below some fields."""
     return {
         key: value
         for key, value in _flat(tree).items()

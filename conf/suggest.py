@@ -28,7 +28,7 @@ APPENDED = {"train": ("experiment", "arm")}
 _NEAR = 0.75
 """Likeness of a typed key and a key that exists from which the key is suggested."""
 _AWAY = 0.05
-"""What a key in another group is less near."""
+"""Penalty in likeness of a key in another group."""
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,7 @@ class _Answer:
             raise ValueError(f"{key} is new; type +{key}={shlex.quote(value)}")
 
     def refuse_word(self, words: Sequence[str], number: int) -> None:
-        """ValueError for a word that is no override; says what was probably meant."""
+        """ValueError for a word that is not an override, with the probable meaning."""
         word = words[number]
         following = words[number + 1] if number + 1 < len(words) else None
         if word.startswith("-"):
@@ -361,7 +361,7 @@ class _Answer:
 def _nearest(word: str, known: list[str]) -> str:
     """The known key of which a word is a misspelling, or the right name in the wrong place.
 
-    Letters in common are no common meaning: where no key is near enough, the result is empty.
+    Common letters do not imply a common meaning: without a key near enough the result is empty.
     """
     best = max(known, key=lambda key: _likeness(word, key), default="")
     return best if best and _likeness(word, best) >= _NEAR else ""

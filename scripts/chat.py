@@ -25,7 +25,7 @@ NOTES = {
     "context": "the context is full; /reset begins a new conversation",
     "interrupted": "stopped",
 }
-"""What to say of an answer that did not end by itself."""
+"""Remarks on an answer that did not end by itself."""
 
 
 def read_line(prompt: str) -> str:
@@ -34,7 +34,7 @@ def read_line(prompt: str) -> str:
 
 
 def read_message() -> str:
-    """What the user says next, perhaps over several lines; EOFError at the end."""
+    """The next message of the user, of one or several lines; EOFError at the end."""
     line = read_line("> ")
     if line.strip() == QUOTES:
         lines = []
@@ -49,7 +49,7 @@ def read_message() -> str:
 
 
 def obey(line: str, conversation: Conversation) -> bool:
-    """Carry out a command; returns whether to go on."""
+    """Carry out a command; returns False if the chat ends."""
     name, _, rest = line.strip().partition(" ")
     if name == "/quit":
         return False

@@ -17,7 +17,7 @@ from training.run.resume import check_same_data, recorded_fingerprints
 from training.sources import open_sources, open_tokenizer
 
 SHOWN = 70
-"""Characters shown of each end of a text, unless all are asked for."""
+"""Characters shown of each end of a text without full=true."""
 
 
 def print_rows(lookup: Trace, tokenizer: Tokenizer, rows: range, logged: dict, full: bool) -> None:
@@ -99,7 +99,7 @@ def print_reading(reading: Reading, lookup: Trace) -> None:
 
 
 def trace(config: TraceConfig) -> None:
-    """Print what was asked for."""
+    """Print the text of a step or row, or the readings of a document."""
     run = load_run(config.run)
     logged = read_records(run.folder).logged
     tokenizer = open_tokenizer(run.data.tokenizer)

@@ -55,7 +55,7 @@ class JudgeConfig:
     def __post_init__(self) -> None:
         self._check_what()
         if not 2 <= self.scale <= HIGHEST_SCALE:
-            raise ValueError(f"scale={self.scale}: must lie in 2 to {HIGHEST_SCALE}")
+            raise ValueError(f"scale={self.scale}: must be in 2 to {HIGHEST_SCALE}")
         for name in ("workers", "attempts", "max_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:

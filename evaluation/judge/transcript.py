@@ -2,7 +2,7 @@
 
 `transcript.jsonl` has a line per attempt, on disk before the next one begins: `outcome` is
 `verdict`, `again` (another attempt followed, unless the command was stopped) or `failed` (given
-up). Lines stand in the order in which replies came. `transcript.settings.json` says what was asked;
+up). Lines are in the order of the replies. `transcript.settings.json` says what was asked;
 another command is refused.
 """
 
@@ -17,7 +17,7 @@ VERDICT, AGAIN, FAILED = "verdict", "again", "failed"
 
 
 class Judged(NamedTuple):
-    """What a transcript holds, by the key of a judgement.
+    """Content of a transcript by the key of a judgement.
 
     Attributes:
         verdicts: of those that have one.
@@ -56,7 +56,7 @@ def open_transcript(file: Path, settings: dict[str, Any]) -> Judged:
 
 
 def read_transcript(file: Path) -> Judged:
-    """What a transcript holds.
+    """Read a transcript.
 
     Raises:
         ValueError: a line is not one of a transcript; names it.

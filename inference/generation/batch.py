@@ -209,7 +209,7 @@ def _answer(
 
 
 def _settings(config: GenerateConfig, prompts: list[Prompt], loaded: LoadedModel) -> dict[str, Any]:
-    """What decides the answers."""
+    """Settings that determine the answers."""
     free = (
         "folder",
         "base",

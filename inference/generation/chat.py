@@ -16,7 +16,7 @@ class ChatConfig(LoadConfig):
     """Who answers, and how."""
 
     system: str = field(default="", metadata={"text": True})
-    """What the model is told before the first question."""
+    """System prompt before the first question."""
     max_new_tokens: int = 1024
     """Most ids of one answer, its EOS included."""
     temperature: float = 0.7

@@ -11,7 +11,7 @@ Decode = Callable[[Sequence[int]], str]
 """A tokenizer's `decode`."""
 
 _REPLACEMENT = "\ufffd"
-"""What decoders write for bytes that are no character, or not yet."""
+"""Character that decoders write for bytes that do not form a character, or not yet."""
 _CONTEXT = 16
 """Ids before the answer that are decoded with it: they decide whether it begins with a space."""
 
@@ -22,8 +22,7 @@ class IncrementalDetokenizer:
     Args:
         decode: ids to text.
         stop: texts that end the answer and do not belong to it.
-        context: the ids before the answer, if it continues a text; empty where it is a text of its
-            own.
+        context: the ids before the answer, if it continues a text; empty for a separate text.
 
     Attributes:
         stopped: a stop string has appeared.

@@ -94,8 +94,8 @@ def stream(
         prompts: ids of each, BOS included.
         eos_ids: what ends an answer.
         decode: ids to text; needed for text and stop strings.
-        continue_text: the text goes on from the prompt's, so that it may begin with a space; false
-            for answers, which are texts of their own.
+        continue_text: the text continues the prompt, so that it may begin with a space; false for
+            answers, which are separate texts.
         indices: of the prompts, for the draws; None: 0, 1, ... Give them where a list of prompts is
             cut into batches, so that the cuts do not matter.
 
@@ -195,7 +195,7 @@ class _Batch:
 
     Attributes:
         alive: their places among the prompts.
-        rows: their places in the cache, which may go on with finished ones for a while.
+        rows: their places in the cache, which may keep finished sequences for a while.
     """
 
     def __init__(
@@ -237,7 +237,7 @@ class _Batch:
 
     @torch.inference_mode()
     def advance(self, ids: list[int], going: list[int]) -> None:
-        """Add the ids, and go on with some of the sequences.
+        """Add the ids, and continue some of the sequences.
 
         Args:
             going: their places among those alive.

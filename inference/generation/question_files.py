@@ -43,7 +43,7 @@ def read_open_questions(path: Path) -> list[OpenQuestion]:
     `reference` (or `answer`) may be there. `.xlsx` needs the extra `eval`.
 
     Raises:
-        ValueError: names the file, and the row or line that is no question.
+        ValueError: a row or line is not a question; the message names it and the file.
     """
     if not path.is_file():
         raise ValueError(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 @dataclass(kw_only=True)
 class SamplingConfig:
-    """How texts are continued."""
+    """Sampling of the next tokens, and the length of an answer."""
 
     max_new_tokens: int = 256
     """Most ids of one answer, its EOS included."""
@@ -49,9 +49,9 @@ class SamplingConfig:
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k={self.top_k}: must be at least 1; null switches it off")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p}: must lie in (0, 1]; 1 switches it off")
+            raise ValueError(f"top_p={self.top_p}: must be in (0, 1]; 1 switches it off")
         if not 0 <= self.min_p <= 1:
-            raise ValueError(f"min_p={self.min_p}: must lie in [0, 1]; 0 switches it off")
+            raise ValueError(f"min_p={self.min_p}: must be in [0, 1]; 0 switches it off")
         if not 0 < self.repetition_penalty < math.inf:
             raise ValueError(
                 f"repetition_penalty={self.repetition_penalty}: must be positive and finite; 1 "

@@ -92,7 +92,7 @@ class Branches:
         self.trees, self.extend = trees, extend
         self.starts = [0, *accumulate(tree.size for tree in trees)]
         self.offsets: list[int] = []  # of each token from the prefix's end
-        branch: list[int] = []  # that it lies in; 0 is the trunk
+        branch: list[int] = []  # branch of each token; 0 is the trunk
         tree: list[int] = []
         for n, (trunk, branches) in enumerate(trees):
             self.offsets += range(trunk)

@@ -73,7 +73,7 @@ class _Products:
 
 
 def _adjoin(weights: Sequence[Tensor]) -> bool:
-    """Whether matrices lie end to end in one tensor."""
+    """True if the matrices are contiguous parts of one tensor."""
     ends = [weight.data_ptr() + weight.nbytes for weight in weights]
     return all(
         weight.data_ptr() == end
@@ -100,7 +100,7 @@ class _Layer:
         return self.down(swiglu_of_halves(self.gate_up(h)), add=x)
 
     def single(self, x: Float[Tensor, "1 D"], mix: Mix) -> Float[Tensor, "1 D"]:
-        """The same for one sequence, in products that take in what stands around them."""
+        """The same for one sequence, with the surrounding operations fused into the products."""
         qkv, o, gate_up, down = (
             products.weight for products in (self.qkv, self.o, self.gate_up, self.down)
         )
@@ -122,14 +122,14 @@ class DecodeStep:
 
     def __init__(self, model: Mistral, layers: Sequence[_Layer], storage: KVStorage) -> None:
         self.config, self.model, self.layers = model.config, model, layers
-        # Not the tensors: what was recorded must not keep a storage alive that nobody goes on with.
+        # Weak references: a recorded graph must not keep an unused storage alive.
         self.storage = weakref.ref(storage)
         self.stored = [weakref.ref(x) for x in (*storage.keys, *storage.values)]
         self.lengths = torch.tensor(storage.lengths, device=storage.keys[0].device)
         self.tokens = torch.zeros_like(self.lengths)
 
     def is_of(self, storage: KVStorage) -> bool:
-        """Whether these are the very tensors that it was made for."""
+        """True if the tensors of the storage are those of the recorded graph."""
         now = (*storage.keys, *storage.values)
         return all(x() is y for x, y in zip(self.stored, now, strict=True))
 

@@ -58,7 +58,7 @@ def departure(model: nn.Module) -> str | None:
 
 
 def _description(module: nn.Module) -> dict[str, Any]:
-    """Everything about one module that its output may follow from, but for values of weights."""
+    """All attributes of a module on which its output may depend, except values of weights."""
     kind = type(module)
     replaced = kind in _STOCK_FORWARDS and kind.forward is not _STOCK_FORWARDS[kind]
     attributes = {k: v for k, v in vars(module).items() if k not in _BOOKKEEPING | _FREE}
@@ -97,7 +97,7 @@ class Watch:
         self._fields = [vars(module) for module in modules]
         self._hooks = [getattr(module, name) for module in modules for name in _HOOKS]
         self._parents = [module._modules for module in modules if module._modules]
-        # Whose output follows from a number that is no weight.
+        # Modules whose output depends on a number other than a weight.
         self._norms = [module for module in modules if isinstance(module, RMSNorm)]
         self._adapters = [module for module in modules if isinstance(module, LoraLinear)]
         self._structure, self._content = self._read_structure(), self._read_content()

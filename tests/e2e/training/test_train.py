@@ -260,7 +260,7 @@ def test_resume_required_and_never_mean_what_they_say(sample, tmp_path):
     (folder / "model").rmdir()
     with pytest.raises(ValueError, match=r"resume=never.* up to step 12"):
         run_here(*fixed, "resume=never")
-    with pytest.raises(ValueError, match=r"begun with other settings .*seed: 0 -> 5"):
+    with pytest.raises(ValueError, match=r"created with other settings .*seed: 0 -> 5"):
         run_here(*fixed, "seed=5")
     # How it is carried out may change.
     run_here(*fixed, "resume=required", "batch.micro_batch_rows=3", "checkpoint.every=7")

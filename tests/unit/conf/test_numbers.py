@@ -106,7 +106,7 @@ def begin(tree):
     [
         ("model.num_hidden_layers=100000", "model.num_hidden_layers=100000: at most"),
         ("batch.row_length=100000000", "batch.row_length=100000000: at most"),
-        ("data.sample_scale=1e6", "data.sample_scale=1000000.0: must lie"),
+        ("data.sample_scale=1e6", "data.sample_scale=1000000.0: must be in"),
         ("seed=-1", "seed=-1: must be at least 0"),
         ("schedule.warmup_fraction=1.5", "schedule.warmup_fraction=1.5"),
         *(

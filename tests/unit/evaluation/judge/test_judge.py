@@ -577,7 +577,7 @@ def test_changed_answers_and_foreign_files_are_refused(files, tmp_path):
         ({"answers": {1: "a.jsonl"}}, "answers: 1: 'a.jsonl' does not give"),
         ({"answers": {"a": None}}, "answers: 'a': None does not give"),
         ({"judge": " "}, "judge is empty"),
-        ({"scale": 1}, "scale=1: must lie in 2 to 10"),
+        ({"scale": 1}, "scale=1: must be in 2 to 10"),
         ({"scale": 11}, "scale=11"),
         ({"workers": 0}, "workers=0"),
         ({"attempts": 0}, "attempts=0"),
