@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import pytest
 
 from tools.verification.replay import (
-    Leg,
+    Replay,
     VerifyConfig,
     choose_tolerance,
     describe_reach,
-    draw_legs,
-    judged,
+    draw_replays,
+    with_tolerances,
 )
 from training.run.log import Records, check_log
 
@@ -32,15 +32,15 @@ def test_each_start_promises_what_it_logs():
 
 def test_every_step_is_drawn_from_the_nearest_state_before_it():
     config = SimpleNamespace(steps=100, seed=0, reach=4)
-    legs = draw_legs(config, [0, 10, 12], range(1, 20))
-    assert legs == [Leg(0, [1, 2, 3, 4]), Leg(10, [11, 12]), Leg(12, [13, 14, 15, 16])]
+    replays = draw_replays(config, [0, 10, 12], range(1, 20))
+    assert replays == [Replay(0, [1, 2, 3, 4]), Replay(10, [11, 12]), Replay(12, [13, 14, 15, 16])]
 
 
 def test_the_draw_follows_from_the_seed():
     def drawn(seed):
         config = VerifyConfig(run="r", steps=5, seed=seed, reach=50)
-        legs = draw_legs(config, [0, 200], range(1, 251))
-        return [step for leg in legs for step in leg.targets]
+        replays = draw_replays(config, [0, 200], range(1, 251))
+        return [step for replay in replays for step in replay.targets]
 
     assert drawn(0) == drawn(0) != drawn(1)
     assert len(drawn(0)) == 5
@@ -51,7 +51,7 @@ def test_the_draw_follows_from_the_seed():
 def test_the_reach_is_said():
     assert describe_reach([0], range(1, 4), 3) == "drawn from 3 of 3 logged steps"
     sentence = describe_reach([0, 10], range(1, 21), 5)
-    assert sentence.startswith("drawn from 10 of 20 logged steps; the others lie more than 5 steps")
+    assert sentence.startswith("drawn from 10 of 20 logged steps; the others are more than 5 steps")
 
 
 NOW = {
@@ -68,7 +68,7 @@ NOW |= {"logging_every": 1}
 def test_equality_is_asked_for_where_the_starts_were_as_this_one():
     later = NOW | {"step": 8, "logging_every": 5}
     assert choose_tolerance(None, [NOW, later], NOW)[0] == 0
-    assert choose_tolerance(1e-3, [NOW], NOW) == (1e-3, "as asked")
+    assert choose_tolerance(1e-3, [NOW], NOW) == (1e-3, "as given")
     changes = [{"ranks": 2}, {"device": "H100"}, {"strategy": "replicate"}]
     for change in (*changes, {"processor": "Intel Xeon"}):
         for starts in ([NOW | change], [NOW | change, later], [NOW, later | change]):
@@ -81,22 +81,22 @@ def test_equality_is_asked_for_where_the_starts_were_as_this_one():
     assert "older than" in why
 
 
-def test_every_leg_is_held_to_its_own_starts():
-    def tolerances(starts, *legs):
-        given = [Leg(start, [stop]) for start, stop in legs]
-        found, sentences = judged(given, None, [NOW | start for start in starts], NOW)
-        assert len(sentences) == len({leg.tolerance for leg in found})
-        return [(leg.start_tolerance, leg.tolerance) for leg in found]
+def test_every_replay_is_held_to_its_own_starts():
+    def tolerances(starts, *replays):
+        given = [Replay(start, [stop]) for start, stop in replays]
+        found, sentences = with_tolerances(given, None, [NOW | start for start in starts], NOW)
+        assert len(sentences) == len({replay.tolerance for replay in found})
+        return [(replay.start_tolerance, replay.tolerance) for replay in found]
 
     two = {"ranks": 2}
-    legs = ((0, 4), (4, 8), (8, 10), (10, 12))
-    assert tolerances([{}], *legs) == [(0, 0)] * 4
+    replays = ((0, 4), (4, 8), (8, 10), (10, 12))
+    assert tolerances([{}], *replays) == [(0, 0)] * 4
     # The start at step 9 was of two ranks; that at 10 was not.
     starts = [{}, {"step": 9} | two, {"step": 10}]
-    assert tolerances(starts, *legs) == [(0, 0), (0, 0), (0, 1e-5), (1e-5, 0)]
+    assert tolerances(starts, *replays) == [(0, 0), (0, 0), (0, 1e-5), (1e-5, 0)]
     # The one at step 4 has computed anew what the one at 8 had done.
     starts = [two, {"step": 8} | two, {"step": 4}]
-    assert tolerances(starts, *legs) == [(1e-5, 1e-5), (1e-5, 0), (0, 0), (0, 0)]
+    assert tolerances(starts, *replays) == [(1e-5, 1e-5), (1e-5, 0), (0, 0), (0, 0)]
     # Older than starts.jsonl up to step 8.
     assert tolerances([{"step": 8}], (4, 8), (8, 10)) == [(1e-5, 1e-5), (1e-5, 0)]
     assert tolerances([], (0, 4)) == [(1e-5, 1e-5)]
