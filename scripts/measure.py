@@ -113,6 +113,7 @@ def _measure(
             tokenizer,
             first_texts(half_of(source.held_out(), config.half), config.max_bytes),
             run.evaluation.chunk_bytes,
+            world,
         )
         for name, source in sources.items()
         if isinstance(source, Source) and source.held_out_documents

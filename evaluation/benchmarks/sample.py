@@ -16,8 +16,8 @@ def read_sample(name: str, data: Path) -> Task:
     """One question per fact, general ones first; subjects are the two domains.
 
     Tags of a question: `invented` (true, false), `exposures` (number of documents of each source
-    that state the fact, 0 for controls), `domain`, `relation` and `fact_id`. There are no
-    demonstrations, because a solved question would reveal a fact that models are trained on.
+    that state the fact, 0 for controls), `domain`, `relation` and `fact_id`. Demonstrations are
+    missing, because a solved question would reveal a fact that models are trained on.
     """
     del data  # the questions are generated
     language = name.removeprefix("sample_")

@@ -104,40 +104,6 @@ def plan_judgements(
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Attempt:
-    """One request and its outcome.
-
-    Attributes:
-        wait_seconds: pause that the endpoint requests.
-        fatal: error that every further request would meet.
-    """
-
-    outcome: str
-    verdict: dict[str, Any] | None
-    problem: str | None
-    prompt: str
-    reply: JudgeReply | None
-    seconds: float
-    wait_seconds: float
-    fatal: ValueError | None
-
-    def line(self) -> dict[str, Any]:
-        """Fields of the attempt in a line of the transcript."""
-        said = JudgeReply(None, None, None, None) if self.reply is None else self.reply
-        return {
-            "outcome": self.outcome,
-            "verdict": self.verdict,
-            "problem": self.problem,
-            "model": said.model,
-            "tokens": said.tokens,
-            "finished": said.finished,
-            "seconds": self.seconds,
-            "prompt": self.prompt,
-            "reply": said.text,
-        }
-
-
 @dataclass(frozen=True)
 class _Session:
     """Requests verdicts in threads until all are received or a fatal error occurs."""
@@ -171,44 +137,46 @@ class _Session:
         for attempt in range(1, self.config.attempts + 1):
             if self.stop.is_set():
                 break
-            tried = self._attempt(prompt, last=attempt == self.config.attempts)
-            line = {"question": judgement.key[0], "names": judgement.names, "attempt": attempt}
-            self.transcript.append(line | tried.line())
-            if tried.fatal is not None:
+            started, reply = time.monotonic(), JudgeReply(None, None, None, None)
+            verdict = problem = fatal = None
+            again, answered, wait = attempt < self.config.attempts, False, 0.0
+            try:
+                reply = ask(self.endpoint, prompt)
+                answered = True
+                verdict = self._read(reply)
+            except InvalidVerdict as error:
+                problem = str(error)
+            except RequestFailed as error:
+                problem, again, wait = str(error), error.again and again, error.wait_seconds or 0.0
+            except ValueError as error:
+                problem, fatal, again = str(error), error, False
+            outcome = VERDICT if verdict is not None else AGAIN if again else FAILED
+            self.transcript.append(
+                {
+                    "question": judgement.key[0],
+                    "names": judgement.names,
+                    "attempt": attempt,
+                    "outcome": outcome,
+                    "verdict": verdict,
+                    "problem": problem,
+                    "model": reply.model,
+                    "tokens": reply.tokens,
+                    "finished": reply.finished,
+                    "seconds": round(time.monotonic() - started, 3),
+                    "prompt": prompt,
+                    "reply": reply.text,
+                }
+            )
+            if fatal is not None:
                 self.stop.set()  # at once, before any thread starts its next request
-                raise tried.fatal
-            if tried.outcome != AGAIN:
-                return tried.outcome == VERDICT
-            if tried.reply is not None:
-                prompt = correct_prompt(first, tried.problem or "")
-            pause = max(self.config.backoff_seconds * 2 ** (attempt - 1), tried.wait_seconds)
+                raise fatal
+            if outcome != AGAIN:
+                return outcome == VERDICT
+            if answered:
+                prompt = correct_prompt(first, problem or "")
+            pause = max(self.config.backoff_seconds * 2 ** (attempt - 1), wait)
             self.stop.wait(min(LONGEST_PAUSE, pause))
         return False
-
-    def _attempt(self, prompt: str, *, last: bool) -> _Attempt:
-        """One request and its outcome."""
-        started = time.monotonic()
-        reply = verdict = problem = fatal = None
-        again, wait = not last, 0.0
-        try:
-            reply = ask(self.endpoint, prompt)
-            verdict = self._read(reply)
-        except InvalidVerdict as error:
-            problem = str(error)
-        except RequestFailed as error:
-            problem, again, wait = str(error), error.again and not last, error.wait_seconds or 0.0
-        except ValueError as error:
-            problem, fatal, again = str(error), error, False
-        return _Attempt(
-            outcome=VERDICT if verdict is not None else AGAIN if again else FAILED,
-            verdict=verdict,
-            problem=problem,
-            prompt=prompt,
-            reply=reply,
-            seconds=round(time.monotonic() - started, 3),
-            wait_seconds=wait,
-            fatal=fatal,
-        )
 
     def _read(self, reply: JudgeReply) -> dict[str, Any]:
         """Verdict of a reply; InvalidVerdict if it has none."""

@@ -1,9 +1,8 @@
-"""Every request to a judge and what came of it, in a file that survives interruption.
+"""Transcript of all requests to a judge and their outcomes, which the same command continues.
 
-`transcript.jsonl` has a line per attempt, on disk before the next one begins: `outcome` is
-`verdict`, `again` (another attempt followed, unless the command was stopped) or `failed` (given
-up). Lines are in the order of the replies. `transcript.settings.json` says what was asked;
-another command is refused.
+`transcript.jsonl` has a line per attempt, on disk before the next attempt: `outcome` is `verdict`,
+`again` (another attempt followed, unless the command was stopped) or `failed`. Lines are in the
+order of the replies. `transcript.settings.json` has the settings; a different command is refused.
 """
 
 import json
@@ -17,13 +16,13 @@ VERDICT, AGAIN, FAILED = "verdict", "again", "failed"
 
 
 class Judged(NamedTuple):
-    """Content of a transcript by the key of a judgement.
+    """Content of a transcript, by the key of a judgement.
 
     Attributes:
-        verdicts: of those that have one.
-        problems: the last one of those that have none.
-        models: as which the endpoint answered.
-        tokens: that it counted.
+        verdicts: verdicts by judgement.
+        problems: last problem of each judgement without a verdict.
+        models: names that the endpoint gave for the judge.
+        tokens: sum of the endpoint's token counts.
     """
 
     verdicts: dict[tuple[str, ...], dict[str, Any]]
@@ -56,10 +55,10 @@ def open_transcript(file: Path, settings: dict[str, Any]) -> Judged:
 
 
 def read_transcript(file: Path) -> Judged:
-    """Read a transcript.
+    """Content of a transcript.
 
     Raises:
-        ValueError: a line is not one of a transcript; names it.
+        ValueError: a line is invalid; the message names it.
     """
     judged = Judged({}, {}, [], 0)
     models: set[str] = set()
@@ -78,6 +77,7 @@ def read_transcript(file: Path) -> Judged:
                 tokens += entry["tokens"] or 0
             except (ValueError, TypeError, KeyError) as error:
                 raise ValueError(
-                    f"{file}, line {number}: not of a transcript ({error}); choose another out"
+                    f"{file}, line {number} is not a transcript record ({error}); choose another "
+                    "out="
                 ) from None
     return judged._replace(models=sorted(models), tokens=tokens)

@@ -5,24 +5,22 @@ even numbers, in the order of the held-out file, are the development half, for t
 settings; odd ones are the test half.
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple, TypedDict
 
-import torch
-
 from evaluation.benchmarks.registry import open_tasks
 from evaluation.multiple_choice.answer import answer, prepare
 from evaluation.multiple_choice.config import AskConfig
-from model.documents import Documents
-from model.labels import IGNORE_INDEX
+from evaluation.scoring.loglikelihood import BATCH_TOKENS
 from model.transformer import Mistral
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import World
-from training.evaluate import cut_text
+from training.evaluate import EvaluationConfig, build_set, evaluate
 
-BATCH_TOKENS = 4096
-"""Tokens of a forward pass, including padding."""
+MICRO_BATCH_ROWS = 16
+"""Rows of a forward pass; a row has the length of the longest piece."""
 
 
 class Document(NamedTuple):
@@ -62,46 +60,21 @@ def first_texts(texts: Sequence[str], max_bytes: int | None) -> list[str]:
 
 
 def measure_documents(
-    model: Mistral, tokenizer: Tokenizer, texts: Iterable[str], chunk_bytes: int
+    model: Mistral, tokenizer: Tokenizer, texts: Iterable[str], chunk_bytes: int, world: World
 ) -> list[Document]:
-    """Loss of each document, cut into pieces like in `training.evaluate`."""
-    documents = list(texts)
-    cut = [list(cut_text(text, chunk_bytes)) for text in documents]
-    encoded = tokenizer.encode_batch([piece for pieces in cut for piece in pieces])
-    nats = iter(
-        piece_losses(model, [[tokenizer.bos_id, *ids, tokenizer.eos_id] for ids in encoded])
+    """Loss of each document by `training.evaluate`, with one held-out set per document."""
+    config = EvaluationConfig(chunk_bytes=chunk_bytes, max_bytes=sys.maxsize)
+    sets = [
+        build_set(str(number), [text], tokenizer, config, sys.maxsize)
+        for number, text in enumerate(texts)
+    ]
+    row_length = max((len(piece.ids) for one in sets for piece in one.pieces), default=1)
+    losses = evaluate(
+        model, sets, row_length=row_length, micro_batch_rows=MICRO_BATCH_ROWS, world=world
     )
     return [
-        Document(sum(next(nats) for _ in pieces), len(text.encode()))
-        for text, pieces in zip(documents, cut, strict=True)
+        Document(loss["loss_nats"] * loss["tokens"], int(loss["bytes"])) for loss in losses.values()
     ]
-
-
-@torch.inference_mode()
-def piece_losses(
-    model: Mistral, pieces: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS
-) -> list[float]:
-    """Nats of each piece without its first id; pieces of similar length share a pass."""
-    order = sorted(range(len(pieces)), key=lambda n: len(pieces[n]))
-    losses = [0.0] * len(pieces)
-    device = model.lm_head.weight.device
-    while order:
-        width = len(pieces[order[-1]])
-        count = max(1, batch_tokens // width)
-        order, chosen = order[:-count], order[-count:]
-        tokens = torch.zeros(len(chosen), width, dtype=torch.int64)
-        labels = torch.full_like(tokens, IGNORE_INDEX)
-        segments = torch.zeros_like(tokens, dtype=torch.int32)
-        for row, n in enumerate(chosen):
-            length = len(pieces[n])
-            tokens[row, :length] = torch.tensor(pieces[n])
-            labels[row, : length - 1] = tokens[row, 1:length]
-            segments[row, :length] = 1
-        documents = Documents.from_segments(segments).to(device)
-        rows = model(tokens.to(device), documents=documents, labels=labels.to(device)).rows
-        for n, nats in zip(chosen, rows.tolist(), strict=True):
-            losses[n] = nats
-    return losses
 
 
 def measure_probes(model: Mistral, tokenizer: Tokenizer, world: World) -> list[Probe]:

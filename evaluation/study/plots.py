@@ -208,7 +208,7 @@ def draw_forgetting(study: Study) -> bytes | None:
 
 
 def _shared(study: Study, arm: str) -> list[Run]:
-    """Runs of an arm with the seeds that all arms have; all runs if there are no such seeds."""
+    """Runs of an arm with the seeds that all arms have; all runs without such seeds."""
     runs = study.of(arm)
     return [run for seed, run in runs.items() if seed in (study.shared_seeds or runs)]
 

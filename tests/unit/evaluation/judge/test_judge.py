@@ -556,7 +556,7 @@ def test_changed_answers_and_foreign_files_are_refused(files, tmp_path):
             judge_answers(config)
         path.write_text(path.read_text().replace("good q4", "bad q4"))
         (out / "transcript.jsonl").write_text('{"question": "q1"}\n')
-        with pytest.raises(ValueError, match=r"transcript\.jsonl, line 1: not of a transcript"):
+        with pytest.raises(ValueError, match=r"transcript\.jsonl, line 1 is not a transcript"):
             judge_answers(config)
         (out / "transcript.settings.json").unlink()
         with pytest.raises(ValueError, match=r"exists, but transcript\.settings\.json"):

@@ -12,14 +12,13 @@ from evaluation.study.measure import (
     half_of,
     measure_documents,
     measure_probes,
-    piece_losses,
 )
 from model.transformer import Mistral
 from scripts.measure import MeasureConfig, measure, place_of, settings_of
 from tests.helpers.toy import toy_config, toy_model
 from tokenizer.tokenizer import Tokenizer
 from training.distributed import start_world
-from training.evaluate import EvaluationConfig, build_set, evaluate
+from training.evaluate import EvaluationConfig, build_set, cut_text, evaluate
 
 TEXTS = ["Granite is hard. " * 9, "花岗岩很硬。", "A", "Loess is silt, and wind laid it down. " * 5]
 
@@ -36,10 +35,10 @@ def model(tokenizer) -> Mistral:
 
 def test_documents_sum_to_what_in_loop_evaluation_says(model, tokenizer):
     config = EvaluationConfig(chunk_bytes=40)
-    documents = measure_documents(model, tokenizer, TEXTS, config.chunk_bytes)
-    assert [document.utf8_bytes for document in documents] == [len(t.encode()) for t in TEXTS]
     held_out = build_set("x", TEXTS, tokenizer, config, row_length=64)
     with start_world("cpu") as world:
+        documents = measure_documents(model, tokenizer, TEXTS, config.chunk_bytes, world)
+        assert [document.utf8_bytes for document in documents] == [len(t.encode()) for t in TEXTS]
         expected = evaluate(model, [held_out], row_length=64, micro_batch_rows=2, world=world)["x"]
     nats = sum(document.nats for document in documents)
     assert nats == pytest.approx(expected["loss_nats"] * expected["tokens"], rel=1e-6)
@@ -47,16 +46,17 @@ def test_documents_sum_to_what_in_loop_evaluation_says(model, tokenizer):
     assert bits == pytest.approx(expected["bits_per_byte"], rel=1e-6)
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 50, 4096])
-def test_losses_of_pieces_do_not_depend_on_batches(model, batch_tokens):
-    generator = torch.Generator().manual_seed(0)
-    lengths = (2, 30, 7, 7, 12)
-    pieces = [torch.randint(61, (n,), generator=generator).tolist() for n in lengths]
-    for piece, nats in zip(pieces, piece_losses(model, pieces, batch_tokens), strict=True):
-        with torch.no_grad():
-            logs = model(torch.tensor([piece]))[0].log_softmax(-1)
-        by_hand = -sum(float(logs[n, token]) for n, token in enumerate(piece[1:]))
-        assert nats == pytest.approx(by_hand, rel=1e-5)
+def test_the_loss_of_a_document_by_hand(model, tokenizer):
+    with start_world("cpu") as world:
+        documents = measure_documents(model, tokenizer, TEXTS, 40, world)
+    for text, document in zip(TEXTS, documents, strict=True):
+        nats = 0.0
+        for piece in cut_text(text, 40):
+            ids = [tokenizer.bos_id, *tokenizer.encode(piece), tokenizer.eos_id]
+            with torch.no_grad():
+                logs = model(torch.tensor([ids]))[0].log_softmax(-1)
+            nats -= sum(float(logs[n, token]) for n, token in enumerate(ids[1:]))
+        assert document.nats == pytest.approx(nats, rel=1e-5)
 
 
 def test_margins_by_hand(model, tokenizer):
