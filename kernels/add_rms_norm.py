@@ -112,8 +112,8 @@ def _backward(
         scale = tl.load(inverse + row)
         n = tl.load(total + start + at, mask=inside, other=0.0).to(tl.float32) * scale
         share += g * n
-        slope = g * w
-        slope = scale * (slope - n * (tl.sum(slope * n, 0) / width))
-        slope += tl.load(grad_total + start + at, mask=inside, other=0.0).to(tl.float32)
-        tl.store(grad + start + at, slope, mask=inside)
+        gradient = g * w
+        gradient = scale * (gradient - n * (tl.sum(gradient * n, 0) / width))
+        gradient += tl.load(grad_total + start + at, mask=inside, other=0.0).to(tl.float32)
+        tl.store(grad + start + at, gradient, mask=inside)
     tl.store(shares + program * width + at, share, mask=inside)

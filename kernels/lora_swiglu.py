@@ -284,13 +284,13 @@ def _backward(
         y += tl.dot(low_y, b_y, input_precision=PRECISION)
         s = tl.sigmoid(x)
         silu = x * s
-        slope_x = (g * y * s * (1.0 + x * (1.0 - s))).to(low_x.dtype)
-        slope_y = (g * silu).to(low_x.dtype)
-        tl.store(grad_gate + at, slope_x, mask=inside)
-        tl.store(grad_up + at, slope_y, mask=inside)
+        gradient_x = (g * y * s * (1.0 + x * (1.0 - s))).to(low_x.dtype)
+        gradient_y = (g * silu).to(low_x.dtype)
+        tl.store(grad_gate + at, gradient_x, mask=inside)
+        tl.store(grad_up + at, gradient_y, mask=inside)
         product = (silu * y).to(low_x.dtype)
-        sum_x += tl.dot(tl.trans(slope_x), low_x, input_precision=PRECISION)
-        sum_y += tl.dot(tl.trans(slope_y), low_y, input_precision=PRECISION)
+        sum_x += tl.dot(tl.trans(gradient_x), low_x, input_precision=PRECISION)
+        sum_y += tl.dot(tl.trans(gradient_y), low_y, input_precision=PRECISION)
         sum_a += tl.dot(tl.trans(product), low_d, input_precision=PRECISION)
 
     size = RANK * width

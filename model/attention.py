@@ -25,9 +25,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from model.banded import band_block, banded_attention, visible_keys
+from model.backends.banded import band_block, banded_attention, visible_keys
+from model.backends.flash4 import flash4_attention, prefers_flash4, runs_flash4
 from model.documents import Documents
-from model.flash4 import flash4_attention, prefers_flash4, runs_flash4
 
 try:
     from flash_attn import flash_attn_varlen_func  # pyright: ignore[reportMissingImports]
@@ -254,7 +254,7 @@ def torch_varlen(
 ) -> Query:
     """`flash` by the kernels that come with PyTorch."""
     # Imported here, because the module imports torch's compiler, which takes a second.
-    from model.varlen import varlen_attention
+    from model.backends.varlen import varlen_attention
 
     q, k, v = (x.flatten(0, 1) for x in (query, key, value))  # (B * T, heads, E)
     lengths, longest = documents.cu_seqlens, documents.max_seqlen

@@ -11,7 +11,7 @@ from experiments.benchmarks.harness.common import dtype_names, need, peak_gib, t
 from experiments.benchmarks.harness.workloads import Attention
 from model import attention as backends
 from model.attention import attention, prepare_documents, resolve_backend, torch_varlen
-from model.banded import visible_keys
+from model.backends.banded import visible_keys
 from model.device import DTYPES, choose_device
 from model.documents import Documents
 from training.run.metrics import measure_peak_flops

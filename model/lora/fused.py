@@ -1,11 +1,10 @@
-"""Linears with low-rank updates in fewer passes over memory: those of one input, a feed-forward.
+"""Several LoRA layers computed together, in fewer passes over memory than one by one.
 
-What `LoraLinear` computes one by one. Here the first factors of linears that share an input are one
-product, forward and backward; the frozen product is added to the update where it lies, inside the
-product, instead of afterwards; and in a feed-forward the updates of gate and up never exist
-(`kernels.lora_swiglu`), nor is the product that SwiGLU makes kept. On an H200 see
-docs/results/performance.md; on CPUs, and with dropout, which gives each adapter
-different inputs, linears are computed one by one.
+The first factors of layers that share an input are one product, forward and backward. The frozen
+product is added to the update inside the product, not in a further pass. In a feed-forward the
+updates of gate and up are never stored (`kernels.lora_swiglu`), and the product of SwiGLU is not
+kept for the backward pass. Speed on an H200: docs/results/performance.md. On CPUs, and with
+dropout, which gives each adapter different inputs, layers are computed one by one (`LoraLinear`).
 Dims: N tokens, I inputs, O outputs, F feed-forward, D model, R rank.
 """
 
@@ -30,14 +29,14 @@ DEVICES = ("cuda",)
 
 
 def fusible(x: Tensor, *linears: nn.Module) -> list[LoraLinear]:
-    """Those of the linears of one input that are computed together."""
+    """The linear layers of one input that are computed together."""
     if x.device.type not in DEVICES:
         return []
     return [each for each in linears if type(each) is LoraLinear and each.seeds is None]
 
 
 def fusible_feed_forward(x: Tensor, *linears: nn.Module) -> list[LoraLinear]:
-    """Gate, up and down, if all are; else none."""
+    """Gate, up and down, if all of them are computed together; else none."""
     adapted = fusible(x, *linears)
     fit = all(each.lora_A.out_features <= MAX_RANK for each in adapted)
     return adapted if fit and len(adapted) == len(linears) else []
@@ -66,7 +65,7 @@ def feed_forward(x: Float[Tensor, "*any D"], adapted: list[LoraLinear]) -> Float
 
 
 def _factors(linears: Sequence[LoraLinear]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Their weights, first and second factors."""
+    """Weights, first factors and second factors of the layers."""
     return (
         [linear.weight for linear in linears],
         [linear.lora_A.weight for linear in linears],
@@ -74,7 +73,7 @@ def _factors(linears: Sequence[LoraLinear]) -> tuple[list[Tensor], list[Tensor],
     )
 
 
-def _narrow(x: Tensor, a: Sequence[Tensor], scale: float) -> Tensor:
+def _low_rank_input(x: Tensor, a: Sequence[Tensor], scale: float) -> Tensor:
     """s x [A1; A2; ...]^T, (N, the sum of all R)."""
     joined = a[0] if len(a) == 1 else torch.cat([*a])
     return (x @ joined.T).mul_(scale)
@@ -85,7 +84,7 @@ def _updated(x: Tensor, weight: Tensor, low: Tensor, b: Tensor) -> Tensor:
     return (low @ b.T).addmm_(x, weight.T)
 
 
-def _grad_narrow(grads: Sequence[Tensor], b: Sequence[Tensor], scale: float) -> Tensor:
+def _grad_low_rank_input(grads: Sequence[Tensor], b: Sequence[Tensor], scale: float) -> Tensor:
     """s [g1 B1, g2 B2, ...], (N, the sum of all R)."""
     low = grads[0].new_empty(len(grads[0]), sum(x.shape[1] for x in b))
     parts = low.split([x.shape[1] for x in b], 1)
@@ -97,14 +96,14 @@ def _grad_narrow(grads: Sequence[Tensor], b: Sequence[Tensor], scale: float) -> 
 def _grad_input(
     grad_low: Tensor, grads: Sequence[Tensor], weights: Sequence[Tensor], a: Sequence[Tensor]
 ) -> Tensor:
-    """Of the linears' input, (N, I)."""
+    """Gradient of the shared input, (N, I)."""
     total = grad_low @ (a[0] if len(a) == 1 else torch.cat([*a]))
     for grad, weight in zip(grads, weights, strict=True):
         total.addmm_(grad, weight)
     return total
 
 
-def _apart(x: Tensor, like: Sequence[Tensor], dim: int) -> list[Tensor]:
+def _split_copies(x: Tensor, like: Sequence[Tensor], dim: int) -> list[Tensor]:
     """Copies of the parts of x that belong to factors concatenated in it."""
     parts = x.split([factor.shape[dim] for factor in like], dim)
     return [part.clone(memory_format=torch.contiguous_format) for part in parts]
@@ -114,8 +113,8 @@ def _apart(x: Tensor, like: Sequence[Tensor], dim: int) -> list[Tensor]:
 def _project(
     x: Tensor, weights: list[Tensor], a: list[Tensor], b: list[Tensor], scale: float
 ) -> list[Tensor]:
-    """The outputs of all linears, and last what their first factors make of x."""
-    low = _narrow(x, a, scale)
+    """The outputs of all layers, and last the product of x with their first factors."""
+    low = _low_rank_input(x, a, scale)
     parts = low.split([factor.shape[0] for factor in a], 1)
     outputs = [_updated(x, w, part, f) for w, part, f in zip(weights, parts, b, strict=True)]
     return [*outputs, low]
@@ -138,12 +137,12 @@ def _project_backward(
     scale: float,
     wanted: bool,
 ) -> list[Tensor]:
-    """Gradients of all first factors, of all second ones, and, if wanted, of x."""
+    """Gradients of all first factors, of all second factors, and, if wanted, of x."""
     grads = [grad.contiguous() for grad in grads]
     parts = low.split([factor.shape[0] for factor in a], 1)
     grad_b = [grad.T @ part for grad, part in zip(grads, parts, strict=True)]
-    grad_low = _grad_narrow(grads, b, scale)
-    grad_a = _apart(grad_low.T @ x, a, 0)
+    grad_low = _grad_low_rank_input(grads, b, scale)
+    grad_a = _split_copies(grad_low.T @ x, a, 0)
     rest = [_grad_input(grad_low, grads, weights, a)] if wanted else []
     return [*grad_a, *grad_b, *rest]
 
@@ -162,7 +161,7 @@ def _keep_project(ctx, inputs, output) -> None:  # noqa: ANN001
     ctx.mark_non_differentiable(output[-1])
 
 
-def _project_slopes(ctx, grads):  # noqa: ANN001, ANN202
+def _project_gradients(ctx, grads):  # noqa: ANN001, ANN202
     x, low, *factors = ctx.saved_tensors
     n = ctx.count
     weights, a, b = factors[:n], factors[n : 2 * n], factors[2 * n :]
@@ -171,21 +170,23 @@ def _project_slopes(ctx, grads):  # noqa: ANN001, ANN202
     return found[2 * n] if wanted else None, [None] * n, found[:n], found[n : 2 * n], None
 
 
-_project.register_autograd(_project_slopes, setup_context=_keep_project)
+_project.register_autograd(_project_gradients, setup_context=_keep_project)
 
 
 @torch.library.custom_op("model::swiglu_adapted", mutates_args=())
 def _swiglu(
     x: Tensor, weights: list[Tensor], a: list[Tensor], b: list[Tensor], scale: float
 ) -> list[Tensor]:
-    """Of gate, up, and the first factor of down: the product of SwiGLU (N, F), what that factor
-    makes of it (N, R), gate's and up's products with their frozen weights (N, F), and what the
-    first factors of both make of x (N, 2 R)."""
-    low = _narrow(x, a[:2], scale)
+    """SwiGLU of adapted gate and up.
+
+    Returns its product (N, F), that product times the first factor of down (N, R), x times the
+    frozen weights of gate and of up (N, F each), and x times the first factors of both (N, 2 R).
+    """
+    low = _low_rank_input(x, a[:2], scale)
     gate, up = x @ weights[0].T, x @ weights[1].T
     mix = lora_swiglu if use_triton(x) else reference
     product = mix(gate, up, low, b[0], b[1])
-    return [product, _narrow(product, a[2:], scale), gate, up, low]
+    return [product, _low_rank_input(product, a[2:], scale), gate, up, low]
 
 
 @_swiglu.register_fake
@@ -209,11 +210,11 @@ def _swiglu_backward(
     through, grad_low_down = grads[0].contiguous(), grads[1] * scale
     gate, up, low = kept
     back = lora_swiglu_backward if use_triton(x) else reference_backward
-    slopes = back(through, grad_low_down, a[2], gate, up, low, b[0], b[1])
-    both = (slopes.gate, slopes.up)
-    grad_low = _grad_narrow(both, b, scale)
-    grad_a = [*_apart(grad_low.T @ x, a[:2], 0), slopes.a_down]
-    grad_b = [slopes.b_gate.contiguous(), slopes.b_up.contiguous()]
+    found = back(through, grad_low_down, a[2], gate, up, low, b[0], b[1])
+    both = (found.gate, found.up)
+    grad_low = _grad_low_rank_input(both, b, scale)
+    grad_a = [*_split_copies(grad_low.T @ x, a[:2], 0), found.a_down]
+    grad_b = [found.b_gate.contiguous(), found.b_up.contiguous()]
     rest = [_grad_input(grad_low, both, weights, a[:2])] if wanted else []
     return [*grad_a, *grad_b, *rest]
 
@@ -229,7 +230,7 @@ def _keep_swiglu(ctx, inputs, output) -> None:  # noqa: ANN001
     ctx.set_materialize_grads(False)
 
 
-def _swiglu_slopes(ctx, grads):  # noqa: ANN001, ANN202
+def _swiglu_gradients(ctx, grads):  # noqa: ANN001, ANN202
     x, *rest = ctx.saved_tensors
     kept, weights, a, b = rest[:3], rest[3:5], rest[5:8], rest[8:]
     wanted = ctx.needs_input_grad[0]
@@ -237,12 +238,12 @@ def _swiglu_slopes(ctx, grads):  # noqa: ANN001, ANN202
     return found[5] if wanted else None, [None] * 2, found[:3], found[3:5], None
 
 
-_swiglu.register_autograd(_swiglu_slopes, setup_context=_keep_swiglu)
+_swiglu.register_autograd(_swiglu_gradients, setup_context=_keep_swiglu)
 
 
 @torch.library.custom_op("model::update_adapted", mutates_args=())
 def _update(x: Tensor, weight: Tensor, low: Tensor, b: Tensor) -> Tensor:
-    """x W^T + low B^T; x is not kept, nor is this made again where a block is checkpointed."""
+    """x W^T + low B^T; x is not kept, and checkpointed blocks do not compute this again."""
     return _updated(x, weight, low, b)
 
 
@@ -270,9 +271,9 @@ def _keep_update(ctx, inputs, output) -> None:  # noqa: ANN001, ARG001
     ctx.save_for_backward(*rest)
 
 
-def _update_slopes(ctx, grad):  # noqa: ANN001, ANN202
+def _update_gradients(ctx, grad):  # noqa: ANN001, ANN202
     grad_x, grad_low, grad_b = _update_backward(grad, *ctx.saved_tensors)
     return grad_x, None, grad_low, grad_b
 
 
-_update.register_autograd(_update_slopes, setup_context=_keep_update)
+_update.register_autograd(_update_gradients, setup_context=_keep_update)

@@ -106,8 +106,8 @@ def random_qkv(
 
 def small_bands(patch: pytest.MonkeyPatch, block: int, alignment: int = 1) -> None:
     """Cut banded attention so small that toy rows cross the borders of blocks and bands."""
-    patch.setattr("model.banded.band_block", lambda dtype: block)
-    patch.setattr("model.banded.KEY_ALIGNMENT", alignment)
+    patch.setattr("model.backends.banded.band_block", lambda dtype: block)
+    patch.setattr("model.backends.banded.KEY_ALIGNMENT", alignment)
 
 
 def spans(segments: Tensor) -> Iterator[tuple[int, slice]]:

@@ -65,7 +65,6 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     },
     "files of more than 500 lines": {},
     "folders of more than 15 files": {
-        "model": "waits for the files of LoRA to move",
         "scripts": "waits for commands to be joined",
     },
 }

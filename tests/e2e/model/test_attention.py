@@ -7,7 +7,7 @@ import torch
 from torch.nn.attention.flex_attention import flex_attention
 
 import model.attention
-import model.varlen
+import model.backends.varlen
 from model.documents import Documents
 from tests.helpers.toy import (
     random_segments,

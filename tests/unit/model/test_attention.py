@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch.nn.attention import varlen
 
 import model.attention
-import model.varlen
+import model.backends.varlen
 from model.attention import attention, describe_backend, prepare_documents, resolve_backend
 from model.documents import Documents
 from tests.helpers.toy import (
@@ -178,8 +178,8 @@ def test_torch_varlen_contract(monkeypatch, window, left, grouped):
     shapes = (ROWS * LENGTH, 4, 8), (ROWS * LENGTH, 2 if grouped else 4, 8)
     kernel = Kernel(*shapes, documents, window_size=(left, 0))
     monkeypatch.setattr("model.attention.flash_attn_varlen_func", None)
-    monkeypatch.setattr("model.varlen.HAS_GQA", grouped)
-    monkeypatch.setattr("model.varlen._attend", kernel)
+    monkeypatch.setattr("model.backends.varlen.HAS_GQA", grouped)
+    monkeypatch.setattr("model.backends.varlen._attend", kernel)
     check_against(kernel, network, reference, tokens, documents)
     assert describe_backend("flash") == "flash (torch.nn.attention.varlen)"
 
@@ -189,9 +189,9 @@ def test_torch_varlen_has_the_signature_we_call():
         *("query", "key", "value", "cu_q", "cu_k", "max_q", "max_k"), window_size=(7, 0)
     )
     assert list(bound.arguments.values())[-1] == (7, 0)
-    assert ("enable_gqa" in bound.signature.parameters) == model.varlen.HAS_GQA
-    grouped = getattr(model.varlen._attend, "keywords", {}).get("enable_gqa", False)
-    assert grouped == model.varlen.HAS_GQA
+    assert ("enable_gqa" in bound.signature.parameters) == model.backends.varlen.HAS_GQA
+    grouped = getattr(model.backends.varlen._attend, "keywords", {}).get("enable_gqa", False)
+    assert grouped == model.backends.varlen.HAS_GQA
 
 
 @pytest.mark.parametrize(

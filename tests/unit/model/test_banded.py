@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.attention import attention
-from model.banded import banded_attention, banded_attention_backward
+from model.backends.banded import banded_attention, banded_attention_backward
 from model.documents import Documents
 from tests.helpers.draws import examples
 from tests.helpers.toy import random_qkv, random_segments, small_bands
@@ -35,7 +35,9 @@ def test_banded_is_the_reference(
     for backend in ("banded", "reference"):
         with pytest.MonkeyPatch.context() as patch:
             small_bands(patch, block, alignment)
-            patch.setattr("model.banded.MASKED", masked)  # one, a few or all blocks at a time
+            patch.setattr(
+                "model.backends.banded.MASKED", masked
+            )  # one, a few or all blocks at a time
             out = attention(*inputs, documents, window=window, backend=backend)
             found[backend] = out, *torch.autograd.grad(out, inputs, weights)
     for ours, expected in zip(*found.values(), strict=True):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.banded import visible_keys
+from model.backends.banded import visible_keys
 from model.documents import Documents, copy_to
 from tests.helpers.toy import random_segments, spans
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from model import flash4
 from model.attention import describe_backend, resolve_backend
+from model.backends import flash4
+from model.backends.flash4 import runs_flash4
 from model.documents import Documents
-from model.flash4 import runs_flash4
 from model.transformer import Mistral
 from tests.helpers.toy import random_tokens, randomize, toy_config
 from training.distributed import deterministic_algorithms

@@ -113,9 +113,9 @@ def test_a_step_asks_the_device_for_no_counts_and_waits_for_no_copies(monkeypatc
     """What `test_loss` and `test_documents` show of two functions is of use where they are used."""
     counts, copied = [], []
 
-    def counted(labels, count=None):
+    def counted(labels, ignore_index, count=None):
         counts.append(count)
-        return supervised_positions(labels, count)
+        return supervised_positions(labels, ignore_index, count)
 
     def copy(device, x):
         copied.append(x)

@@ -81,11 +81,11 @@ def banded_attention_backward(
             probabilities = torch.add(bias[row], scores, alpha=scale, out=scores).softmax(-1)
             # Sums are in fp32; adding two dtypes is slower than converting first.
             grad_v[row, :, band.keys] += torch.bmm(probabilities.mT, g[row]).to(exact)
-            slope = torch._softmax_backward_data(  # p * (s - sum(p * s)) in one pass
+            gradient = torch._softmax_backward_data(  # p * (s - sum(p * s)) in one pass
                 torch.bmm(g[row], v_band.mT, out=scores), probabilities, -1, query.dtype
             )
-            place.copy_(torch.bmm(slope, k_band).mul_(scale).unflatten(1, place.shape[1:3]))
-            grad_k[row, :, band.keys] += torch.bmm(slope.mT, q[row]).to(exact)
+            place.copy_(torch.bmm(gradient, k_band).mul_(scale).unflatten(1, place.shape[1:3]))
+            grad_k[row, :, band.keys] += torch.bmm(gradient.mT, q[row]).to(exact)
     return (
         grad_q,
         grad_k.mul_(scale).to(k.dtype).transpose(1, 2).contiguous(),

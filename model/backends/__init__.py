@@ -1,0 +1,1 @@
+"""Attention backends; `model.attention` chooses among them."""
