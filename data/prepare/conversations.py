@@ -157,8 +157,7 @@ def text_of(messages: Iterable[Message]) -> str:
 
 
 def digest_of(messages: Iterable[Message], train_on: str) -> bytes:
-    """A digest that is equal for equal conversations alone: roles, contents after NFC (the same
-    characters, however they are composed), and which messages are to be predicted."""
+    """Digest of roles, contents after NFC and supervision; equal only for equal conversations."""
     parts = [
         (
             role,
@@ -181,7 +180,7 @@ def main_reasons(rejected: Mapping[str, int], most: int = 5) -> str:
 
 
 def openai_record(messages: Iterable[Message]) -> dict[str, list[dict[str, str | bool]]]:
-    """A conversation as held_out.jsonl has it, which `data.records.chat_formats` reads again."""
+    """A conversation in the format of held_out.jsonl, which `data.records.chat_formats` reads."""
     marks = {True: {}, False: {"train": False}}
     return {"messages": [message.as_dict() | marks[message.train] for message in messages]}
 
@@ -195,11 +194,17 @@ def _fill(
 ) -> dict:
     """Write a whole source into a folder, and return its manifest."""
     digests = {path: sha256_of(Path(path)) for path in paths}
-    with _Writer(folder, config, tokenizer, digests) as writer:
+    with ExitStack() as stack:
+        files = {
+            name: stack.enter_context((folder / name).open("wb"))
+            for name in (*STORED, "held_out.jsonl", "skipped.jsonl")
+        }
+        writer = _Writer(folder, config, tokenizer, digests, files)
         entries = read_conversations(paths, config.columns)
         for entry in tqdm(entries, config.name, unit="", disable=not progress):
             writer.add(entry)
-        writer.flush()
+        for file in files.values():
+            fsync_file(file)
     manifest = writer.finish()
     for path, digest in digests.items():
         if sha256_of(Path(path)) != digest:
@@ -209,7 +214,7 @@ def _fill(
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an earlier call was cut off from; ValueError at the work of another kind."""
+    """Remove the files of an interrupted call; ValueError for unfinished work of another kind."""
     if (folder / "journal.json").exists():
         raise ValueError(
             f"out: {folder} holds unfinished work of kind=documents; finish or remove that work, "
@@ -221,10 +226,11 @@ def _clear(folder: Path) -> None:
 
 
 class _Writer:
-    """The files of a source while they are written, and their manifest.
+    """Writes conversations to the files of a source, and counts for the manifest.
 
     Args:
         digests: sha256 of each input.
+        files: open files of the source, by name.
     """
 
     def __init__(
@@ -233,6 +239,7 @@ class _Writer:
         config: PrepareConversationsConfig,
         tokenizer: Tokenizer,
         digests: dict[str, str],
+        files: Mapping[str, BinaryIO],
     ) -> None:
         self._folder = folder
         self._config = config
@@ -247,16 +254,7 @@ class _Writer:
             path: {"path": path, "sha256": digest, "records": 0, "conversations": 0}
             for path, digest in digests.items()
         }
-        self._stack = ExitStack()
-        self._files: dict[str, BinaryIO] = {}
-
-    def __enter__(self) -> "_Writer":
-        for name in (*STORED, "held_out.jsonl", "skipped.jsonl"):
-            self._files[name] = self._stack.enter_context((self._folder / name).open("wb"))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._files = files
 
     def add(self, entry: Entry) -> None:
         """Take the next record; ValueError at a bad one under `on_error=fail`."""
@@ -266,11 +264,6 @@ class _Writer:
         else:
             self._inputs[entry.file]["conversations"] += 1
             self._add(entry, entry.conversation)
-
-    def flush(self) -> None:
-        """Make everything durable."""
-        for file in self._files.values():
-            fsync_file(file)
 
     def _add(self, entry: Entry, conversation: Conversation) -> None:
         messages = conversation.messages

@@ -28,6 +28,7 @@ LONGEST_RECORD = 1 << 26
 
 _TABLES = (".csv", ".tsv", ".xls", ".xlsx")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
 
 
 class BadRecord(ValueError):
@@ -179,10 +180,8 @@ def _lines(path: str) -> Iterator[tuple[bytes, int]]:
                     line = line.removeprefix(_BYTE_ORDER_MARK)
                 count += 1
                 yield line.removesuffix(b"\n").removesuffix(b"\r"), raw.tell()
-        except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-            raise ValueError(
-                f"{path}: damaged after line {count} ({error}); restore the file, or leave it out"
-            ) from error
+        except _DAMAGE as error:
+            raise _damaged(path, f" after line {count}", error) from error
 
 
 def read_bytes(path: str, most: int = -1) -> bytes:
@@ -196,10 +195,12 @@ def read_bytes(path: str, most: int = -1) -> bytes:
         content = stack.enter_context(_decompressed(path, raw))
         try:
             return content.read(most)
-        except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-            raise ValueError(
-                f"{path}: damaged ({error}); restore the file, or leave it out"
-            ) from error
+        except _DAMAGE as error:
+            raise _damaged(path, "", error) from error
+
+
+def _damaged(path: str, where: str, error: Exception) -> ValueError:
+    return ValueError(f"{path}: damaged{where} ({error}); restore the file, or leave it out")
 
 
 def _whole(path: str) -> Iterator[tuple[bytes, int]]:
@@ -222,9 +223,7 @@ def _rows(path: str, text_field: str) -> Iterator[tuple[bytes | None, int]]:
                     count += 1
                     yield value.as_py(), size * count // rows
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path}: damaged after row {count} ({error}); restore the file, or leave it out"
-        ) from error
+        raise _damaged(path, f" after row {count}", error) from error
 
 
 def read_rows(path: str) -> Iterator[dict[str, Any] | BadRecord]:
@@ -248,9 +247,7 @@ def read_rows(path: str) -> Iterator[dict[str, Any] | BadRecord]:
                     count += 1
                     yield row
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path}: damaged after row {count} ({error}); restore the file, or leave it out"
-        ) from error
+        raise _damaged(path, f" after row {count}", error) from error
 
 
 def _check_parquet(path: str, text_field: str | None) -> None:

@@ -303,7 +303,7 @@ def test_bad_records_are_fatal_if_asked_and_what_is_left_out_is_not(make):
     manifest = run(make(fine, on_error="fail"))
     assert manifest["rejected"] == {SAME_TEXT: 1, TOO_LONG: 1}
     bad = make([*many(3), {"x": 1}], on_error="fail", out=f"{make([]).out}2")
-    with pytest.raises(ValueError, match=r"a\.json:3: no conversation.*; correct it"):
+    with pytest.raises(ValueError, match=r"a\.json:3: no conversation.*; correct the record"):
         run(bad)
     assert not Path(bad.out).exists()
 
