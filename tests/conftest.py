@@ -31,6 +31,12 @@ def pytest_configure(config):
         config.option.markexpr = "not slow"
 
 
+def pytest_xdist_auto_num_workers(config):
+    """Share a whole tier among up to four cores; run named files, and `-s`, in this process."""
+    whole = config.args == config.getini("testpaths") and config.option.capture != "no"
+    return min(4, os.cpu_count() or 1) if whole else 0
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Mark tests by their folder, and run the longest files first.
