@@ -218,7 +218,7 @@ class _Writer:
             key, colon, rest = (piece.strip() for piece in part.partition(":"))
             if not colon or not key or not rest:
                 raise ValueError(
-                    f"{self.key}={value}: {part.strip()!r} is no `name: value`; type "
+                    f"{self.key}={value}: {part.strip()!r} is not `name: value`; type "
                     f"{self.key}='{{name: value, other: value}}', and quotes around a value that "
                     "has a comma in it"
                 )

@@ -30,7 +30,7 @@ def help_text(config_name: str, usage: str) -> str:
         for group, choice in groups.items():
             lines += _entry(f"{group}={choice}", f"one of {', '.join(choices(group))}")
         lines.append("")
-    lines.append("Options, with what they are unless set (... must be given):")
+    lines.append("Options with their defaults (... must be given):")
     for field in documented_fields(tree):
         lines += _entry(f"{field.name}={field.default}", field.meaning)
     lines += ["", "-m sweeps over values (seed=0,1,2), --cfg job prints the configuration."]

@@ -32,11 +32,11 @@ from training.run.resume import recorded_fingerprints
 from training.schedule import ScheduleConfig
 
 LONGEST_ROW = 2**24
-"""Tokens of a row: more than any text has that a model of this kind is trained on."""
+"""Largest number of tokens in a row."""
 LONGEST_NAME = 200
 """Bytes of a run's name: file systems take 255, and names of other files contain it."""
 MOST_SCALE = 1000
-"""Of the embedded sample, which is to be a corpus of minutes."""
+"""Largest `data.sample_scale`; the embedded sample is meant for runs of minutes."""
 
 RENAMED = {"tasks.data": "tasks.benchmarks", "tasks.shots_of": "tasks.shots_per_task"}
 """Fields by an earlier name, under which the folders of older runs have them."""
@@ -44,22 +44,22 @@ RENAMED = {"tasks.data": "tasks.benchmarks", "tasks.shots_of": "tasks.shots_per_
 
 @dataclass(kw_only=True)
 class DataConfig:
-    """Prepared sources and the parts they play."""
+    """Prepared sources and their mixtures."""
 
     root: str = field(metadata={"machine": True})
     """Folder that holds the sources."""
     tokenizer: str = field(metadata={"machine": True})
-    """The tokenizer that the sources were prepared with: a folder or a .model file."""
+    """Tokenizer of the prepared sources: a folder or a .model file."""
     vocab_size: int
-    """Rows of the embedding of a model that starts from nothing."""
+    """Rows of the embedding of a model with drawn weights."""
     sources: dict[str, str]
     """Name of each source and its folder under `root`."""
     general: dict[str, float]
-    """Weights of the general mixture, to which stages refer by the name `general`."""
+    """Weights of the mixture that stages call `general`."""
     domain: dict[str, float]
-    """Weights of the domain mixture, `domain` for stages."""
+    """Weights of the mixture that stages call `domain`."""
     sample_scale: float | None = None
-    """Size of the embedded sample corpus, written under `root` at first use; null for others."""
+    """Size of the embedded sample corpus, which is written to `root` at first use; null: none."""
 
     def __post_init__(self) -> None:
         if self.vocab_size < 1:
@@ -86,7 +86,7 @@ class BatchConfig:
     micro_batch_rows: int = field(default=16, metadata={"launch": True})
     """Rows per forward pass of one rank; changes memory and speed, not the result."""
     prefetch: int = field(default=2, metadata={"launch": True})
-    """Steps read ahead."""
+    """Steps that the loader computes ahead."""
 
     def __post_init__(self) -> None:
         for name, least in (("row_length", 2), ("micro_batch_rows", 1), ("prefetch", 0)):
@@ -110,20 +110,20 @@ class BatchConfig:
 
 @dataclass(kw_only=True)
 class Config:
-    """Everything that `train.py` is told."""
+    """All settings of `train.py`."""
 
     experiment: str = "train"
-    """Name of the recipe; begins the default name of the run."""
+    """Name of the recipe; the default name of the run starts with it."""
     name: str | None = field(default=None, metadata={"launch": True})
-    """Folder of the run; null means the experiment and a hash of what the run computes."""
+    """Name of the run folder; null: the experiment and a hash of what the run computes."""
     runs_folder: str = field(default="runs", metadata={"launch": True})
     seed: int = 0
-    """Of initial weights, document order and replay."""
+    """Seed of initial weights, document order, replay and dropout."""
     init_from: str | None = None
     """HF folder or run folder whose weights this run starts from; null draws them."""
     resume: str = field(default="auto", metadata={"launch": True})
-    """`auto` continues this run if it has a checkpoint, `required` insists on one, `never` insists
-    on none."""
+    """`auto` resumes from a checkpoint if there is one, `required` refuses to start without one,
+    `never` refuses to start with one."""
     device: str = field(default="auto", metadata={"launch": True})
     """auto, cpu or cuda."""
     model: ModelConfig | None = None

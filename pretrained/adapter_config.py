@@ -159,7 +159,7 @@ def read_config(folder: Path) -> AdapterConfig:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}); the file is damaged") from None
     if not isinstance(raw, dict):
-        raise ValueError(f"{path} is no JSON object; the file is damaged")
+        raise ValueError(f"{path} is not a JSON object; the file is damaged")
     _check_kind(path, raw)
     for key in sorted(raw.keys() - _HARMLESS - _READ):
         if _is_on(raw[key]):

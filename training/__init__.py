@@ -1,1 +1,1 @@
-"""What the loop in train.py calls."""
+"""Training: the functions and objects that train.py calls."""

@@ -43,12 +43,12 @@ class World:
     backend: str = "gloo"
 
     def background_group(self) -> "World":
-        """The same processes with collectives of their own on the CPU, for another thread."""
+        """The same processes with a separate CPU group, for the background thread."""
         return replace(self, group=dist.new_group(backend=self.backend))
 
     @property
     def is_main(self) -> bool:
-        """Whether this process owns the run folder and talks to the user."""
+        """True on rank 0, which writes the run folder and prints."""
         return self.rank == 0
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -75,7 +75,7 @@ class World:
         return values
 
     def run_on_rank0(self, work: Callable[[], None]) -> None:
-        """Let process 0 do something; what goes wrong is a ValueError on every process."""
+        """Run a function on rank 0; its ValueError or OSError is a ValueError on all ranks."""
         problem = None
         if self.is_main:
             try:
@@ -96,7 +96,9 @@ class World:
         values = self.gather(value)
         if len(set(values)) > 1:
             ranks = [rank for rank, other in enumerate(values) if other != values[0]]
-            raise ValueError(f"{what} of ranks {ranks} differs from rank 0's; start all alike")
+            raise ValueError(
+                f"{what} of ranks {ranks} differs from rank 0's; start all ranks with the same one"
+            )
 
 
 @contextmanager
@@ -193,7 +195,7 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
             continue
         if not re.fullmatch(r"[0-9]{1,9}", given[name]):
             raise ValueError(
-                f"{name}={given[name]!r} in the environment is no whole number from 0 on; unset "
+                f"{name}={given[name]!r} in the environment is not a whole number >= 0; unset "
                 f"{name}, or start with torchrun, which sets it"
             )
         numbers[name] = int(given[name])
@@ -224,17 +226,17 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
 
 @contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
-    """Algorithms that add in a fixed order, for a while and if wanted: torch's, and what asks
-    `torch.are_deterministic_algorithms_enabled`, as our attention backends do.
+    """Select algorithms that add in a fixed order, inside the context and if `wanted`.
 
-    What has no such algorithm raises a RuntimeError when it is used. cuBLAS reads what
-    `start_world` has put into the environment.
+    The setting is torch's; the attention backends of this project read it too. Operations without
+    such an algorithm raise a RuntimeError. cuBLAS needs the environment variable that `start_world`
+    sets.
     """
     memory: Any = torch.utils.deterministic  # a module with a property
     before, fills = torch.get_deterministic_debug_mode(), memory.fill_uninitialized_memory
     if wanted:
         torch.use_deterministic_algorithms(True)
-        # Nobody reads what nobody wrote; filling it would take a pass over all memory.
+        # Uninitialized memory is never read here; filling it would cost a pass over all memory.
         memory.fill_uninitialized_memory = False
     try:
         yield

@@ -46,7 +46,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class HeldOutSet:
-    """What a source has held out, tokenized.
+    """Tokenized held-out text of a source.
 
     Attributes:
         name: of the source.
@@ -103,7 +103,7 @@ def held_out_sets(
     config: EvaluationConfig,
     row_length: int,
 ) -> list[HeldOutSet]:
-    """What every source has held out, but for those that have held out nothing.
+    """Tokenized held-out text of every source that has some.
 
     Raises:
         ValueError: one is empty, or has a piece that does not fit a row.

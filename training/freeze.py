@@ -1,4 +1,4 @@
-"""What a stage trains: gradients of the rest are not computed, rows of the rest are held.
+"""Frozen parameters and rows of a stage: no gradients for the former, no changes of the latter.
 
 Parameters that do not train at all get no gradient, so nothing is computed, reduced or remembered
 for them. Embedding and head train by rows, which the optimizer's groups name: `rows` is the range
@@ -41,7 +41,7 @@ def check_stages(
         if stage.config.trains == "new_rows" and shape.num_base_ids in (None, shape.num_tokens):
             raise ValueError(
                 f"{key}.trains=new_rows, but model.num_base_ids={shape.num_base_ids} of "
-                f"{shape.num_tokens} ids, so there are no new rows; start from a model whose "
+                f"{shape.num_tokens} ids, so the vocabulary is not grown; start from a model whose "
                 "vocabulary was grown (init_from), or use trains=embeddings"
             )
         if shape.tie_word_embeddings and multipliers.embeddings != multipliers.head:
@@ -52,7 +52,7 @@ def check_stages(
 
 
 def freeze(model: Mistral, optimizer: torch.optim.Optimizer, trains: str) -> None:
-    """Let what a stage trains be trained, and nothing else; does nothing where that is so already.
+    """Train the parameters that a stage trains and freeze all others.
 
     Args:
         trains: one of `data.rows.curriculum_config.TRAINS`.
@@ -67,11 +67,11 @@ def freeze(model: Mistral, optimizer: torch.optim.Optimizer, trains: str) -> Non
             changed |= parameter.requires_grad != (by_rows or trains == "all")
             parameter.requires_grad_(by_rows or trains == "all")
     if changed:
-        _tell_fsdp(model)
+        _refresh_fsdp(model)
 
 
-def _tell_fsdp(model: Mistral) -> None:
-    """Let FSDP look again at which parameters have gradients.
+def _refresh_fsdp(model: Mistral) -> None:
+    """Make FSDP read again which parameters have gradients.
 
     Its gathered copies follow `requires_grad` with each gathering, but in which dtype a block
     reduces gradients is settled when the block is set up, from those of its parameters that have
@@ -86,7 +86,7 @@ def _tell_fsdp(model: Mistral) -> None:
 
 @torch.no_grad()
 def zero_frozen_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """Zero the gradients of rows that may not move."""
+    """Zero the gradients of frozen rows."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if "rows" in group and parameter.grad is not None:
@@ -96,7 +96,7 @@ def zero_frozen_gradients(optimizer: torch.optim.Optimizer) -> None:
 
 @contextmanager
 def frozen_rows_held(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Put back rows that may not move as they were before, bit for bit."""
+    """Restore frozen rows after an update, bit for bit."""
     parts = [
         part
         for group in optimizer.param_groups

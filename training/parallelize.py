@@ -1,4 +1,4 @@
-"""How the network is spread and computed, applied from outside: checkpointing, compile, FSDP2.
+"""Parallelism of the network, applied from outside: activation checkpointing, compile, FSDP2.
 
 The order is that of torchtitan: activation checkpointing inside, then compilation of each block,
 then sharding of each block, then sharding of what remains (embedding, final norm, head).
@@ -27,7 +27,7 @@ from training.distributed import World
 
 @dataclass(kw_only=True)
 class ParallelConfig:
-    """How the work is spread over devices and computed on each."""
+    """Sharding, precision, attention backend and activation checkpointing."""
 
     strategy: str = field(default="fsdp", metadata={"launch": True})
     """`fsdp`: every rank keeps one part of the weights. `hsdp`: groups of `shard_ranks` ranks keep
@@ -35,24 +35,24 @@ class ParallelConfig:
     shard_ranks: int | None = field(default=None, metadata={"launch": True})
     """Ranks per group under hsdp."""
     dtype: str = field(default="auto", metadata={"machine": True})
-    """What forward and backward compute in: `bfloat16`, `float32`, or `auto` (bfloat16 on CUDA).
+    """Dtype of forward and backward: `bfloat16`, `float32`, or `auto` (bfloat16 on CUDA).
     Weights, their reduction over ranks and the optimizer are fp32 in any case."""
     attention: str = field(default="auto", metadata={"launch": True})
     """Attention backend: auto, flash4, flash, flex, banded, reference."""
     checkpointing: str = field(default="none", metadata={"launch": True})
-    """What backward recomputes: `none`; `selective`, all but matrix products and attention;
+    """Recomputation in backward: `none`; `selective`, all but matrix products and attention;
     `full`, each block from its input."""
     checkpointed_layers: int | None = field(default=None, metadata={"launch": True})
-    """How many blocks, from the first, `checkpointing` is for: no more than memory asks for
-    (`scripts.plan` knows); null: all."""
+    """Number of blocks, from the first, that `checkpointing` applies to (`scripts.plan` shows how
+    many the memory needs); null: all."""
     other_layers: str = field(default="none", metadata={"launch": True})
-    """What backward recomputes in the blocks that `checkpointed_layers` leaves out when
-    `checkpointing` is full: `none` or `selective`, which costs little time."""
+    """Recomputation in the other blocks when `checkpointing` is full: `none`, or `selective`, which
+    costs little time."""
     compile: bool = field(default=False, metadata={"launch": True})
     """Compile each block with torch.compile."""
     deterministic: bool = field(default=False, metadata={"launch": True})
-    """Add in a fixed order wherever there is a choice, so that one CUDA device gives the same bits
-    again (several have not been tried), a little slower. CPUs do anyway."""
+    """Use algorithms that add in a fixed order: one CUDA device then gives the same bits again
+    (several devices have not been tried), a little slower. CPUs always do."""
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -76,7 +76,7 @@ class ParallelConfig:
         ):
             raise ValueError(
                 f"parallel.other_layers={self.other_layers} needs parallel.checkpointing=full and "
-                "a number of parallel.checkpointed_layers; for all layers alike set "
+                "a number of parallel.checkpointed_layers; for all layers set "
                 "parallel.checkpointing=selective alone"
             )
         if (self.strategy == "hsdp") != (self.shard_ranks is not None):
@@ -130,11 +130,11 @@ def parallelize(model: Mistral, config: ParallelConfig, mesh: DeviceMesh) -> Non
     # One device has no one to share with: what is frozen and needs no cast is left as it is, or
     # each pass would copy it.
     alone = mesh.size() == 1
-    settled = {p for p in model.parameters() if alone and not p.requires_grad and p.dtype == dtype}
-    options = {"mesh": spread, "mp_policy": policy, "ignored_params": settled}
+    ignored = {p for p in model.parameters() if alone and not p.requires_grad and p.dtype == dtype}
+    options = {"mesh": spread, "mp_policy": policy, "ignored_params": ignored}
     for block in layers:
-        # What is left beside a settled base are adapters, whose copies are small enough to keep.
-        fully_shard(block, **options, reshard_after_forward=not settled)
+        # FSDP ignores the frozen base, so only adapters remain; they are small and stay gathered.
+        fully_shard(block, **options, reshard_after_forward=not ignored)
     fully_shard(model, **options)
 
 
@@ -203,7 +203,7 @@ def clean_named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     parameters = [(unwrapped_name(name), parameter) for name, parameter in model.named_parameters()]
     if isinstance(model, FSDPModule):
         # A gathered copy is rounded to the compute dtype and unknown to the optimizer.
-        alone = dist.get_world_size() == 1  # then FSDP has nothing that is frozen and settled
+        alone = dist.get_world_size() == 1  # then FSDP has nothing that is frozen and ignored
         shards = [p for _, p in parameters if p.requires_grad or not alone]
         assert all(isinstance(parameter, DTensor) for parameter in shards), "call reshard"
     return parameters
@@ -223,7 +223,7 @@ def reshard(model: nn.Module) -> None:
     """Let go of weights that a forward pass without a backward has left gathered.
 
     FSDP keeps the root's (embedding, norm, head) for a backward pass, and the adapters of blocks
-    beside a settled base; until then `parameters()` yields the gathered copies in place of the
+    beside a ignored base; until then `parameters()` yields the gathered copies in place of the
     shards.
     """
     for module in model.modules():  # FSDP's own is of one module alone

@@ -32,7 +32,7 @@ class ScheduleConfig:
             raise ValueError(f"schedule.kind={self.kind!r}: one of {', '.join(KINDS)}")
         for name in ("warmup_fraction", "cooldown_fraction", "floor"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"schedule.{name}={getattr(self, name)}: must lie in [0, 1]")
+                raise ValueError(f"schedule.{name}={getattr(self, name)}: must be in [0, 1]")
         if self.kind == "wsd" and self.warmup_fraction + self.cooldown_fraction > 1:
             raise ValueError(
                 "schedule.warmup_fraction + schedule.cooldown_fraction exceed 1: "

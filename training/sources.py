@@ -1,4 +1,4 @@
-"""What a run is made from: tokenizer, sources and initial weights, opened and checked for fit."""
+"""Tokenizer, sources and initial weights of a run, opened and compared with each other."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -117,9 +117,9 @@ def check_same_ids(folder: Path, tokenizer: Tokenizer) -> None:
 
 
 def fingerprints_of(sources: dict[str, AnySource]) -> dict[str, str]:
-    """What identifies the data of a run: the shards, and the held-out text that it is measured on.
+    """Fingerprints of the data of a run: of the shards and of the held-out text.
 
-    The text is read anew, since the manifest only tells what it was when it was prepared.
+    The held-out text is read again, because the manifest has its state at preparation only.
     """
     return {
         **{name: source.fingerprint for name, source in sources.items()},
@@ -145,7 +145,7 @@ def open_weights(init_from: str | None) -> Folder | None:
 def network_shape(
     asked: ModelConfig | None, folder: Folder | KeptFolder | None, tokenizer: Tokenizer
 ) -> ModelConfig:
-    """The shape of the network, asked for or that of the initial weights; both must agree.
+    """Shape of the network, from the configuration or the initial weights; both must agree.
 
     Rows of a pretrained vocabulary beyond the tokenizer's pieces are padding: no text has such ids.
     """
@@ -161,8 +161,8 @@ def network_shape(
                 one["num_base_ids"] = other["num_base_ids"]
         if different := [key for key in given if given[key] != found[key]]:
             raise ValueError(
-                f"init_from={folder.folder} differs from the model that was asked for: "
-                + ", ".join(f"{key} {found[key]} (asked {given[key]})" for key in different)
+                f"init_from={folder.folder} differs from the configured model: "
+                + ", ".join(f"{key} {found[key]} (configured {given[key]})" for key in different)
                 + "; set model=pretrained to take the folder's, or these keys to its values"
             )
         shape = replace(shape, num_base_ids=given["num_base_ids"])

@@ -46,14 +46,14 @@ from training.parallelize import local_bytes
 
 @dataclass(kw_only=True)
 class CheckpointConfig:
-    """When state is saved and what is kept."""
+    """Schedule of checkpoints and exports."""
 
     every: int = field(default=500, metadata={"launch": True})
     """Steps between checkpoints; the last step is always saved."""
     keep_last: int = field(default=2, metadata={"launch": True})
-    """Newest checkpoints kept."""
+    """Number of newest checkpoints to keep."""
     keep_every: int | None = field(default=None, metadata={"launch": True})
-    """Keep also each checkpoint whose step is a multiple of this."""
+    """Also keep every checkpoint whose step is a multiple of this number."""
     asynchronous: bool = field(default=True, metadata={"launch": True})
     """Write during training, from a copy of the state in host memory; false waits."""
     export_every: int | None = field(default=None, metadata={"launch": True})
@@ -130,8 +130,9 @@ class Checkpointer:
             self._took.append(future.result())
         except (CheckpointException, OSError, ValueError) as error:
             raise ValueError(
-                f"the checkpoint of step {step} could not be written to {self.folder} "
-                f"({reason(error)}); mend that, and the same command continues from the one before"
+                f"checkpoint of step {step} could not be written to {self.folder} "
+                f"({reason(error)}). Fix the cause and run the same command again; it resumes from "
+                "the previous checkpoint"
             ) from error
 
     def check_space(self, model: Mistral, optimizer: TrainingOptimizer, steps: int) -> None:
@@ -161,17 +162,17 @@ class Checkpointer:
             raise ValueError(
                 f"{self.folder}: {needed / 2**30:.3g} GiB are needed for checkpoints and "
                 f"{free / 2**30:.3g} GiB are free; make room, keep fewer (checkpoint.keep_last, "
-                "checkpoint.keep_every) or set another runs_folder, and the same command continues"
+                "checkpoint.keep_every) or set another runs_folder, then run the same command again"
             )
 
     def summary(self) -> str:
-        """How long saving has taken, and how long training has stood still for it."""
+        """Mean time of saving, and the part of it during which training waited."""
         if not self._took:
             return "no checkpoint written"
         still, took = (sum(x) / len(x) for x in (self._stood_still, self._took))
         return (
-            f"{len(self._took)} checkpoints written in {took:.2f} s each, for which training stood "
-            f"still {still:.2f} s each"
+            f"{len(self._took)} checkpoints written in {took:.2f} s each; training waited "
+            f"{still:.2f} s for each"
         )
 
     def _write(self, step: int, state: dict[str, Tensor]) -> float:
@@ -214,7 +215,7 @@ class Checkpointer:
             # From step 0 the run would overwrite the log of what is lost.
             raise ValueError(
                 f"{self.folder}: every checkpoint is damaged; restore one, or set another name to "
-                "start anew"
+                "start a new run"
             )
         return None
 
@@ -277,7 +278,7 @@ class Checkpointer:
             raise ValueError(reason(error)) from error
 
     def damage(self, step: int) -> str | None:
-        """Why a checkpoint cannot be trusted, or None; the processes share the reading."""
+        """Reason to distrust a checkpoint, or None; every process reads a part of the files."""
         folder = self.folder / f"step-{step:08d}"
         files = read_marker(folder)
         names, found = sorted(files)[self.world.rank :: self.world.dp_size], []
@@ -285,7 +286,7 @@ class Checkpointer:
             found = differences(folder, {name: files[name] for name in names})
             problem = None
         except OSError as error:  # of the disk, and perhaps a passing one: no verdict
-            problem = f"{folder} cannot be read ({error}); mend that, and run it again"
+            problem = f"{folder} cannot be read ({error}); fix the cause and run again"
         if problem := next(filter(None, self.world.gather(problem)), None):
             raise ValueError(problem)
         found = self.world.gather(found)

@@ -1,4 +1,4 @@
-"""Folders that vouch for themselves: a marker holds the size and digest of every file.
+"""Manifest of a checkpoint folder: COMPLETE.json, with size and digest of every file.
 
 The marker is written last, and the folder gets its name after that; so a folder of this name is
 complete, and what has happened to it since can be told.
@@ -50,8 +50,10 @@ class Writer(FileSystemWriter):
         self.files: dict[str, dict] = {}
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        """What torch does, but not its silence: it counts what a failed thread has not written as
-        never asked for; nor its words, which say of a full disk that a position is unexpected.
+        """Write as torch does, and raise every error of the disk.
+
+        torch itself ignores the tensors of a thread that failed, and reports a full disk as an
+        unexpected position.
 
         Raises:
             OSError: something could not be written.
@@ -96,7 +98,7 @@ class _DigestedFiles(FileSystem):
 
     @contextmanager
     def noting_failure(self) -> Iterator[None]:
-        """Remember an error of the disk, which torch may replace by one of its own."""
+        """Remember an error of the disk, which torch may replace by another error."""
         if self.failure is not None:
             raise self.failure
         try:
@@ -124,7 +126,7 @@ class _DigestedFile(io.BufferedWriter):
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, without the traces that torch puts into its words."""
+    """Text of an error without the traces that torch adds."""
     if not isinstance(error, CheckpointException):
         return str(error)
     processes: dict[str, list[str]] = {}
@@ -147,7 +149,7 @@ def seal(folder: Path, written: list[dict[str, dict]]) -> None:
 
 
 def read_marker(folder: Path) -> dict[str, dict]:
-    """What the marker promises; nothing if it cannot be read, whatever has happened to it."""
+    """Sizes and digests of the marker; empty if the marker is missing or damaged."""
     try:
         content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -170,7 +172,7 @@ def differences(folder: Path, promised: dict[str, dict]) -> list[str | None]:
 
 
 def difference(path: Path, promised: dict) -> str | None:
-    """How a file differs from what the marker promises, or None."""
+    """Difference of a file from its size and digest in the marker, or None."""
     if not path.is_file():
         return f"{path.name} is missing"
     if (size := path.stat().st_size) != promised["size"]:

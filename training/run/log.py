@@ -1,4 +1,4 @@
-"""What a run claims: its logged steps and its starts, and whether a step found again is the same.
+"""Records of a run: its logged steps and starts, and the comparison with repeated steps.
 
 Nothing here writes to the run folder.
 """
@@ -20,7 +20,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Records:
-    """What stands in the folder of a run.
+    """Content of the log files in a run folder.
 
     Attributes:
         environment: environment.json.
@@ -65,13 +65,13 @@ def read_records(run: Path) -> Records:
     """
     for name in ("environment.json", "metrics.jsonl"):
         if not (run / name).is_file():
-            raise ValueError(f"run={run}: no {name}; the run has not begun, or lost it")
+            raise ValueError(f"run={run}: no {name}; the run has not started, or the file was lost")
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     with (run / "metrics.jsonl").open(encoding="utf-8") as lines:
         rows = [json_row(line) for line in lines if line.endswith("\n")]
     for number, row in enumerate(rows, start=1):
         if type(row.get("step")) is not int:
-            raise ValueError(f"{run / 'metrics.jsonl'}, line {number}: no row of a log")
+            raise ValueError(f"{run / 'metrics.jsonl'}, line {number} is not a valid log record")
     steps = [row for row in rows if "loss_nats" in row]
     reached = max((row["step"] for row in rows), default=0)
     measured = [row for row in rows if "eval" in row]
@@ -86,7 +86,7 @@ def check_log(
     Args:
         kept: checkpoints seen before the log was read; the log is on disk before they are.
         last: steps of the whole run.
-        every: steps between rows where no start tells.
+        every: steps between rows of starts that do not record it.
         within: how many missing steps to name.
     """
     counts = Counter(row["step"] for row in records.steps)
@@ -119,11 +119,11 @@ def check_log(
 
 
 def describe_gaps(run: Path, step: int | None, every: int) -> list[str]:
-    """What the log of a run that goes on after `step` lacks, though its checkpoint was written.
+    """Rows that are missing from the log of a run that resumes after `step`.
 
     Args:
-        step: None if the run begins.
-        every: steps between rows where no start tells.
+        step: None for a new run.
+        every: steps between rows of starts that do not record it.
     """
     if step is None:
         return []
@@ -159,7 +159,7 @@ class Difference:
     relative: float | None
 
     def passes(self, tolerance: float) -> bool:
-        """Whether the two are the same, or near enough."""
+        """Decide if the two values agree within a relative tolerance."""
         if self.relative is None:
             return type(self.logged) is type(self.found) and self.logged == self.found
         return self.relative <= tolerance
@@ -202,7 +202,7 @@ def _leaves(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _relative(a: Any, b: float, least: float) -> float:
-    """Difference relative to the larger of both and `least`; infinite if one is no number."""
+    """Difference relative to the larger of both and `least`; infinite for anything but numbers."""
     if type(a) not in (int, float):
         return math.inf
     if a == b:

@@ -25,7 +25,7 @@ WANDB_MODES = ("disabled", "offline", "online")
 
 @dataclass(kw_only=True)
 class LoggingConfig:
-    """How often and where to."""
+    """Frequency and targets of the log."""
 
     every: int = 1
     """Steps between rows of metrics.jsonl."""
@@ -37,7 +37,7 @@ class LoggingConfig:
     profile: bool = False
     """Trace steps 3 to 5 of this start with the PyTorch profiler into `profile/rank-N.json`."""
     peak_tflops: float | None = None
-    """What MFU is measured against, per device; null measures a matrix product at start-up."""
+    """Peak TFLOP/s of a device, for MFU; null: measure a matrix product at the start."""
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -70,7 +70,7 @@ class MetricsLog:
             self._wandb = _start_wandb(folder, config, settings)
 
     def rewind(self, step: int | None) -> None:
-        """Forget rows after `step` (all, if None): they will come again, and each stands once."""
+        """Remove the rows after `step` (None: all rows); the resumed run writes them again."""
         if self._file is None or self._bar is None:
             return
         self._file.close()
@@ -87,8 +87,8 @@ class MetricsLog:
         step = json_row(row).get("step")
         if type(step) is not int:
             raise ValueError(
-                f"{self._path}, line {line}: {row[:40]!r} is no row of a log; mend or remove it, "
-                "and the same command continues"
+                f"{self._path}: line {line} is not a valid log record: {row[:40]!r}. Correct or "
+                "remove it, then run the same command again"
             )
         return step
 

@@ -1,4 +1,4 @@
-"""May a run go on in the folder it is given? What is refused is refused before anything is written.
+"""Checks before a run resumes in a folder; a refusal comes before anything is written.
 
 Settings are compared in conf/schema.py, where they are known.
 """
@@ -19,7 +19,7 @@ ADAPTER = "init_from (adapter)"
 def check_same_state(
     folder: Path, steps: list[int], fingerprints: dict[str, str], dtype: str
 ) -> None:
-    """Refuse to go on from what other data or another precision have computed.
+    """Refuse to resume with other data or in another precision.
 
     Args:
         steps: of the checkpoints that are there.
@@ -35,7 +35,7 @@ def check_same_state(
 
 
 def check_records(folder: Path, steps: list[int]) -> None:
-    """Refuse to go on from checkpoints of which nothing tells what run they belong to.
+    """Refuse to resume from checkpoints of unknown origin.
 
     Args:
         steps: of the checkpoints that are there.
@@ -47,8 +47,9 @@ def check_records(folder: Path, steps: list[int]) -> None:
     missing = [name for name in names if not (folder / name).is_file()]
     if steps and missing:
         raise ValueError(
-            f"{folder} holds checkpoints up to step {steps[-1]}, but no {' and no '.join(missing)} "
-            "to tell what they were computed from; restore what is missing, or set another name"
+            f"{folder} contains checkpoints up to step {steps[-1]} but no "
+            f"{' and no '.join(missing)}, so their origin cannot be checked; restore the missing "
+            "files, or set another name"
         )
 
 
@@ -73,7 +74,7 @@ def check_resume(resume: str, folder: Path, steps: list[int]) -> None:
 
 
 def recorded_fingerprints(path: Path) -> dict[str, str]:
-    """The data that a run was begun with, from its environment.json; empty if it was not begun.
+    """Fingerprints of a run's data, from its environment.json; empty for a new run.
 
     Raises:
         ValueError: the file is not one that a run has written.
@@ -92,7 +93,7 @@ def recorded_fingerprints(path: Path) -> dict[str, str]:
 
 
 def check_same_data(path: Path, fingerprints: dict[str, str]) -> None:
-    """Compare with the data that a run was begun with, if it was.
+    """Compare with the data of a run, if it has started.
 
     Raises:
         ValueError: names the sources that have changed since.
@@ -110,8 +111,8 @@ def check_same_data(path: Path, fingerprints: dict[str, str]) -> None:
     if changed:
         where = "" if all(name.startswith("init_from") for name in changed) else "data.sources "
         raise ValueError(
-            f"{where}{', '.join(changed)} changed since {path.parent} was begun; restore them, or "
-            "set another name"
+            f"{where}{', '.join(changed)} changed since {path.parent} was started; restore them, "
+            "or set another name"
         )
 
 
@@ -152,12 +153,12 @@ def check_checkpoints_not_lost(folder: Path) -> None:
     if proof is not None:
         raise ValueError(
             f"{folder} holds no checkpoint, but had some ({proof}); bring them back (is a disk "
-            "missing?), or set another name to begin anew"
+            "missing?), or set another name to start a new run"
         )
 
 
 def check_same_dtype(folder: Path, dtype: str) -> None:
-    """Refuse to go on in another precision, which `auto` would change with the device.
+    """Refuse to resume in another precision, which `auto` would change with the device.
 
     Args:
         dtype: what would be computed in, as starts.jsonl has it.
@@ -168,6 +169,6 @@ def check_same_dtype(folder: Path, dtype: str) -> None:
     for start in read_starts(folder)[-1:]:
         if start.get("dtype", dtype) != dtype:
             raise ValueError(
-                f"{folder} was computed in {start['dtype']}, and would go on in {dtype}; set "
+                f"{folder} was computed in {start['dtype']}, and would resume in {dtype}; set "
                 f"parallel.dtype={start['dtype']}, or another name"
             )

@@ -119,7 +119,7 @@ def test_other_weights_are_refused(sample, stopped, tmp_path):
     other = shutil.copytree(own, tmp_path / "other")
     before = (run / "config.yaml").read_bytes()
     for named in (own, other):
-        with pytest.raises(ValueError, match=r"init_from changed since .*run was begun"):
+        with pytest.raises(ValueError, match=r"init_from changed since .*run was started"):
             train(configure(*arguments(sample, tmp_path, named)))
     assert (run / "config.yaml").read_bytes() == before
     assert not (run / "model").exists()

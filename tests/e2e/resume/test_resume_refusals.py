@@ -90,7 +90,7 @@ def test_a_damaged_folder_is_refused_and_left_alone(sample, run, damage):
 def test_a_row_without_a_number_is_refused(sample, run):
     number_as_text(run)
     before = (run / "metrics.jsonl").read_bytes()
-    with pytest.raises(ValueError, match=r"metrics.jsonl, line \d+: .* is no row of a log"):
+    with pytest.raises(ValueError, match=r"metrics.jsonl: line \d+ is not a valid log record"):
         go_on(sample, run)
     assert (run / "metrics.jsonl").read_bytes() == before
 
@@ -104,7 +104,7 @@ def test_a_checkpoint_under_another_step_is_refused(sample, run):
 def test_auto_may_not_come_to_mean_another_precision(sample, run, monkeypatch):
     """As on a machine whose device computes in bfloat16; asked for by name, it is the same."""
     before = contents(run)
-    with pytest.raises(ValueError, match="was computed in float32, and would go on in bfloat16"):
+    with pytest.raises(ValueError, match="was computed in float32, and would resume in bfloat16"):
         go_on(sample, run, "parallel.dtype=bfloat16")
     monkeypatch.setattr("conf.build.compute_dtype", lambda *_: torch.bfloat16)
     with pytest.raises(ValueError, match=r"set parallel\.dtype=float32, or another name"):

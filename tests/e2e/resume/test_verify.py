@@ -235,7 +235,7 @@ def test_a_log_with_a_step_too_many_or_too_few_does_not_pass(copy, change, probl
 def test_lines_that_are_no_rows_are_refused(copy):
     log, starts = copy / "metrics.jsonl", copy / "starts.jsonl"
     log.write_text(log.read_text() + '{"step": "11", "loss_nats": 1.0}\n')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line \d+: no row of a log"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line \d+ is not a valid log record"):
         verified(copy)
     for text in ("no json\n", "[]\n", '{"step": 0}\n'):
         starts.write_text(text)

@@ -237,7 +237,7 @@ def test_a_run_whose_checkpoints_do_not_fit_is_refused(sample, tmp_path, monkeyp
 def test_weights_of_another_shape_are_refused(sample, tmp_path):
     first = run_here(STAGE1, "curriculum.stages.adaptation.tokens=512", *tiny(sample, tmp_path))
     message = refused(sample, tmp_path, STAGE1, f"init_from={first}", "model.rope_theta=500000")
-    assert "rope_theta 10000.0 (asked 500000.0)" in message
+    assert "rope_theta 10000.0 (configured 500000.0)" in message
     follow = run_here(
         STAGE1,
         "curriculum.stages.adaptation.tokens=512",

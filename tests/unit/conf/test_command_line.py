@@ -247,7 +247,7 @@ def test_a_sweep_whose_runs_have_folders_of_their_own_passes(name, typed):
         ("train", ["optim=adamw"], "set one of them: optim.lr, optim.beta1"),
         ("train", ["curriculum.stages.adaptation=5"], "curriculum.stages.adaptation.tokens"),
         ("judge", ["answers=a.jsonl"], "answers='{name: value}'"),
-        ("judge", ["answers={a b.jsonl}"], "is no `name: value`"),
+        ("judge", ["answers={a b.jsonl}"], "is not `name: value`"),
         ("judge", ["answers={基座: a.jsonl}"], "the name '基座'"),
         ("train", ["optim.lr"], "optim.lr: no value; type optim.lr=... (now 0.003)"),
         ("train", ["optim.lr", "=", "3e-4"], "optim.lr=3e-4"),

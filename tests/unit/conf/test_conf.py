@@ -120,7 +120,7 @@ def test_what_exists_passes(arguments):
         ("batch.tokens_per_step=1000", "not a multiple of"),
         ("batch.row_length=1", "batch.row_length=1"),
         ("curriculum.stages.adaptation.tokens=0", "adaptation.tokens"),
-        ("+curriculum.stages.adaptation.weights.moon=1", "moon: no such source"),
+        ("+curriculum.stages.adaptation.weights.moon=1", "moon: not a source or mixture"),
         ("+data.general.moon=1", "data.general.moon: no such source"),
         ("model.sliding_window=0", "model.sliding_window=0"),
         ("checkpoint.keep_last=0", "checkpoint.keep_last=0"),

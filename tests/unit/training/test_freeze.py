@@ -101,5 +101,5 @@ def test_a_grown_folder_says_which_rows_are_new(tmp_path):
         folder = SimpleNamespace(config=found, folder=tmp_path)
         assert network_shape(asked, folder, tokenizer) == grown
     folder = SimpleNamespace(config=grown, folder="f")
-    with pytest.raises(ValueError, match=r"num_base_ids 20 \(asked 21\)"):
+    with pytest.raises(ValueError, match=r"num_base_ids 20 \(configured 21\)"):
         network_shape(replace(grown, num_base_ids=21), folder, tokenizer)

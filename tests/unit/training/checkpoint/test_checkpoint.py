@@ -133,7 +133,7 @@ def test_a_full_disk_is_called_so(world, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 2, hard))
     try:
-        with pytest.raises(ValueError, match=r"\(process 0: .*File too large.*\); mend"):
+        with pytest.raises(ValueError, match=r"\(process 0: .*File too large.*\)\. Fix the cause"):
             saver.save(2, model, optimizer)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -433,7 +433,7 @@ def test_a_checkpoint_that_cannot_be_written_is_reported_and_costs_no_other(
         keeper.save(2, model, optimizer)
         with pytest.raises(
             ValueError,
-            match=r"written .*\(process 0: .*No space left on device\); mend",
+            match=r"written .*\(process 0: .*No space left on device\)\. Fix the cause",
         ):
             keeper.wait()
     assert keeper.steps() == [1]
