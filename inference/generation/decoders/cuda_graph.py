@@ -27,16 +27,27 @@ from model.rotary import rotary_angles
 from model.transformer import Block, Mistral
 
 Mix = Callable[[Tensor], Tensor]
-"""Queries, keys and values of a layer's new tokens to what attention makes of them."""
+"""Queries, keys and values of a layer's new tokens -> the output of attention, before `o_proj`."""
+PARAMETERS = {
+    *(f"self_attn.{name}_proj.weight" for name in "qkvo"),
+    *(f"mlp.{name}_proj.weight" for name in ("gate", "up", "down")),
+    *("input_layernorm.weight", "post_attention_layernorm.weight"),
+}
+"""Parameters of a layer that this decoder computes, without those of adapters."""
 
 
 def supports_cuda_graph(model: Mistral) -> bool:
-    """Check if a step can be recorded: the stock network on a CUDA device, with triton."""
+    """Check if a step can be recorded: the stock network on a CUDA device, with triton.
+
+    A layer with further parameters, such as a variant with QK-norm, is not supported.
+    """
     size = model.config.head_size
+    names = {name for name, _ in model.model.layers.named_parameters() if ".lora_" not in name}
     return (
         use_triton(model.lm_head.weight)
         and size >= FEWEST_ROWS
         and size & (size - 1) == 0
+        and {name.partition(".")[2] for name in names} == PARAMETERS
         and departure(model) is None
     )
 

@@ -409,6 +409,18 @@ def test_no_step_is_recorded_of_a_changed_network(monkeypatch, change):
     assert not supports_cuda_graph(model)
 
 
+def test_no_step_is_recorded_of_a_variant_with_further_parameters(monkeypatch):
+    """Also of a variant that is stock for its config, as QK-norm would be."""
+    decoder = "inference.generation.decoders.cuda_graph"
+    monkeypatch.setattr(f"{decoder}.use_triton", lambda x: True)
+    monkeypatch.setattr(f"{decoder}.departure", lambda model: None)
+    model = toy_model(toy_config(hidden_size=64, head_dim=16))
+    add_lora(model, LoraConfig(rank=2, alpha=4.0))
+    assert supports_cuda_graph(model)
+    model.model.layers[1].self_attn.q_norm = nn.RMSNorm(16)
+    assert not supports_cuda_graph(model)
+
+
 def test_stock_networks_of_every_shape_are_stock():
     shapes = [
         {},
