@@ -41,7 +41,7 @@ class Frozen:
         """Give a model its adapter, see `add_lora`; return its settings, and what fills the model.
 
         Raises:
-            ValueError: what is asked for does not fit the model, or the adapter that is continued.
+            ValueError: the settings do not fit the model or the continued adapter.
         """
         adapter = None if self.continued is None else self.continued.lora(self.base.config)
         lora = settle(asked, adapter, model)

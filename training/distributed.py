@@ -105,8 +105,8 @@ class World:
 def start_world(device: str) -> Iterator[World]:
     """Join the process group that torchrun describes, or form a group of one.
 
-    CPU collectives run on gloo beside NCCL, so that objects and counts never touch the device. One
-    process needs neither an address nor a network interface.
+    CPU collectives run on gloo in addition to NCCL, so that objects and counts never touch the
+    device. One process needs neither an address nor a network interface.
 
     Raises:
         ValueError: the device is unknown or absent, or a variable of the launcher is wrong.
@@ -186,7 +186,7 @@ def read_launch(environment: Mapping[str, str]) -> Launch:
     An empty variable is an absent one: job templates export names without values.
 
     Raises:
-        ValueError: a variable is no number, out of range, or missing; names it.
+        ValueError: a variable is not a number, out of range, or missing; the message names it.
     """
     given = {name: environment.get(name, "").strip() for name in _LAUNCHER}
     numbers: dict[str, int] = {}

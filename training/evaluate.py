@@ -128,7 +128,7 @@ def build_set(
     """Cut and tokenize a held-out text.
 
     Raises:
-        ValueError: there is no text, or a piece does not fit a row.
+        ValueError: the text is empty, or a piece does not fit a row.
     """
     cut = list(_first_pieces(texts, config))
     encoded = tokenizer.encode_batch(cut)
@@ -207,7 +207,7 @@ def _first_pieces(texts: Iterable[str], config: EvaluationConfig) -> Iterator[st
 
 
 def pack_pieces(pieces: Sequence[Encoded], row_length: int) -> Batch:
-    """Pieces side by side as documents of their own, in order, in as few rows as that allows."""
+    """Pack pieces as separate documents into rows, in order and without cutting."""
     rows: list[list[Encoded]] = []
     used = row_length + 1
     for piece in pieces:

@@ -223,7 +223,7 @@ def reshard(model: nn.Module) -> None:
     """Let go of weights that a forward pass without a backward has left gathered.
 
     FSDP keeps the root's (embedding, norm, head) for a backward pass, and the adapters of blocks
-    beside a ignored base; until then `parameters()` yields the gathered copies in place of the
+    with an ignored base; until then `parameters()` yields the gathered copies in place of the
     shards.
     """
     for module in model.modules():  # FSDP's own is of one module alone

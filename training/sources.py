@@ -33,11 +33,11 @@ def open_sources(
 
     Args:
         folders: the folder of each source under `root`.
-        recorded: what a run that was begun has noted as fingerprints, empty for a new one. A source
+        recorded: fingerprints of an existing run, empty for a new one. A source
             that has grown since is opened as it was then: the rows of a run follow from all of it.
 
     Raises:
-        ValueError: a source does not exist or does not fit, or nothing tells that it is apart.
+        ValueError: a source does not exist or does not fit, or its overlap is not checked.
     """
     sources = {}
     for name, folder in folders.items():
@@ -46,7 +46,7 @@ def open_sources(
         except ValueError as error:
             raise ValueError(f"data.sources.{name}: {error}") from None
         check_prepared_with(name, source, tokenizer)
-    if not recorded:  # one that was begun goes on: it is too late to say what it trains on
+    if not recorded:  # an existing run has trained on these sources already
         documents = [source for source in sources.values() if isinstance(source, Source)]
         require_decontaminated(documents, "<data.tokenizer>")
     return sources

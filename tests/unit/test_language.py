@@ -34,6 +34,13 @@ def test_no_count_rises(language: ModuleType) -> None:
     assert not rose, "\n".join([*rose, *places, "see .ci/language.py"])
 
 
+def test_no_banned_opening_and_no_banned_word_in_a_message(language: ModuleType) -> None:
+    """The goals of the language: they hold in every folder."""
+    names = (language.OPENING, language.MESSAGES)
+    found = [match for match in language.find(language.ROOT) if match.name in names]
+    assert not [f"{match.path}:{match.line}: {match.text}" for match in found]
+
+
 def test_every_kind_of_text_is_counted_once(language: ModuleType, tmp_path: Path) -> None:
     """Docstrings, comments, constants, messages and Markdown; tests and data are left out."""
     text = (

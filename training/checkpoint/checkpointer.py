@@ -9,9 +9,9 @@ A folder is never written twice: DCP would leave old metadata over new shards af
 load the mixture without a word. The data position is the step, and randomness derives from
 (seed, step, row), so weights, optimizer and step are all there is to save.
 
-Training goes on while a checkpoint is written: `save` copies the state to host memory, and a
-thread of each process, with collectives of its own, writes, digests, seals and renames. One is in
-flight at a time.
+Training continues while a checkpoint is written: `save` copies the state to host memory, and a
+thread of each process, with a separate gloo group, writes the files, their checksums and the
+marker, and renames the folder. One checkpoint is written at a time.
 """
 
 import math
@@ -103,7 +103,7 @@ class Checkpointer:
         """Begin to write the state after `step` updates; every process must call it.
 
         Raises:
-            ValueError: the previous checkpoint could not be written, or there is no room for this.
+            ValueError: the previous checkpoint was not written, or this one does not fit the disk.
         """
         begun = time.perf_counter()
         self.wait()

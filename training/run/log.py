@@ -25,9 +25,9 @@ class Records:
     Attributes:
         environment: environment.json.
         starts: starts.jsonl; empty if the run is older than that file.
-        steps: rows of steps as they stand in metrics.jsonl.
+        steps: rows of steps in metrics.jsonl.
         reached: newest step of any row, evaluations included.
-        measured: rows of evaluations as they stand there.
+        measured: rows of evaluations in metrics.jsonl.
     """
 
     environment: dict[str, Any]
@@ -61,7 +61,7 @@ def read_records(run: Path) -> Records:
     """Read what a run has written of itself; it may be growing.
 
     Raises:
-        ValueError: a file is missing, or a line is no row of a log.
+        ValueError: a file is missing, or a line is not a valid log record.
     """
     for name in ("environment.json", "metrics.jsonl"):
         if not (run / name).is_file():
@@ -81,7 +81,7 @@ def read_records(run: Path) -> Records:
 def check_log(
     records: Records, kept: Iterable[int], last: int, every: int, within: int = SHOWN
 ) -> list[str]:
-    """Steps that stand twice, that the run does not have, or that it must have logged.
+    """Sentences on steps that were logged twice, do not exist, or are missing in the log.
 
     Args:
         kept: checkpoints seen before the log was read; the log is on disk before they are.
@@ -100,7 +100,7 @@ def check_log(
         if not 1 <= step <= last
     ]
     reached = min(max([records.reached, *kept]), last)
-    # Later starts have logged anew whatever lies after the step that they began from.
+    # Later starts have logged all steps after their first state again.
     every_after = {-1: every}
     for start in records.starts:
         every_after = {step: n for step, n in every_after.items() if step < start["step"]}

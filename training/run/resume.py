@@ -130,9 +130,9 @@ def _not_noted(before: dict[str, str], now: dict[str, str], name: str) -> bool:
 
 
 def check_checkpoints_not_lost(folder: Path) -> None:
-    """Refuse to begin over the log of a run that had checkpoints, and has none.
+    """Refuse to overwrite the log of a run whose checkpoints are missing.
 
-    A disk that is not mounted looks like a run that has not begun.
+    A disk that is not mounted looks like a new run.
 
     Raises:
         ValueError: says how it is known that there were some.
@@ -147,7 +147,7 @@ def check_checkpoints_not_lost(folder: Path) -> None:
         with log.open(encoding="utf-8") as lines:
             steps = [json_row(line).get("step") for line in lines if line.endswith("\n")]
         reached = max((step for step in steps if type(step) is int), default=0)
-        # The next is not begun before the one before is finished.
+        # A checkpoint starts only after the previous one is complete.
         if reached > 2 * every:
             proof = f"its log reaches step {reached}, with a checkpoint every {every} steps"
     if proof is not None:
