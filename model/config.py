@@ -146,8 +146,8 @@ class ModelConfig:
         per_token = (4 if frozen_head else 6) * head + (4 if frozen_layers else 6) * layers
         return per_token * tokens + attention
 
-    def customary_training_flops(self, tokens: int, row_length: int) -> int:
-        """The customary count, 6 N + 12 L H E T per token, to compare MFU with others' figures.
+    def palm_flops(self, tokens: int, row_length: int) -> int:
+        """PaLM's count, 6 N + 12 L H E T per token, to compare MFU with others' figures.
 
         N has no embedding. Each token is charged with all keys of its row, whatever causality,
         window and documents hide from it, and with gradients of all weights (Chowdhery et al. 2022,

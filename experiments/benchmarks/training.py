@@ -110,7 +110,7 @@ def step_flops(work: Training) -> tuple[int, int]:
     frozen = work.lora_rank is not None
     pairs = whole.count_pairs(shape.sliding_window)
     exact = shape.training_flops(tokens, pairs, frozen_layers=frozen, frozen_head=frozen)
-    return exact, shape.customary_training_flops(tokens, work.length)
+    return exact, shape.palm_flops(tokens, work.length)
 
 
 def report(

@@ -36,7 +36,7 @@ from training.checkpoint.manifest import (
     finished,
     read_marker,
     reason,
-    seal,
+    write_manifest,
 )
 from training.checkpoint.state import checkpoint_bytes, match_moments, state_tensors
 from training.distributed import World
@@ -188,7 +188,7 @@ class Checkpointer:
         return time.perf_counter() - begun
 
     def _publish(self, partial: Path, final: Path, written: list[dict[str, dict]]) -> None:
-        seal(partial, written)
+        write_manifest(partial, written)
         partial.rename(final)
         fsync(self.folder)
         self._prune()

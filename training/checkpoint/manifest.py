@@ -137,7 +137,7 @@ def reason(error: BaseException) -> str:
     return "; ".join(f"process {', '.join(r)}: {words}" for words, r in processes.items())
 
 
-def seal(folder: Path, written: list[dict[str, dict]]) -> None:
+def write_manifest(folder: Path, written: list[dict[str, dict]]) -> None:
     """Write the marker that makes a checkpoint complete."""
     metadata = folder / ".metadata"
     fsync(metadata)

@@ -216,7 +216,7 @@ class Meter:
 
     Args:
         peak_flops: per second, of all devices.
-        palm_flops: per token, see `ModelConfig.customary_training_flops`.
+        palm_flops: per token, see `ModelConfig.palm_flops`.
     """
 
     def __init__(self, peak_flops: float, palm_flops: float) -> None:
@@ -236,7 +236,7 @@ class Meter:
         peak = (config.peak_tflops or 0.0) * 1e12 or measure_peak_flops(world.device, dtype)
         source = "measured now" if config.peak_tflops is None else "logging.peak_tflops"
         world.print(f"MFU is relative to {peak / 1e12:.3g} TFLOP/s per device ({source})")
-        return cls(peak * world.dp_size, model.customary_training_flops(1, row_length))
+        return cls(peak * world.dp_size, model.palm_flops(1, row_length))
 
     def add(self, tokens: int, flops: int, seconds: float) -> None:
         """Count the work of all devices in one update, and its time."""

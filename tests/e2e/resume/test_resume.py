@@ -87,7 +87,7 @@ KILLS = {
     "at the stage border, on a checkpoint": Instant("train:train_step", 7, {6}, rank=1, every=6),
     "after the stage border": Instant("train:train_step", 8, {5}, every=5),
     "inside a save, before it is sealed": Instant(
-        "training.checkpoint.checkpointer:seal", 2, {4}, waits=False
+        "training.checkpoint.checkpointer:write_manifest", 2, {4}, waits=False
     ),
     "inside a save, on one rank": Instant(
         "training.checkpoint.manifest:fsync_while_writing", 2, {4}, rank=1, waits=False

@@ -60,7 +60,7 @@ def test_flops_are_those_of_the_mask(length, window, rows):
     assert config.training_flops(tokens, pairs) == products + attention * expected
     # The customary formula charges every token with every key of its row.
     whole = products + attention * tokens * length
-    assert config.customary_training_flops(tokens, length) == whole
+    assert config.palm_flops(tokens, length) == whole
     assert whole >= config.training_flops(tokens, pairs)
 
 
@@ -70,4 +70,4 @@ def test_both_counts_at_full_size():
     whole = Documents.whole_rows(1, 8192, torch.device("cpu")).count_pairs(4096)
     assert config.training_flops(8192, whole) / 8192 == pytest.approx(47.49e9, rel=1e-3)
     by_hand = 6 * 7.1104e9 + 12 * 32 * 4096 * 8192
-    assert config.customary_training_flops(1, 8192) == pytest.approx(by_hand, rel=1e-4)
+    assert config.palm_flops(1, 8192) == pytest.approx(by_hand, rel=1e-4)
