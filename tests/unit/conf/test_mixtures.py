@@ -1,14 +1,16 @@
 """A mixture of general and domain sources can be given for any stage, and replaces the stage's."""
 
+import json
 from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.schema import check_same_run, register, to_yaml
-from conf.suggest import CONF, check_overrides
+from conf.suggest import GROUP_ROOTS, check_overrides
 from data.rows.curriculum_config import weights_of_sources
 from tests.helpers.runs import configure
 
@@ -92,12 +94,15 @@ def test_several_stages_at_once():
 
 
 @pytest.fixture
-def own_curriculum():
-    """A curriculum of the user's own, whose stage has a mapping."""
-    path = CONF / "curriculum" / "of_this_test.yaml"
-    path.write_text("stages: {adaptation: {tokens: 4096, weights: {general_en: 1, geo_en: 1}}}")
-    yield path.stem
-    path.unlink()
+def own_curriculum(tmp_path, monkeypatch):
+    """A curriculum of the user's own, whose stage has a mapping; not in conf/, which is shared."""
+    stages = {"adaptation": {"tokens": 4096, "weights": {"general_en": 1, "geo_en": 1}}}
+    (tmp_path / "curriculum").mkdir()
+    (tmp_path / "curriculum" / "of_this_test.yaml").write_text(json.dumps({"stages": stages}))
+    monkeypatch.setattr("conf.suggest.GROUP_ROOTS", (*GROUP_ROOTS, tmp_path))
+    ConfigStore.instance().store("of_this_test", {"stages": stages}, group="curriculum")
+    yield "of_this_test"
+    del ConfigStore.instance().repo["curriculum"]["of_this_test.yaml"]
 
 
 @pytest.mark.parametrize(
