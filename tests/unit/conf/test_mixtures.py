@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conf.schema import check_same_run, register, to_yaml
-from conf.suggest import GROUP_ROOTS, check_overrides
+from conf.suggest import CONF, GROUP_ROOTS, check_overrides
 from data.rows.curriculum_config import weights_of_sources
 from tests.helpers.runs import configure
 
