@@ -56,7 +56,7 @@ def train(config: Config) -> None:
         if run.finished:
             world.print(f"{run.folder} is finished; remove it or set another name to train again")
             return
-        # Before the folder is changed: weights that are not finite are refused where they are read.
+        # Weights that are not finite are refused here, before the folder is changed.
         materialize(model, parts.weights, world.device)
         optimizer = build_optimizer(model, config.optim)
         run.lock()
@@ -67,7 +67,7 @@ def train(config: Config) -> None:
         meter = Meter.for_run(config.logging, model.config, batch.row_length, parts.dtype, world)
         run.start(resumed)
         loader = stack.enter_context(parts.loader)
-        trace = stack.enter_context(profiler(run.folder, config.logging.profile, world.rank))
+        profile_step = stack.enter_context(profiler(run.folder, config.logging.profile, world.rank))
 
         # 5. Loop: `step` counts completed updates.
         step = resumed or 0
@@ -97,11 +97,11 @@ def train(config: Config) -> None:
                 run.log.tasks(step, stage, parts.tasks.ask(model, world))
             if due(step, config.checkpoint.export_every, last=False):
                 save_export(run.folder / "exports" / f"step-{step:08d}", parts, world)
-            # Last: the log and the export of a checkpoint's step exist before the checkpoint does.
+            # Save last: a checkpoint of step n implies the log and the export of step n.
             if due(step, every, last):
                 run.log.fsync()
                 checkpointer.save(step, model, optimizer)
-            trace()
+            profile_step()
 
         # 6. Finish: plots, and the trained model or adapter as a folder in HF format.
         checkpointer.wait()
@@ -141,7 +141,7 @@ def train_step(
         # FSDP averages gradients over ranks; the factor `dp_size` turns the mean into the sum.
         (losses.total * (world.dp_size / supervised)).backward()
         row_losses.append(losses.rows)
-    seed_dropout(model, None)
+    seed_dropout(model, None)  # dropout off again
     zero_frozen_gradients(optimizer)
     grad_norm = clip_gradients(model.parameters(), config.optim.clip_norm)
     if not math.isfinite(grad_norm):

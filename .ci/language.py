@@ -6,9 +6,9 @@
 
 Counted are docstrings, comments, string constants and *.md, per folder of the root and per pattern.
 Matches in messages (raised errors, printed lines) count as `messages` only. A higher count than the
-committed one fails here and in tests/test_language.py. A lower one fails here alone: write it back.
-Text that moved to another folder is written back too. Not counted: tests, .ci, docs/log and the
-texts of the embedded sample.
+committed one fails here and in tests/unit/test_language.py. A lower one fails here alone: write
+it back. Text that moved to another folder is written back too. Not counted: tests, .ci, docs/log
+and the texts of the embedded sample.
 """
 
 import argparse

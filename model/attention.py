@@ -82,7 +82,7 @@ def describe_backend(name: str) -> str:
 
 
 def prepare_documents(documents: Documents, window: int | None, backend: str) -> Documents:
-    """Add what a backend wants computed once per batch instead of once per layer."""
+    """Compute once per batch what the backend needs in every layer."""
     if backend != "flex":
         return documents
     segments, (rows, length) = documents.segments, documents.segments.shape
@@ -161,7 +161,7 @@ def attention_after(
     value: Float[Tensor, "S K E"],
     window: int | None,
 ) -> Float[Tensor, "T H E"]:
-    """The last T tokens of one document of S tokens: for a text that comes in pieces.
+    """Attention of the last T tokens of a document of S tokens, for text that arrives in parts.
 
     In blocks of queries against the keys that they can see, like `banded`; no gradients needed.
     """

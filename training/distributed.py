@@ -1,6 +1,6 @@
 """The processes of a run: one per device, joined in a group whether torchrun started them or not.
 
-Also alone a process gets a group (of itself), so that the loop has one form.
+A single process also forms a group, so that the loop needs no special case.
 """
 
 import os
@@ -147,7 +147,7 @@ def _join_alone(backend: str) -> str:
     """Form a group of one; returns what its CPU collectives run on.
 
     gloo wants a network interface even then. Where there is none, torch's own stand-in for it does:
-    its collectives copy what the one process gives them, which is what they are among one.
+    its collectives return their input, which is correct for one process.
     """
     options: dict[str, Any] = {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     try:

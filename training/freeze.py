@@ -75,8 +75,8 @@ def _refresh_fsdp(model: Mistral) -> None:
 
     Its gathered copies follow `requires_grad` with each gathering, but in which dtype a block
     reduces gradients is settled when the block is set up, from those of its parameters that have
-    any: one that began frozen would reduce in the compute dtype ever after. Gathering by hand sets
-    the block up again.
+    any: a block that was frozen at setup would always reduce in the compute dtype. Gathering by
+    hand sets the block up again.
     """
     for module in model.modules():
         if isinstance(module, FSDPModule):

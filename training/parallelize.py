@@ -210,17 +210,17 @@ def clean_named_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def sum_over_replicas(model: nn.Module, *, now: bool) -> None:
-    """Sum gradients over replicas in the backward passes that follow, or leave that to a later one.
+    """Sum gradients over replicas in the backward passes that follow, or leave them for later.
 
-    A later one sums what has been left to it too. One sum per step is enough, with the last
-    micro-batch: each goes once over the network, and early ones save no memory.
+    The later pass also sums the gradients that earlier passes left. One sum per step is enough,
+    with the last micro-batch: each goes once over the network, and early ones save no memory.
     """
     if isinstance(model, FSDPModule):
         model.set_requires_all_reduce(now)
 
 
 def reshard(model: nn.Module) -> None:
-    """Let go of weights that a forward pass without a backward has left gathered.
+    """Free weights that stay gathered after a forward pass without a backward pass.
 
     FSDP keeps the root's (embedding, norm, head) for a backward pass, and the adapters of blocks
     with an ignored base; until then `parameters()` yields the gathered copies in place of the

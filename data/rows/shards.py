@@ -231,8 +231,7 @@ def fingerprint_of(manifest: dict) -> str:
 def _as_it_was(manifest: dict, fingerprint: str) -> dict:
     """The manifest before the appends after which a source has no longer had a fingerprint.
 
-    The digests of the shards prove it, not what an append has noted. What nothing proves comes back
-    as it is.
+    Only the digests of the shards are trusted. Without a match the manifest is returned unchanged.
     """
     if fingerprint_of(manifest) == fingerprint:
         return manifest

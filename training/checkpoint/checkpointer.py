@@ -220,7 +220,7 @@ class Checkpointer:
         return None
 
     def _put_aside(self, damaged: list[Path]) -> None:
-        """Their steps will be saved again, and a folder is never written twice."""
+        """Rename damaged checkpoints, because their steps are written again."""
         for folder in damaged:
             aside = folder.with_name(folder.name + ".damaged")
             shutil.rmtree(aside, ignore_errors=True)
@@ -244,7 +244,7 @@ class Checkpointer:
             )
 
     def differences(self, step: int, model: Mistral, optimizer: TrainingOptimizer) -> list[str]:
-        """Tensors of a checkpoint that are not the state in hand, bit for bit.
+        """Names of tensors that differ from the present state in any bit.
 
         Every process must call it; all get the same answer. One tensor is read at a time.
 

@@ -57,7 +57,8 @@ def check_resume(resume: str, folder: Path, steps: list[int]) -> None:
     """Compare `resume` with the steps of the checkpoints that are there.
 
     Raises:
-        ValueError: there are some and none may be, or none and one must be, or was.
+        ValueError: checkpoints exist although resume=never, or do not exist although
+            resume=required or an earlier start proves that they did.
     """
     if resume == "never" and steps:
         raise ValueError(
@@ -117,7 +118,7 @@ def check_same_data(path: Path, fingerprints: dict[str, str]) -> None:
 
 
 def _not_noted(before: dict[str, str], now: dict[str, str], name: str) -> bool:
-    """Recognize what an earlier version did not note in a form that can be compared.
+    """True if an earlier version did not record this fingerprint in a form that can be compared.
 
     Earlier versions did not note the held-out text, nor the weights that a run of all weights
     started from, of which the path is compared then. They noted an adapter by the bits of its
@@ -139,7 +140,7 @@ def check_checkpoints_not_lost(folder: Path) -> None:
     """
     starts, log = read_starts(folder), folder / "metrics.jsonl"
     if not starts or any((folder / "checkpoints").glob("step-*.damaged")):
-        return  # of damaged ones the checkpointer tells
+        return  # the checkpointer reports damaged checkpoints
     continued = max(start["step"] for start in starts)
     proof = f"it was continued after step {continued} once" if continued else None
     every = starts[-1].get("checkpoint_every")
