@@ -69,8 +69,8 @@ def test_a_save_killed_before_any_file_operation_leaves_a_loadable_state(tmp_pat
     run_ranks(state_after, 1, base, 2)
     shutil.copytree(base, tmp_path / "counted")
     (operations,) = run_ranks(save_killed, 1, tmp_path / "counted", None)
-    # Folder, shard, metadata, marker, rename, and the old one out of sight and away.
-    assert sum(operation.startswith("os.rename") for operation in operations) == 3
+    # Shard metadata, marker, folder, and the old folder out of sight: four renames.
+    assert sum(operation.startswith("os.rename") for operation in operations) == 4
     assert len(operations) > 15
     survived = []
     for number, operation in enumerate(operations):
