@@ -216,6 +216,8 @@ def rows_read(world, shape):
     materialize(model, source, world.device)
     for name, parameter in clean_named_parameters(model):
         assert asked[name] == (local_rows(parameter).start, local_rows(parameter).stop)
+    # Nothing above needs all ranks: rank 0, which hosts the store, must not end before the others.
+    torch.distributed.barrier()
     return asked
 
 

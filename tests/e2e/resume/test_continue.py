@@ -114,7 +114,9 @@ def test_checkpoints_of_which_nothing_tells_the_run_are_refused(place, names):
     for name in names:
         (place / "run" / name).unlink()
     missing = " and no ".join(names)
-    with pytest.raises(ValueError, match=rf"checkpoints up to step 8, but no {missing} to tell"):
+    with pytest.raises(
+        ValueError, match=rf"checkpoints up to step 8 but no {missing}, so their origin"
+    ):
         go_on(place)
     assert not any((place / "run" / name).exists() for name in names)
     shutil.rmtree(place / "run" / "checkpoints")  # nothing of another run can be taken for ours
