@@ -1,5 +1,6 @@
 """Contract of an optimizer: what checkpoints and planning need to know about its state."""
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -9,7 +10,7 @@ WEIGHT_AND_GRADIENT_BYTES = 8
 """Bytes of a weight and its gradient, both in fp32."""
 
 
-class TrainingOptimizer(torch.optim.Optimizer):
+class TrainingOptimizer(torch.optim.Optimizer, ABC):
     """Base of the optimizers in `training.optim.OPTIMIZERS`.
 
     Attributes:
@@ -22,6 +23,6 @@ class TrainingOptimizer(torch.optim.Optimizer):
     state_bytes: ClassVar[int]
     update_bytes: ClassVar[int]
 
+    @abstractmethod
     def state_template(self, parameter: Tensor) -> dict[str, Tensor]:
         """State of a parameter before its first update, which a checkpoint can be loaded into."""
-        raise NotImplementedError
